@@ -1,0 +1,1 @@
+"""Comparing rows and writing the difference as one transaction: knows no BPF, no netlink, no policy."""

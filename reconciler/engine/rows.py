@@ -1,0 +1,48 @@
+"""Rows in their two shapes: dictionaries of frozen values, and columns for what is big.
+
+Both know the origin of a row. Neither is ever changed once made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconciler.model.origin import Origin
+
+Key = Hashable
+Row = Any  # a frozen dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DictRows:
+    """key -> row, both frozen; `origins` may lack keys (live rows have none)."""
+
+    rows: Mapping[Key, Row]
+    origins: Mapping[Key, Origin] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Parallel structured arrays, one record a row; keys are unique, in any order.
+
+    `origin_of[i]` is the index of row i's origin in `origins`, or -1; an empty array means that no row has one.
+    """
+
+    keys: NDArray[np.void]
+    values: NDArray[np.void]
+    origins: tuple[Origin, ...] = ()
+    origin_of: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+Rows = DictRows | Columns

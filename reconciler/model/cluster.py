@@ -1,0 +1,143 @@
+"""The cluster as a whole, its nodes, its namespaces and its workloads: what manifests of our own kinds say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from reconciler.model.origin import Origin
+
+
+class Enforcement(Enum):
+    DEFAULT = "default"  # a workload is isolated in a direction once a rule selects it
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class AllowLocalhost(Enum):
+    """Whether the host itself may open connections to its workloads whatever their policy."""
+
+    AUTO = "auto"  # as `policy`, until a rule that redirects to the host's proxy needs more
+    ALWAYS = "always"
+    POLICY = "policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds without a packet after which conntrack forgets a flow."""
+
+    tcp_established_s: int = 21600
+    tcp_opening_s: int = 60
+    tcp_closing_s: int = 10
+    udp_s: int = 60
+    icmp_s: int = 30
+    other_s: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Conntrack:
+    max_entries: int = 131072
+    timeouts: Timeouts = Timeouts()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A connection tried after every apply, from inside a workload; if it fails, the apply is undone."""
+
+    name: str
+    source: str  # namespace/name of a Workload
+    host: str  # an address, or namespace/name of a Workload
+    port: int
+    expect_open: bool
+    timeout_s: float
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    name: str
+    origin: Origin
+    id: int = 0
+    store: str = "embedded"
+    enforcement: Enforcement = Enforcement.DEFAULT
+    allow_localhost: AllowLocalhost = AllowLocalhost.AUTO
+    ipblock_matches_workloads: bool = True
+    mtu_bytes: int = 1500
+    conntrack: Conntrack = Conntrack()
+    probes: tuple[Probe, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRoute:
+    destination: IPv4Network | IPv6Network
+    ifname: str
+    gateway: IPv4Address | IPv6Address | None
+    table: int
+    priority: int
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRule:
+    family: int
+    priority: int
+    table: int
+    mark: int
+    mark_mask: int
+    source: IPv4Network | IPv6Network | None
+    destination: IPv4Network | IPv6Network | None
+    in_ifname: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`address*` are the node's own on the underlay; `cidr*` are what its workloads' addresses come from."""
+
+    name: str
+    origin: Origin
+    cidr4: IPv4Network | None = None
+    cidr6: IPv6Network | None = None
+    address4: IPv4Address | None = None
+    address6: IPv6Address | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    routes: tuple[StaticRoute, ...] = ()
+    rules: tuple[StaticRule, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    ansible: Mapping[str, object] = field(default_factory=dict)  # variables for the inventory
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    name: str
+    labels: Mapping[str, str]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPort:
+    name: str
+    port: int
+    protocol: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A network namespace of a node that we connect. `netns` is a path; `address*` ask for fixed addresses."""
+
+    namespace: str
+    name: str
+    node: str
+    origin: Origin
+    netns: str
+    interface: str = "eth0"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[NamedPort, ...] = ()
+    address4: IPv4Address | None = None
+    address6: IPv6Address | None = None
+
+    @property
+    def reference(self) -> str:
+        return f"{self.namespace}/{self.name}"

@@ -1,0 +1,95 @@
+"""Rows of the tables that BPF holds: endpoints, ipcache, policy, programs, attachments.
+
+Columns are logical here (host byte order, plain numbers); the layout in the kernel is written once, in `bpf/lib/`, and
+`kernel` translates by BTF.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from ipaddress import IPv4Address, IPv6Address
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRow:
+    """Where packets to a local workload's address go; keyed by the address (IPv4Address or IPv6Address)."""
+
+    ifname: str  # host end of its veth pair; the table resolves it to an index, `` if there is no such link
+    mac: str  # of the workload's end
+    host_mac: str  # of the host end
+
+
+EndpointKey = IPv4Address | IPv6Address
+
+
+class Verdict(IntEnum):
+    """What a policy row says. Of the rows that match a packet the strongest wins: deny, allow, default deny."""
+
+    DEFAULT_DENY = 0  # isolated, and nothing else matched; the cookie is the isolating policy's
+    ALLOW = 1
+    DENY = 2
+
+
+class PolicyFlag(IntFlag):
+    REDIRECT = 1  # to the proxy, which has the last word
+    AUDIT = 2  # record a denial, let the packet pass
+
+
+# A row per subject, direction, peer and port prefix. `port` is in host order; of its 16 bits the first `port_bits`
+# compare. `protocol` 0 means any protocol and goes with `port_bits` 0. `peer` 0 means any peer. The verdict of a row
+# already combines every row of the same subject, direction and peer that covers it: the longest match is the answer.
+POLICY_KEY = np.dtype(
+    [
+        ("subject", "<u4"),
+        ("peer", "<u4"),
+        ("egress", "u1"),
+        ("protocol", "u1"),
+        ("port_bits", "u1"),
+        ("pad", "u1"),
+        ("port", "<u2"),
+        ("pad2", "<u2"),
+    ]
+)
+POLICY_VALUE = np.dtype([("verdict", "u1"), ("flags", "u1"), ("proxy_port", "<u2"), ("cookie", "<u4")])
+
+
+class IpcacheFlag(IntFlag):
+    LOCAL = 1  # a workload of this host: its side of a flow is judged here
+    HOST = 2  # an address of this host itself
+
+
+# Addresses are 128 bits in two words, most significant first; IPv4 is mapped (::ffff:a.b.c.d), so that its prefix
+# length is 96 longer. Full length rows are exact; the others compete by the longest prefix.
+IPCACHE_KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("bits", "<u4"), ("pad", "<u4")])
+IPCACHE_VALUE = np.dtype([("identity", "<u4"), ("flags", "<u4")])
+
+
+class Direction(IntEnum):
+    """Of an attachment, seen from the host: packets that come from the workload, packets that go to it."""
+
+    INGRESS = 0
+    EGRESS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramRow:
+    """A loaded and pinned program, keyed by its name; `digest` covers its object file and load-time constants."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentKey:
+    ifname: str
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentRow:
+    """The program a hook runs, by name and digest; `` as digest if it is not one of ours or reads other maps."""
+
+    program: str
+    digest: str

@@ -1,0 +1,50 @@
+"""Labels with their source, as Cilium writes them: `source:key=value`.
+
+Format: cilium/cilium Documentation/gettingstarted/terminology ("Label Source"). A label without a source in a
+selector matches any source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+NAMESPACE_KEY = "io.kubernetes.pod.namespace"
+NAMESPACE_LABELS_PREFIX = "io.cilium.k8s.namespace.labels."
+CLUSTER_KEY = "io.cilium.k8s.policy.cluster"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Label:
+    source: str  # k8s, reserved, cidr, container, any, ...
+    key: str
+    value: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.key}={self.value}" if self.value else f"{self.source}:{self.key}"
+
+
+LabelSet = frozenset[Label]
+
+
+def parse_label(text: str) -> Label:
+    """`k8s:app=web`, `reserved:host`, `app=web` (source `any`)."""
+    head, _, value = text.partition("=")
+    source, colon, key = head.partition(":")
+    return Label(source, key, value) if colon else Label("any", head, value)
+
+
+def workload_labels(
+    namespace: str, labels: Mapping[str, str], namespace_labels: Mapping[str, str], cluster: str
+) -> LabelSet:
+    """The identity labels of a workload: its own, its namespace's name and labels, its cluster."""
+    own = {Label("k8s", key, value) for key, value in labels.items()}
+    own.add(Label("k8s", NAMESPACE_KEY, namespace))
+    own.add(Label("k8s", CLUSTER_KEY, cluster))
+    own |= {Label("k8s", NAMESPACE_LABELS_PREFIX + key, value) for key, value in namespace_labels.items()}
+    return frozenset(own)
+
+
+def canonical(labels: Iterable[Label]) -> str:
+    """One text per label set, whatever its order: what identities are allocated by."""
+    return ";".join(map(str, sorted(labels)))

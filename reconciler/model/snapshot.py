@@ -1,0 +1,35 @@
+"""A validated commit: everything that its manifests say, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.model.cluster import Cluster, Namespace, Node, Workload
+from reconciler.model.policy import PolicyRule
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """Something that is allowed and looks wrong; the form of a fault."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}: warning: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`nodes` by name, `namespaces` by name, `workloads` by `namespace/name`; `rules` in file and line order."""
+
+    commit: str
+    cluster: Cluster
+    nodes: Mapping[str, Node]
+    namespaces: Mapping[str, Namespace]
+    workloads: Mapping[str, Workload]
+    rules: tuple[PolicyRule, ...]
+    warnings: tuple[Warning, ...] = ()
