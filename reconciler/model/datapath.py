@@ -13,13 +13,17 @@ from ipaddress import IPv4Address, IPv6Address
 import numpy as np
 
 
+# Every host end of a veth pair has this one address: each pair is a link of its own, and so the answers to ARP and
+# neighbour discovery are a constant of the datapath. Locally administered, unicast.
+GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointRow:
     """Where packets to a local workload's address go; keyed by the address (IPv4Address or IPv6Address)."""
 
     ifname: str  # host end of its veth pair; the table resolves it to an index, `` if there is no such link
     mac: str  # of the workload's end
-    host_mac: str  # of the host end
 
 
 EndpointKey = IPv4Address | IPv6Address

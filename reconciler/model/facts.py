@@ -20,7 +20,6 @@ class Endpoint:
     address4: IPv4Address | None
     address6: IPv6Address | None
     mac: str
-    host_mac: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Collects flows that have expired, and counts those that live; the daemon runs it now and then by BPF_PROG_TEST_RUN.
+ */
+#include "lib/conntrack.h"
+
+struct collection {
+	__u32 now; /* ticks; in */
+	__u32 live; /* out */
+	__u32 collected; /* out */
+	__u32 pad;
+};
+
+static long collect_entry(struct bpf_map *map, const void *key, struct conntrack_entry *entry,
+			  struct collection *collection)
+{
+	if (passed(collection->now, entry->expires)) {
+		bpf_map_delete_elem(map, key);
+		collection->collected++;
+	} else {
+		collection->live++;
+	}
+	return 0;
+}
+
+static long collect_denial(struct bpf_map *map, const void *key, struct denial *denial, struct collection *collection)
+{
+	if (passed(collection->now, denial->expires)) {
+		bpf_map_delete_elem(map, key);
+		collection->collected++;
+	}
+	return 0;
+}
+
+SEC("syscall")
+int collect_conntrack(struct collection *context)
+{
+	struct collection collection = { .now = ticks_now() };
+
+	bpf_for_each_map_elem(&conntrack4, collect_entry, &collection, 0);
+	bpf_for_each_map_elem(&conntrack6, collect_entry, &collection, 0);
+	bpf_for_each_map_elem(&denials4, collect_denial, &collection, 0);
+	bpf_for_each_map_elem(&denials6, collect_denial, &collection, 0);
+	*context = collection;
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What every other header stands on: kernel types, helpers, and the load-time options. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define INLINE static __always_inline
+#define NOINLINE static __attribute__((noinline))
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* An option that user space sets before loading: the verifier knows its value, so what it turns off costs nothing. */
+#define OPTION(type, name, default_value) const volatile type name = default_value
+
+/* Address of either family; which one it is, the caller knows. */
+union address {
+	__be32 v4;
+	__u64 v6[2];
+	__u8 bytes[16];
+};
+
+struct address6 {
+	__u8 bytes[16];
+};
+
+/* Time in ticks of 2^30 ns (1.07 s): no division on the way of a packet. */
+INLINE __u32 ticks_now(void)
+{
+	return bpf_ktime_get_coarse_ns() >> 30;
+}
+
+INLINE bool passed(__u32 now, __u32 deadline)
+{
+	return (__s32)(now - deadline) > 0;
+}

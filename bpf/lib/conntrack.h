@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Flows that were judged: one entry for both directions, with the verdict and the epoch it was given in. */
+#pragma once
+
+#include "base.h"
+#include "packet.h"
+
+/* Seconds without a packet, in ticks (base.h), rounded up by the loader. */
+OPTION(__u32, timeout_tcp_established, 20118);
+OPTION(__u32, timeout_tcp_opening, 56);
+OPTION(__u32, timeout_tcp_closing, 10);
+OPTION(__u32, timeout_udp, 56);
+OPTION(__u32, timeout_icmp, 28);
+OPTION(__u32, timeout_other, 56);
+
+/* Direction-free: the lower of the two ends is end 0, whoever sent first. */
+struct conntrack4_key {
+	__be32 address[2];
+	__be16 port[2];
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct conntrack6_key {
+	__u64 address[2][2];
+	__be16 port[2];
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct conntrack_entry {
+	__u64 packets[2]; /* by the end that sent them */
+	__u64 bytes[2];
+	__u32 epoch; /* in which it was judged */
+	__u32 expires; /* ticks */
+	__u32 ifindex[2]; /* host end of the workload at that end, 0 if it is not one of ours */
+	__u32 identity[2];
+	__u32 cookie; /* of the rule that decided */
+	__u8 origin; /* the end that sent the first packet */
+	__u8 reason; /* enum reason: allowed, or why not */
+	__u8 side; /* enum side: whose policy decided */
+	__u8 closing; /* a bit for each end that sent FIN; both after RST */
+	__u8 replied; /* the other end has sent something */
+	__u8 icmp_type; /* of the first packet */
+	__u8 from_host; /* the first packet came from this host itself */
+	__u8 pad;
+};
+
+/* Flows that were allowed at least once. Written and read by the programs, counted and collected by the daemon. Full:
+ * the least recently used flow is forgotten and judged anew with its next packet. Sized by the loader.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 131072);
+	__type(key, struct conntrack4_key);
+	__type(value, struct conntrack_entry);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} conntrack4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 131072);
+	__type(key, struct conntrack6_key);
+	__type(value, struct conntrack_entry);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} conntrack6 SEC(".maps");
+
+struct denial {
+	__u32 epoch;
+	__u32 expires; /* ticks */
+	__u32 cookie;
+	__u32 identity[2];
+	__u8 origin;
+	__u8 reason;
+	__u8 side;
+	__u8 pad;
+};
+
+/* Flows that were never allowed: apart, so that a flood of forbidden packets cannot push allowed flows out. The same
+ * keys; full: the least recently used is judged again.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct conntrack4_key);
+	__type(value, struct denial);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} denials4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct conntrack6_key);
+	__type(value, struct denial);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} denials6 SEC(".maps");
+
+#define DENIAL_TICKS 30
+
+union conntrack_key {
+	struct conntrack4_key v4;
+	struct conntrack6_key v6;
+};
+
+/* Fills the key and returns the end (0 or 1) that sent this packet. */
+INLINE __u32 conntrack_key(const struct flow *flow, union conntrack_key *key, const bool v6)
+{
+	bool second;
+
+	if (v6) {
+		const union address *a = &flow->source, *b = &flow->destination;
+
+		second = a->v6[0] != b->v6[0] ? a->v6[0] > b->v6[0] :
+			 a->v6[1] != b->v6[1] ? a->v6[1] > b->v6[1] :
+						flow->source_port > flow->destination_port;
+		__builtin_memset(&key->v6, 0, sizeof(key->v6));
+		if (second) {
+			__builtin_memcpy(key->v6.address[0], b->v6, 16);
+			__builtin_memcpy(key->v6.address[1], a->v6, 16);
+			key->v6.port[0] = flow->destination_port;
+			key->v6.port[1] = flow->source_port;
+		} else {
+			__builtin_memcpy(key->v6.address[0], a->v6, 16);
+			__builtin_memcpy(key->v6.address[1], b->v6, 16);
+			key->v6.port[0] = flow->source_port;
+			key->v6.port[1] = flow->destination_port;
+		}
+		key->v6.protocol = flow->protocol;
+	} else {
+		__be32 a = flow->source.v4, b = flow->destination.v4;
+
+		second = a != b ? a > b : flow->source_port > flow->destination_port;
+		__builtin_memset(&key->v4, 0, sizeof(key->v4));
+		key->v4.address[0] = second ? b : a;
+		key->v4.address[1] = second ? a : b;
+		key->v4.port[0] = second ? flow->destination_port : flow->source_port;
+		key->v4.port[1] = second ? flow->source_port : flow->destination_port;
+		key->v4.protocol = flow->protocol;
+	}
+	return second;
+}
+
+INLINE struct conntrack_entry *conntrack_find(const union conntrack_key *key, const bool v6)
+{
+	if (v6)
+		return bpf_map_lookup_elem(&conntrack6, &key->v6);
+	return bpf_map_lookup_elem(&conntrack4, &key->v4);
+}
+
+INLINE int conntrack_add(const union conntrack_key *key, const struct conntrack_entry *entry, const bool v6)
+{
+	if (v6)
+		return bpf_map_update_elem(&conntrack6, &key->v6, entry, BPF_ANY);
+	return bpf_map_update_elem(&conntrack4, &key->v4, entry, BPF_ANY);
+}
+
+INLINE struct denial *denial_find(const union conntrack_key *key, const bool v6)
+{
+	if (v6)
+		return bpf_map_lookup_elem(&denials6, &key->v6);
+	return bpf_map_lookup_elem(&denials4, &key->v4);
+}
+
+INLINE void denial_add(const union conntrack_key *key, const struct denial *denial, const bool v6)
+{
+	if (v6)
+		bpf_map_update_elem(&denials6, &key->v6, denial, BPF_ANY);
+	else
+		bpf_map_update_elem(&denials4, &key->v4, denial, BPF_ANY);
+}
+
+INLINE __u32 conntrack_timeout(const struct conntrack_entry *entry, __u8 protocol)
+{
+	if (likely(protocol == IPPROTO_TCP)) {
+		if (entry->closing == 3)
+			return timeout_tcp_closing;
+		return entry->replied ? timeout_tcp_established : timeout_tcp_opening;
+	}
+	if (protocol == IPPROTO_UDP)
+		return timeout_udp;
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+		return timeout_icmp;
+	return timeout_other;
+}
+
+/* A connection request for a connection that is over is a new flow. */
+INLINE bool reopens(const struct conntrack_entry *entry, const struct flow *flow)
+{
+	return entry->closing == 3 && (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* What every packet of an allowed flow leaves behind. */
+INLINE void conntrack_touch(struct conntrack_entry *entry, const struct flow *flow, __u32 end, __u32 now, __u32 length)
+{
+	__u32 expires;
+
+	if (unlikely(flow->tcp_flags & (TCP_FIN | TCP_RST)))
+		entry->closing |= flow->tcp_flags & TCP_RST ? 3 : 1 << end;
+	if (unlikely(!entry->replied && end != entry->origin))
+		entry->replied = 1;
+	expires = now + conntrack_timeout(entry, flow->protocol);
+	if (entry->expires != expires)
+		entry->expires = expires;
+	__sync_fetch_and_add(&entry->packets[end & 1], 1);
+	__sync_fetch_and_add(&entry->bytes[end & 1], length);
+}
