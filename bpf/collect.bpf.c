@@ -3,8 +3,10 @@
  */
 #include "lib/conntrack.h"
 
+struct bpf_map;
+
 struct collection {
-	__u32 now; /* ticks; in */
+	__u32 now; /* ticks; out */
 	__u32 live; /* out */
 	__u32 collected; /* out */
 	__u32 pad;
@@ -34,7 +36,8 @@ static long collect_denial(struct bpf_map *map, const void *key, struct denial *
 SEC("syscall")
 int collect_conntrack(struct collection *context)
 {
-	struct collection collection = { .now = ticks_now() };
+	/* Not ticks_now(): programs of this type have no coarse clock. */
+	struct collection collection = { .now = bpf_ktime_get_ns() >> 30 };
 
 	bpf_for_each_map_elem(&conntrack4, collect_entry, &collection, 0);
 	bpf_for_each_map_elem(&conntrack6, collect_entry, &collection, 0);
