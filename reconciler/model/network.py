@@ -14,21 +14,24 @@ HOST_NETNS = ""
 # Marks what is ours in routes (rtm_protocol), rules (FRA_PROTOCOL), addresses (IFA_PROTO) and neighbours
 # (NDA_PROTOCOL). Free in linux/rtnetlink.h and in iproute2's rt_protos.
 PROTOCOL = 112
+IPV6_PRIORITY = 1024  # IP6_RT_PRIO_USER, linux/ipv6_route.h
 ALTNAME_PREFIX = "plumb-"  # marks our links; an alternative name is at most 128 bytes (linux/if_link.h)
 
 
 @dataclass(frozen=True, slots=True)
 class VethPeer:
-    """The workload's end of a veth pair."""
+    """The workload's end of a veth pair. A live row whose `name` is empty says that no end of ours was found."""
 
     netns: str
     name: str
     mac: str
+    mtu_bytes: int = 0  # 0: the same as the host end's
+    up: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A veth pair, keyed by the name of its host end (always in the host's own namespace). Both ends are up.
+    """A veth pair, keyed by the name of its host end (always in the host's own namespace).
 
     Owned through an alternative name, `plumb-<name of the host end>`, on both ends.
     """
@@ -36,6 +39,7 @@ class Link:
     mac: str  # of the host end, lower case, colons
     mtu_bytes: int
     peer: VethPeer
+    up: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,18 @@ class RouteKey:
     netns: str
     destination: IPv4Network | IPv6Network
     table: int  # 254 is main
-    priority: int  # metric; 0 reads as the kernel's default of its family (IPv4 0, IPv6 1024)
+    priority: int  # metric; 0 becomes the kernel's default of its family (IPv4 0, IPv6 1024)
+
+    def __post_init__(self) -> None:
+        if not self.priority and self.destination.version == 6:
+            object.__setattr__(self, "priority", IPV6_PRIORITY)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    ifname: str
+    """A live row of kind `other` stands for what a Route cannot say (several next hops, an encapsulation)."""
+
+    ifname: str  # '' for the kinds that drop
     gateway: IPv4Address | IPv6Address | None = None
     onlink: bool = False
     source: IPv4Address | IPv6Address | None = None
@@ -77,6 +87,8 @@ class RuleKey:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """A live row of table 0 stands for what a Rule cannot say (another action or selector, several at once)."""
+
     table: int
     mark: int = 0
     mark_mask: int = 0
@@ -107,4 +119,4 @@ class SysctlKey:
 
 @dataclass(frozen=True, slots=True)
 class Sysctl:
-    value: str
+    value: str  # white space as single blanks
