@@ -1,0 +1,1 @@
+"""What runs on every host: triggers, the loop that converges, and the API on a unix socket."""
