@@ -1,0 +1,49 @@
+"""What maps can hold: checked before rows are built, and the error names who fills them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.compile.cookies import RuleInfo
+from reconciler.errors import CompileError
+
+NAMED = 5  # contributors that an error names
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Most rows of one subject's policy map, both directions together, and of the ipcache."""
+
+    subject_rows: int = 65536
+    ipcache_rows: int = 512_000
+
+
+def check_subject(
+    subject: str, rows_by_cookie: Mapping[int, int], infos: Mapping[int, RuleInfo], budget: Budget
+) -> None:
+    """`rows_by_cookie`: cookie -> rows it causes. Raises CompileError naming the rules with the most rows."""
+    total = sum(rows_by_cookie.values())
+    if total <= budget.subject_rows:
+        return
+    by_rule: Counter[str] = Counter()
+    place: dict[str, str] = {}
+    for cookie, rows in rows_by_cookie.items():
+        info = infos[cookie]
+        by_rule[info.reference] += rows
+        place.setdefault(info.reference, f"{info.origin.path}:{info.origin.line}")
+    biggest = "\n".join(f"  {rows} rows: {name} at {place[name]}" for name, rows in by_rule.most_common(NAMED))
+    raise CompileError(
+        f"the policy of {subject} needs {total} rows, its map holds {budget.subject_rows}; most come from\n{biggest}",
+        remedy="select fewer peers, or peers by an entity or a CIDR instead of by label",
+    )
+
+
+def check_ipcache(rows_by_cause: Mapping[str, int], budget: Budget) -> None:
+    """`rows_by_cause`: what the rows are for -> how many. Raises CompileError."""
+    total = sum(rows_by_cause.values())
+    if total <= budget.ipcache_rows:
+        return
+    biggest = "\n".join(f"  {rows} rows: {cause}" for cause, rows in Counter(rows_by_cause).most_common(NAMED))
+    raise CompileError(f"the ipcache needs {total} rows and holds {budget.ipcache_rows}:\n{biggest}")

@@ -1,0 +1,41 @@
+"""What a host remembers from one compile to the next: only to be faster, never to decide differently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from reconciler.compile.identities import Identities
+from reconciler.compile.policy import PolicyMemory
+from reconciler.compile.selectors import LabelIndex
+from reconciler.compile.subjects import RuleMatcher
+from reconciler.compile.tables import AskedRow
+from reconciler.engine.rows import Columns
+
+T = TypeVar("T")
+
+
+class Remembered(Generic[T]):
+    """The last result of a pure function, given again while its inputs are equal; equal objects compare at once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[object, ...], T] | None = None
+
+    def get(self, inputs: tuple[object, ...], compute: Callable[[], T]) -> T:
+        """`inputs` is everything that `compute` depends on; nothing in it may be changed later."""
+        if self._last is None or self._last[0] != inputs:
+            self._last = (inputs, compute())
+        return self._last[1]
+
+
+@dataclass(slots=True)
+class CompileCache:
+    """One for each host and thread."""
+
+    matcher: RuleMatcher = field(default_factory=RuleMatcher)
+    index: LabelIndex = field(default_factory=LabelIndex)
+    identities: Remembered[Identities] = field(default_factory=Remembered)
+    ipcache: Remembered[Columns] = field(default_factory=Remembered)
+    policy: PolicyMemory = field(default_factory=PolicyMemory)
+    devices: dict[str, Remembered[tuple[AskedRow, ...]]] = field(default_factory=dict)

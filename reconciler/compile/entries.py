@@ -1,0 +1,112 @@
+"""One entry of a rule (`ingress[0]`) as bitmaps of peers and prefixes of ports."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from reconciler.compile.identities import PortName
+from reconciler.compile.ports import ANY_PORT, PORT_BITS, PortPrefix, prefixes, resolve
+from reconciler.compile.precedence import Claim
+from reconciler.compile.selectors import IPBLOCK_SOURCE, LabelIndex
+from reconciler.errors import CompileError
+from reconciler.model.cluster import NamedPort
+from reconciler.model.datapath import Verdict
+from reconciler.model.labels import Label
+from reconciler.model.policy import CidrPeer, EndpointPeer, Peer, PortMatch, RuleItem
+
+
+class Entry(NamedTuple):
+    """`peers` is a bitmap of the index, None for any peer; it is never empty."""
+
+    peers: int | None
+    claim: Claim
+
+
+NamedPorts = Mapping[PortName, Mapping[int, int]]  # (name, protocol) -> port -> bitmap of identities that have it so
+
+
+def named_ports(ports: Mapping[int, frozenset[NamedPort]], index: LabelIndex) -> NamedPorts:
+    """`ports`: identity -> its named ports."""
+    found: defaultdict[PortName, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for identity, named in ports.items():
+        for port in named:
+            found[port.name, port.protocol][port.port] |= index.bit(identity)
+    return found
+
+
+class Entries:
+    """Items of rules to entries, over one state of the index; remembers what it has been asked."""
+
+    def __init__(self, index: LabelIndex, named: NamedPorts) -> None:
+        self._index = index
+        self._named = named
+        self._memo: dict[tuple[int, int, frozenset[NamedPort]], tuple[RuleItem, tuple[Entry, ...]]] = {}
+
+    def ingress(self, item: RuleItem, cookie: int, own: frozenset[NamedPort]) -> tuple[Entry, ...]:
+        """`own` are the subject's named ports. Raises CompileError for what no row can express yet."""
+        return self._remembered(item, cookie, own, egress=False)
+
+    def egress(self, item: RuleItem, cookie: int) -> tuple[Entry, ...]:
+        """A named port is resolved at each peer. Raises CompileError for what no row can express yet."""
+        return self._remembered(item, cookie, frozenset(), egress=True)
+
+    def _remembered(self, item: RuleItem, cookie: int, own: frozenset[NamedPort], *, egress: bool) -> tuple[Entry, ...]:
+        key = (id(item), cookie, own)
+        if key not in self._memo:
+            self._memo[key] = (item, tuple(self._entries(item, cookie, own, egress)))
+        return self._memo[key][1]
+
+    def _entries(self, item: RuleItem, cookie: int, own: frozenset[NamedPort], egress: bool) -> Iterator[Entry]:
+        _refuse_unknown(item)
+        verdict = Verdict.DENY if item.deny else Verdict.ALLOW
+        peers = None if item.peers is None else self._union(item.peers)
+        if peers == 0:
+            return
+        named = [match for match in item.ports or () if match.name]
+        numeric = _numeric(item.ports)
+        if not egress:
+            numeric += tuple(prefix for match in named for prefix in resolve(match, own))
+        if numeric:
+            yield Entry(peers, Claim(numeric, verdict, cookie))
+        for match in named if egress else ():
+            for port, having in self._named.get((match.name, match.protocol), {}).items():
+                if reached := having if peers is None else peers & having:
+                    yield Entry(reached, Claim((PortPrefix(match.protocol, port, PORT_BITS),), verdict, cookie))
+
+    def _union(self, peers: Iterable[Peer]) -> int | None:
+        bits = 0
+        for peer in peers:
+            if isinstance(peer, EndpointPeer):
+                if not peer.selector.requirements:
+                    return None
+                bits |= self._index.select(peer.selector)
+            elif isinstance(peer, CidrPeer):
+                bits |= self._inside(peer)
+        return bits
+
+    def _inside(self, peer: CidrPeer) -> int:
+        sources = ("cidr", IPBLOCK_SOURCE) if peer.matches_workloads else ("cidr",)
+        bits = 0
+        for source in sources:
+            inside = self._index.carrying(Label(source, str(peer.network)))
+            for hole in peer.excepts:
+                inside &= ~self._index.carrying(Label(source, str(hole)))
+            bits |= inside
+        return bits
+
+
+def _numeric(ports: Iterable[PortMatch] | None) -> tuple[PortPrefix, ...]:
+    if ports is None:
+        return (ANY_PORT,)
+    return tuple(prefix for match in ports if not match.name for prefix in prefixes(match))
+
+
+def _refuse_unknown(item: RuleItem) -> None:
+    """An entry that rows cannot express is refused: leaving it out would open or close something unseen."""
+    if item.l7 is not None:
+        raise CompileError(f"{item.origin}: {item.field}: rules of the parser {item.l7.parser} are not compiled")
+    for peer in item.peers or ():
+        if not isinstance(peer, EndpointPeer | CidrPeer):
+            raise CompileError(f"{item.origin}: {item.field}: services as peers are not compiled")
