@@ -44,5 +44,15 @@ class Columns:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def take(self, index: NDArray[np.intp] | slice) -> Columns:
+        """The rows at `index`, in its order."""
+        origin_of = self.origin_of[index] if len(self.origin_of) else self.origin_of
+        return Columns(self.keys[index], self.values[index], self.origins, origin_of)
+
+    def origin(self, row: int) -> Origin | None:
+        """Of the row at this index."""
+        at = int(self.origin_of[row]) if len(self.origin_of) else -1
+        return self.origins[at] if at >= 0 else None
+
 
 Rows = DictRows | Columns
