@@ -1,0 +1,1 @@
+"""The live kernel as tables: what netlink, procfs and bpf(2) hold for us."""

@@ -1,0 +1,135 @@
+"""Network namespaces by path: being inside one, making one, removing one.
+
+Nothing is kept open: a socket that stays in a namespace keeps it and its veth pairs alive after somebody removed it.
+Going in and out costs 6 µs, so every pass enters again, and a namespace that was made again under the same path is
+simply the new one. Source: setns(2), network_namespaces(7), iproute2 ip/ipnetns.c.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from stat import S_ISREG
+
+from reconciler.errors import KernelError, PermissionMissing
+from reconciler.model.network import HOST_NETNS
+
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+MS_BIND = 0x1000  # linux/mount.h
+MNT_DETACH = 2
+OF_THIS_THREAD = "/proc/thread-self/ns/net"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class NamespaceMissing(KernelError):
+    """No network namespace is mounted at the path."""
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Device and inode of the namespace file, None if there is none. Unique while something keeps the namespace."""
+    try:
+        found = os.stat(path or OF_THIS_THREAD)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """A file descriptor of the namespace. Raises NamespaceMissing, PermissionMissing."""
+    try:
+        there = os.open(path or OF_THIS_THREAD, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _absent_or_refused(error, path) from error
+    try:
+        yield there
+    finally:
+        os.close(there)
+
+
+@contextmanager
+def inside(path: str) -> Iterator[None]:
+    """The calling thread, and no other, is in the namespace at `path` until the block ends; '' leaves it where it is.
+
+    Do not await inside. Raises NamespaceMissing, PermissionMissing.
+    """
+    if path == HOST_NETNS:
+        yield
+        return
+    with _back_afterwards():
+        with opened(path) as there:
+            try:
+                _check(_libc.setns(there, CLONE_NEWNET))
+            except OSError as error:
+                raise _absent_or_refused(error, path) from error
+        yield
+
+
+def create(path: str) -> None:
+    """A new namespace, mounted at `path` as `ip netns add` does; its loopback is down. Raises KernelError."""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+    except FileExistsError as error:
+        raise KernelError(f"{path} is already there") from error
+    except OSError as error:
+        raise _refused(error, f"cannot make {path}") from error
+    try:
+        with _back_afterwards():
+            _check(_libc.unshare(CLONE_NEWNET))
+            _check(_libc.mount(OF_THIS_THREAD.encode(), path.encode(), b"none", MS_BIND, None))
+    except OSError as error:
+        os.unlink(path)
+        raise _refused(error, f"cannot make the network namespace {path}") from error
+
+
+def remove(path: str) -> None:
+    """Unmounts and unlinks, as `ip netns del` does; one that is gone is success. Raises KernelError."""
+    try:
+        _check(_libc.umount2(path.encode(), MNT_DETACH))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return
+        if error.errno != errno.EINVAL:
+            raise _refused(error, f"cannot remove the network namespace {path}") from error
+    left = os.lstat(path)
+    if not S_ISREG(left.st_mode) or left.st_size:
+        raise KernelError(f"{path} is not the mount point of a network namespace")
+    Path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def _back_afterwards() -> Iterator[None]:
+    home = os.open(OF_THIS_THREAD, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        came_back = _libc.setns(home, CLONE_NEWNET) == 0
+        os.close(home)
+        if not came_back:  # this thread must not go on: it would work on another host's or workload's network
+            raise SystemExit(f"cannot return to the own network namespace: {os.strerror(ctypes.get_errno())}")
+
+
+def _check(result: int) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _absent_or_refused(error: OSError, path: str) -> KernelError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):  # EINVAL: a file, but no namespace on it
+        return NamespaceMissing(
+            f"there is no network namespace at {path}",
+            remedy="start the workload, or correct its netns",
+        )
+    return _refused(error, f"cannot enter the network namespace {path}")
+
+
+def _refused(error: OSError, what: str) -> KernelError:
+    kind = PermissionMissing if error.errno in (errno.EPERM, errno.EACCES) else KernelError
+    return kind(f"{what}: {error.strerror}")
