@@ -14,18 +14,21 @@ NAMED = 5  # contributors that an error names
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Most rows of one subject's policy map, both directions together, and of the ipcache."""
+    """Most rows of one subject's policy map (both directions together), of all subjects together, and of the ipcache.
+
+    `subject_rows` and `ipcache_rows` are what the maps hold; `policy_rows` keeps the kernel's memory within bounds, at
+    about 100 bytes a row.
+    """
 
     subject_rows: int = 65536
+    policy_rows: int = 2_000_000
     ipcache_rows: int = 512_000
 
 
-def check_subject(
-    subject: str, rows_by_cookie: Mapping[int, int], infos: Mapping[int, RuleInfo], budget: Budget
-) -> None:
+def check_policy(what: str, rows_by_cookie: Mapping[int, int], infos: Mapping[int, RuleInfo], limit: int) -> None:
     """`rows_by_cookie`: cookie -> rows it causes. Raises CompileError naming the rules with the most rows."""
     total = sum(rows_by_cookie.values())
-    if total <= budget.subject_rows:
+    if total <= limit:
         return
     by_rule: Counter[str] = Counter()
     place: dict[str, str] = {}
@@ -35,7 +38,7 @@ def check_subject(
         place.setdefault(info.reference, f"{info.origin.path}:{info.origin.line}")
     biggest = "\n".join(f"  {rows} rows: {name} at {place[name]}" for name, rows in by_rule.most_common(NAMED))
     raise CompileError(
-        f"the policy of {subject} needs {total} rows, its map holds {budget.subject_rows}; most come from\n{biggest}",
+        f"the policy of {what} needs {total} rows, over the limit of {limit}; most come from\n{biggest}",
         remedy="select fewer peers, or peers by an entity or a CIDR instead of by label",
     )
 
@@ -46,4 +49,4 @@ def check_ipcache(rows_by_cause: Mapping[str, int], budget: Budget) -> None:
     if total <= budget.ipcache_rows:
         return
     biggest = "\n".join(f"  {rows} rows: {cause}" for cause, rows in Counter(rows_by_cause).most_common(NAMED))
-    raise CompileError(f"the ipcache needs {total} rows and holds {budget.ipcache_rows}:\n{biggest}")
+    raise CompileError(f"the ipcache needs {total} rows, over the limit of {budget.ipcache_rows}:\n{biggest}")

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from reconciler.compile.identities import Identities
+from reconciler.compile.ipcache import CacheRow
+from reconciler.compile.members import Members
+from reconciler.compile.networks import Networks
 from reconciler.compile.policy import PolicyMemory
 from reconciler.compile.selectors import LabelIndex
 from reconciler.compile.subjects import RuleMatcher
 from reconciler.compile.tables import AskedRow
-from reconciler.engine.rows import Columns
+from reconciler.engine.rows import Columns, DictRows
 
 T = TypeVar("T")
 
@@ -35,7 +37,10 @@ class CompileCache:
 
     matcher: RuleMatcher = field(default_factory=RuleMatcher)
     index: LabelIndex = field(default_factory=LabelIndex)
-    identities: Remembered[Identities] = field(default_factory=Remembered)
+    members: Remembered[Members] = field(default_factory=Remembered)
+    member_rows: Remembered[list[CacheRow]] = field(default_factory=Remembered)
+    networks: Remembered[Networks] = field(default_factory=Remembered)
     ipcache: Remembered[Columns] = field(default_factory=Remembered)
     policy: PolicyMemory = field(default_factory=PolicyMemory)
     devices: dict[str, Remembered[tuple[AskedRow, ...]]] = field(default_factory=dict)
+    tables: Remembered[dict[str, DictRows]] = field(default_factory=Remembered)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_interface
 
-from reconciler.compile.identities import IpAddress
+from reconciler.compile.members import addresses
 from reconciler.compile.tables import AskedRow
 from reconciler.errors import CompileError
 from reconciler.model.cluster import Workload
@@ -31,10 +31,6 @@ HOST_END4 = {"forwarding": "1", "rp_filter": "0"}
 HOST_END6 = {"accept_ra": "0", "addr_gen_mode": "1", "forwarding": "1"}
 # Of the workload's end. Nobody else can have its address, so no detection of duplicates delays it.
 WORKLOAD_END6 = {"accept_dad": "0", "accept_ra": "0", "disable_ipv6": "0"}
-
-
-def addresses(endpoint: Endpoint) -> list[IpAddress]:
-    return [address for address in (endpoint.address4, endpoint.address6) if address is not None]
 
 
 def device_rows(

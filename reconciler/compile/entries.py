@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from reconciler.compile.identities import PortName
+from reconciler.compile.members import PortName
+from reconciler.compile.networks import CIDR_SOURCE
 from reconciler.compile.ports import ANY_PORT, PORT_BITS, PortPrefix, prefixes, resolve
 from reconciler.compile.precedence import Claim
 from reconciler.compile.selectors import IPBLOCK_SOURCE, LabelIndex
@@ -87,7 +88,7 @@ class Entries:
         return bits
 
     def _inside(self, peer: CidrPeer) -> int:
-        sources = ("cidr", IPBLOCK_SOURCE) if peer.matches_workloads else ("cidr",)
+        sources = (CIDR_SOURCE, IPBLOCK_SOURCE) if peer.matches_workloads else (CIDR_SOURCE,)
         bits = 0
         for source in sources:
             inside = self._index.carrying(Label(source, str(peer.network)))

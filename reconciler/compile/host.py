@@ -6,22 +6,24 @@ The order matters once: which rules select a local workload is found first, beca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from reconciler.compile.budget import Budget
 from reconciler.compile.cache import CompileCache, Remembered
 from reconciler.compile.cookies import RuleInfo, cookies
-from reconciler.compile.devices import addresses, device_rows
+from reconciler.compile.devices import device_rows
 from reconciler.compile.entries import Entries, named_ports
-from reconciler.compile.identities import Identities, asked, identities
-from reconciler.compile.ipcache import ipcache
+from reconciler.compile.identities import Asked, all_labels, asked
+from reconciler.compile.ipcache import ipcache, member_rows, other_rows
+from reconciler.compile.members import Members, addresses, members
+from reconciler.compile.networks import Networks, networks
 from reconciler.compile.policy import policy
 from reconciler.compile.routes import node_rows, workload_routes
 from reconciler.compile.stance import Context, Subject, unrecorded
 from reconciler.compile.tables import AskedRow, tables
-from reconciler.engine.rows import Columns, Rows
+from reconciler.engine.rows import Columns, DictRows, Rows
 from reconciler.errors import CompileError
 from reconciler.model.cluster import Workload
 from reconciler.model.facts import Endpoint, Facts
@@ -66,23 +68,19 @@ def compile_host(
     rules_of = cache.matcher.match(snapshot.rules, _labels(local, facts))
     rules = _in_order(snapshot.rules, rules_of)
     wanted = asked(rules)
-    known = cache.identities.get(
-        (snapshot.workloads, facts, wanted), lambda: identities(snapshot.workloads, facts, wanted)
-    )
-    columns: dict[str, Rows] = {
-        "ipcache": cache.ipcache.get(
-            (snapshot.workloads, snapshot.nodes, snapshot.cluster, facts, known, rules, budget),
-            lambda: ipcache(snapshot, facts, known, rules, budget),
-        )
-    }
-    subjects, names = _subjects(local, known, rules_of)
-    columns["policy"], infos = _policy(snapshot, known, rules, subjects, names, cache, budget)
-    rows = tables(DEVICE_TABLES, _device_rows(snapshot, facts, local, programs, cache))
+    refined, cidrs = _identities(snapshot, facts, wanted, cache)
+    labels = all_labels(facts, refined, cidrs)
+    subjects, names = _subjects(local, refined, labels, rules_of)
+    policies, infos = _policy(snapshot, refined, labels, rules, subjects, names, cache, budget)
     return Desired(
         snapshot.commit,
-        {**rows, **columns},
+        {
+            **_devices(snapshot, facts, local, programs, cache),
+            "ipcache": _ipcache(snapshot, facts, wanted, refined, cidrs, cache, budget),
+            "policy": policies,
+        },
         infos,
-        {number: labels for number, labels in known.labels.items() if number >= FIRST_LOCAL},
+        {number: of_number for number, of_number in labels.items() if number >= FIRST_LOCAL},
         facts.complete and len(local) == len(mine),
         snapshot.warnings + tuple(_warnings(subjects, snapshot)),
     )
@@ -98,40 +96,65 @@ def _labels(local: Local, facts: Facts) -> dict[int, LabelSet]:
     return labels
 
 
-def _in_order(rules: tuple[PolicyRule, ...], rules_of: RulesOf) -> tuple[PolicyRule, ...]:
+def _in_order(rules: Sequence[PolicyRule], rules_of: RulesOf) -> tuple[PolicyRule, ...]:
     selecting = {id(rule) for matching in rules_of.values() for rule in matching}
     return tuple(rule for rule in rules if id(rule) in selecting)
 
 
-def _subjects(local: Local, known: Identities, rules_of: RulesOf) -> tuple[dict[int, Subject], dict[int, str]]:
+def _identities(snapshot: Snapshot, facts: Facts, wanted: Asked, cache: CompileCache) -> tuple[Members, Networks]:
+    inputs = (snapshot.workloads, facts, wanted.blocks, wanted.names)
+    refined = cache.members.get(inputs, partial(members, *inputs))
+    named = frozenset(wanted.networks)
+    return refined, cache.networks.get((named,), partial(networks, named))
+
+
+def _ipcache(
+    snapshot: Snapshot,
+    facts: Facts,
+    wanted: Asked,
+    refined: Members,
+    cidrs: Networks,
+    cache: CompileCache,
+    budget: Budget,
+) -> Columns:
+    inputs = (refined.members, facts.host_addresses)
+    own = cache.member_rows.get(inputs, partial(member_rows, *inputs))
+    others = other_rows(snapshot, facts, cidrs.numbers, wanted.networks)
+    return cache.ipcache.get((own, others, budget), partial(ipcache, own, others, budget))
+
+
+def _subjects(
+    local: Local, refined: Members, labels: Mapping[int, LabelSet], rules_of: RulesOf
+) -> tuple[dict[int, Subject], dict[int, str]]:
     """Every identity that packets of local workloads can have, with its rules; and the first workload of each."""
     subjects: dict[int, Subject] = {}
     names: dict[int, str] = {}
     init = reserved_labels(Reserved.INIT)
-    for workload, endpoint in local.values():
-        for address in addresses(endpoint):
-            number = known.addresses[address]
-            if number not in subjects:
-                always = init <= known.labels[number]
-                subjects[number] = Subject(rules_of[endpoint.identity], known.ports.get(number, frozenset()), always)
-                names[number] = workload.reference
+    for member in refined.members:
+        number = member.identity
+        if member.local and number not in subjects:
+            name = member.workload.reference
+            ports = refined.ports.get(number, frozenset())
+            subjects[number] = Subject(rules_of[local[name][1].identity], ports, init <= labels[number])
+            names[number] = name
     return subjects, names
 
 
 def _policy(
     snapshot: Snapshot,
-    known: Identities,
+    refined: Members,
+    labels: Mapping[int, LabelSet],
     rules: tuple[PolicyRule, ...],
     subjects: Mapping[int, Subject],
     names: Mapping[int, str],
     cache: CompileCache,
     budget: Budget,
 ) -> tuple[Columns, Mapping[int, RuleInfo]]:
-    cache.index.update(known.labels)
+    cache.index.update(labels)
     named = cookies(rules, snapshot.cluster)
     context = Context(
         cache.index,
-        Entries(cache.index, named_ports(known.ports, cache.index)),
+        Entries(cache.index, named_ports(refined.ports, cache.index)),
         named,
         snapshot.cluster.enforcement,
         snapshot.cluster.allow_localhost,
@@ -139,16 +162,19 @@ def _policy(
     return policy(subjects, names, context, budget, cache.policy), named.infos
 
 
-def _device_rows(
+def _devices(
     snapshot: Snapshot, facts: Facts, local: Local, programs: Mapping[str, str], cache: CompileCache
-) -> Iterator[AskedRow]:
+) -> dict[str, DictRows]:
     mtu_bytes = snapshot.cluster.mtu_bytes
     cache.devices = {key: cache.devices.get(key) or Remembered() for key in local}
+    rows = []
     for key, (workload, endpoint) in local.items():
         inputs = (workload, endpoint, mtu_bytes, dict(programs))
-        yield from cache.devices[key].get(inputs, partial(_workload_rows, workload, endpoint, mtu_bytes, programs))
+        rows.append(cache.devices[key].get(inputs, partial(_workload_rows, *inputs)))
     if node := snapshot.nodes.get(facts.node):
-        yield from node_rows(node, (address for _, endpoint in local.values() for address in addresses(endpoint)))
+        used = {address.version for _, endpoint in local.values() for address in addresses(endpoint)}
+        rows.append(tuple(node_rows(node, used)))
+    return cache.tables.get((rows,), lambda: tables(DEVICE_TABLES, (row for some in rows for row in some)))
 
 
 def _workload_rows(

@@ -6,12 +6,13 @@ subjects with the same rules share them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from reconciler.compile.budget import Budget, check_subject
+from reconciler.compile.budget import Budget, check_policy
 from reconciler.compile.cookies import EGRESS, INGRESS, RuleInfo
 from reconciler.compile.stance import Context, Stance, Subject, stance
 from reconciler.compile.subject_rows import SubjectRows, blocks, columns, rows_by_cookie
@@ -34,6 +35,7 @@ def policy(
     """Rows of all subjects; `names`: subject -> what an error calls it. Raises CompileError over the budget."""
     shared: dict[tuple[object, ...], tuple[_Key, SubjectRows]] = {}
     done: dict[int, tuple[_Key, SubjectRows]] = {}
+    total = 0
     for number, subject in subjects.items():
         alike = (subject.ports, subject.always, *map(id, subject.rules))
         if alike not in shared:
@@ -42,6 +44,10 @@ def policy(
             same = known is not None and known[0] == key
             shared[alike] = known if known and same else (key, _rows(key, names[number], context))
         done[number] = shared[alike]
+        total += len(done[number][1].keys)
+        if total > budget.policy_rows:
+            counts = _rows_by_cookie(rows for _, rows in done.values())
+            check_policy(f"{len(done)} of {len(subjects)} subjects", counts, context.cookies.infos, budget.policy_rows)
     memory.subjects = done
     return _joined({number: rows for number, (_, rows) in done.items()}, context.cookies.infos)
 
@@ -53,8 +59,16 @@ def _key(subject: Subject, context: Context, budget: Budget) -> _Key:
 def _rows(key: _Key, name: str, context: Context) -> SubjectRows:
     _, budget, ingress, egress = key
     found = blocks(ingress, context.index, egress=False) + blocks(egress, context.index, egress=True)
-    check_subject(name, rows_by_cookie(found), context.cookies.infos, budget)
+    check_policy(name, rows_by_cookie(found), context.cookies.infos, budget.subject_rows)
     return columns(found)
+
+
+def _rows_by_cookie(rows: Iterable[SubjectRows]) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for one in rows:
+        cookies, times = np.unique(one.values["cookie"], return_counts=True)
+        counts.update(dict(zip(cookies.tolist(), times.tolist(), strict=True)))
+    return counts
 
 
 def _joined(rows: Mapping[int, SubjectRows], infos: Mapping[int, RuleInfo]) -> Columns:

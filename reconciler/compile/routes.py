@@ -6,11 +6,10 @@ route of full length.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from reconciler.compile.devices import addresses
-from reconciler.compile.identities import IpAddress
+from reconciler.compile.members import addresses
 from reconciler.compile.tables import AskedRow
 from reconciler.model.cluster import Node, Workload
 from reconciler.model.facts import Endpoint
@@ -40,16 +39,15 @@ def _route(netns: str, destination: IPv4Network | IPv6Network, route: Route, ori
     return AskedRow("routes", RouteKey(netns, destination, MAIN_TABLE, 0), route, origin)
 
 
-def node_rows(node: Node, local_addresses: Iterable[IpAddress]) -> Iterator[AskedRow]:
-    """Forwarding is switched on for the families that the node's workloads use; the manifest's sysctls win over it."""
+def node_rows(node: Node, used: Collection[int]) -> Iterator[AskedRow]:
+    """Forwarding is on for the families (4, 6) of the node's CIDRs and for those `used`; its own sysctls win."""
     for static in node.routes:
         key = RouteKey(HOST_NETNS, static.destination, static.table, static.priority)
         yield AskedRow("routes", key, Route(static.ifname, static.gateway), static.origin)
     for rule in node.rules:
         row = Rule(rule.table, rule.mark, rule.mark_mask, rule.source, rule.destination, rule.in_ifname)
         yield AskedRow("rules", RuleKey(HOST_NETNS, rule.family, rule.priority), row, rule.origin)
-    families = {address.version for address in local_addresses}
-    families |= {cidr.version for cidr in (node.cidr4, node.cidr6) if cidr is not None}
+    families = set(used) | {cidr.version for cidr in (node.cidr4, node.cidr6) if cidr is not None}
     wanted = {FORWARDING[family]: "1" for family in sorted(families)}
     wanted |= {_slashed(name): value for name, value in node.sysctls.items()}
     for name, value in wanted.items():

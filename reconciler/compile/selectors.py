@@ -65,7 +65,7 @@ class LabelIndex:
 
     def update(self, labels: Mapping[int, LabelSet]) -> None:
         """Hold exactly `labels` (identity -> labels). O(identities), cheap where they are the same objects."""
-        gone = [number for number, old in self._labels.items() if labels.get(number) != old]
+        gone = [number for number, old in self._labels.items() if (now := labels.get(number)) is not old and now != old]
         for number in gone:
             self._remove(number)
         if len(self._numbers) > 2 * len(self._position) + _MIN_DEAD:

@@ -79,12 +79,11 @@ def stance(subject: Subject, direction: str, context: Context) -> Stance:
 
 def unrecorded(subject: Subject, enforcement: Enforcement) -> Iterator[PolicyRule]:
     """Audit rules of which nothing is recorded, because enforced rules speak of the same direction."""
-    for rule in subject.rules:
-        for direction in (INGRESS, EGRESS):
-            enforced = any(not other.audit and _speaks(other, direction) for other in subject.rules)
-            if rule.audit and _speaks(rule, direction) and (enforced or enforcement is not Enforcement.DEFAULT):
-                yield rule
-                break
+    audited = [rule for rule in subject.rules if rule.audit]
+    for direction in (INGRESS, EGRESS) if audited else ():
+        enforced = any(not rule.audit and _speaks(rule, direction) for rule in subject.rules)
+        if enforced or subject.always or enforcement is not Enforcement.DEFAULT:
+            yield from (rule for rule in audited if _speaks(rule, direction))
 
 
 def _everything(verdict: Verdict, cookie: int) -> Claim:
