@@ -53,10 +53,10 @@ class Netlink:
 
     def __init__(self, netns: str = HOST_NETNS) -> None:
         with inside(netns):
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         for option in (CAP_ACK, EXT_ACK, GET_STRICT_CHK):
-            self._socket.setsockopt(SOL_NETLINK, option, 1)
-        self.port_id = _bind(self._socket)
+            self.socket.setsockopt(SOL_NETLINK, option, 1)
+        self.port_id = _bind(self.socket)
         self.netns = netns
         self._sequence = 0
 
@@ -64,7 +64,7 @@ class Netlink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._socket.close()
+        self.socket.close()
 
     def dump(self, kind: int, request: bytes) -> list[bytes]:
         """The bodies of all answers. Raises KernelError when interrupted more than `DUMP_RETRIES` times."""
@@ -98,12 +98,12 @@ class Netlink:
     def index(self, ifname: str) -> int:
         """Raises OSError (ENODEV)."""
         request = IFREQ.pack(ifname.encode(), 0)
-        return int(IFREQ.unpack(ioctl(self._socket, SIOCGIFINDEX, request))[1])
+        return int(IFREQ.unpack(ioctl(self.socket, SIOCGIFINDEX, request))[1])
 
     def ifname(self, index: int) -> str:
         """'' if there is no such link."""
         try:
-            answer = ioctl(self._socket, SIOCGIFNAME, IFREQ.pack(b"", index))
+            answer = ioctl(self.socket, SIOCGIFNAME, IFREQ.pack(b"", index))
         except OSError:
             return ""
         return text(IFREQ.unpack(answer)[0])
@@ -114,13 +114,13 @@ class Netlink:
             self._sequence += 1
             frames.append(HEADER.pack(HEADER.size + len(body), kind, flags | REQUEST, self._sequence, 0) + body)
             frames.append(bytes(-len(body) % 4))
-        self._socket.sendto(b"".join(frames), (0, 0))
+        self.socket.sendto(b"".join(frames), (0, 0))
 
     def _answers(self, first: int = 0, raising: bool = True) -> Iterator[tuple[int, int, bytes]]:
         """Type, flags, body of what answers the last request, or those from sequence number `first`."""
         first = first or self._sequence
         while True:
-            for kind, flags, sequence, _, body in frames(self._socket.recv(BUFFER_BYTES)):
+            for kind, flags, sequence, _, body in frames(self.socket.recv(BUFFER_BYTES)):
                 if sequence < first:
                     continue
                 if kind == ERROR and raising:

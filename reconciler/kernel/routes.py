@@ -11,6 +11,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -44,6 +45,7 @@ KINDS = {1: "unicast", 2: "local", 6: "blackhole", 7: "unreachable", 8: "prohibi
 KIND_NUMBERS = {kind: number for number, kind in KINDS.items()}
 DROPS = frozenset(("blackhole", "unreachable", "prohibit"))
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
+CACHED = 8192  # messages: a dump differs little from the last one, and decoding a route costs 5 µs
 OTHER = Route("", kind="other")
 FAMILIES = {socket.AF_INET: bytes(4), socket.AF_INET6: bytes(16)}  # and what a default route's address is
 
@@ -62,16 +64,12 @@ class RoutesTable(NetlinkTable[RouteKey, Route]):
     def _read(self, netlink: Netlink) -> Iterator[tuple[RouteKey, Route, bytes]]:
         ifnames: dict[int, str] = {}
         for body in netlink.dump(GET, RTMSG.pack(0, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)):
-            family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
-            if protocol != PROTOCOL or flags & CLONED or family not in FAMILIES:
+            index = _owned_index(body)
+            if index is None:
                 continue
-            said = dict(pairs(body, RTMSG.size))
-            index = u32(said.get(OIF, b""))
             if index not in ifnames:
                 ifnames[index] = netlink.ifname(index)
-            destination = network(said.get(DST, FAMILIES[family]), length)
-            key = RouteKey(netlink.netns, destination, u32(said[TABLE]) or table, u32(said.get(PRIORITY, b"")))
-            yield key, _route(KINDS.get(kind, "other"), flags, ifnames[index], said), body
+            yield *_decoded(netlink.netns, ifnames[index], body), body
 
     def _put(self, netlink: Netlink, key: RouteKey, row: Route, ours: Ours[RouteKey, Route]) -> None:
         body = _message(netlink, key, row)
@@ -99,6 +97,24 @@ class RoutesTable(NetlinkTable[RouteKey, Route]):
     def _echo(self, body: bytes) -> bytes:
         *head, flags = RTMSG.unpack_from(body)
         return RTMSG.pack(*head, flags & ~NOT_SAID) + body[RTMSG.size :]
+
+
+@lru_cache(maxsize=CACHED)
+def _owned_index(body: bytes) -> int | None:
+    """The index of the route's link, 0 if it has none; None if the route is not ours."""
+    family, _, _, _, _, protocol, _, _, flags = RTMSG.unpack_from(body)
+    if protocol != PROTOCOL or flags & CLONED or family not in FAMILIES:
+        return None
+    return u32(dict(pairs(body, RTMSG.size)).get(OIF, b""))
+
+
+@lru_cache(maxsize=CACHED)
+def _decoded(netns: str, ifname: str, body: bytes) -> tuple[RouteKey, Route]:
+    family, length, _, _, table, _, _, kind, flags = RTMSG.unpack_from(body)
+    said = dict(pairs(body, RTMSG.size))
+    destination = network(said.get(DST, FAMILIES[family]), length)
+    key = RouteKey(netns, destination, u32(said[TABLE]) or table, u32(said.get(PRIORITY, b"")))
+    return key, _route(KINDS.get(kind, "other"), flags, ifname, said)
 
 
 def _route(kind: str, flags: int, ifname: str, said: Mapping[int, bytes]) -> Route:
