@@ -97,25 +97,20 @@ class Journal:
         return Entry(record, self._clock())
 
     def commit(self, entry: Entry) -> Record:
-        """The transaction counts from now on. Raises OSError."""
-        record = replace(entry.record, duration_ms=self._elapsed_ms(entry))
-        self._history.append(record)
-        self._open.unlink()
-        return record
+        """The transaction counts from now on. Raises ApplyError if the journal cannot be written."""
+        return self._close(replace(entry.record, duration_ms=self._elapsed_ms(entry)))
 
     def take_back(self, entry: Entry, reason: str) -> Record:
-        """The transaction has been undone. Raises OSError."""
-        record = replace(entry.record, result=Result.ROLLED_BACK, reason=reason, duration_ms=self._elapsed_ms(entry))
-        self._history.append(record)
-        self._open.unlink()
-        return record
+        """The transaction has been undone. Raises ApplyError if the journal cannot be written."""
+        duration_ms = self._elapsed_ms(entry)
+        return self._close(replace(entry.record, result=Result.ROLLED_BACK, reason=reason, duration_ms=duration_ms))
 
     def recover(self, tables: Mapping[str, Table]) -> Record | None:
         """Undo the transaction that a crash interrupted: each row becomes what it was, whatever it is now.
 
         Returns its record, or None if there was nothing to undo. Rows that cannot be restored are named in the
         record's reason. An entry that was cut short is set aside: it is complete before the first row is written, so
-        nothing was. Raises ApplyError if a newer version wrote the entry.
+        nothing was. Raises ApplyError if a newer version wrote the entry, or the journal cannot be written.
         """
         try:
             content = self._open.read_bytes()
@@ -131,10 +126,16 @@ class Journal:
             return None
         deltas, complaints = _decode(payload["undo"], tables)
         complaints += recover(deltas, tables)
-        record = replace(record, result=Result.ROLLED_BACK, reason=_reason(complaints))
-        self._history.append(record)
-        self._open.unlink()
+        record = self._close(replace(record, result=Result.ROLLED_BACK, reason=_reason(complaints)))
         log.warning("undone after a crash: commit=%s %s", record.commit, record.reason)
+        return record
+
+    def _close(self, record: Record) -> Record:
+        try:
+            self._history.append(record)
+            self._open.unlink()
+        except OSError as error:
+            raise ApplyError(f"the journal cannot be written: {error}") from error
         return record
 
     def _record(self, plan: Plan) -> Record:

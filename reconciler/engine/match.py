@@ -3,7 +3,7 @@
 Each turn enters the right rows into a table of slots (the last one of a slot wins), looks up the left rows and compares
 bytes. Rows that lost their slot take another turn under another hash. What is left after that (few rows, or a hash
 that somebody attacks) goes through a Python dictionary, so that the answer never depends on the hash.
-Measured with 1,000,000 rows of 12 bytes in random order: half the time of sorting both sides' hashes.
+Measured with 1,000,000 rows of 12 bytes in random order: 50 ms, where sorting both sides' hashes alone takes 105.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Both know the origin of a row. Neither is ever changed once made.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reconciler.model.origin import Origin
 
-Key = Hashable
+Key = Any  # hashable: a str, an address, a frozen dataclass
 Row = Any  # a frozen dataclass
 
 
