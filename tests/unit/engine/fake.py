@@ -51,6 +51,7 @@ class FakeHost:
     path: Path | None = None
     prepared: State = field(default_factory=dict)
     missing: frozenset[tuple[str, int]] = frozenset()  # rows whose device is gone: (table, key)
+    written_since_begin: set[str] = field(default_factory=set)
     steps: int = 0
     calls: list[str] = field(default_factory=list)
 
@@ -94,6 +95,7 @@ class FakeFlip:
     def begin(self) -> None:
         self.host.calls.append("begin")
         self.host.prepared = {name: dict(self.host.rows[name]) for name in self.tables}
+        self.host.written_since_begin.clear()
         self.host.save()
 
     def flip(self) -> None:
@@ -112,7 +114,11 @@ class FakeTable:
     flip: Flip | None = None
 
     def target(self) -> dict[int, int]:
-        return self.host.rows[self.name] if self.flip is None else self.host.prepared[self.name]
+        if self.flip is None:
+            return self.host.rows[self.name]
+        assert self.name not in self.host.written_since_begin, "a table behind a flip is written once"
+        self.host.written_since_begin.add(self.name)
+        return self.host.prepared[self.name]
 
     def found(self, only: Collection[int] | None) -> dict[int, int]:
         rows = self.host.rows[self.name]
