@@ -1,0 +1,230 @@
+"""The API: one function a path, JSON in and out. It answers whoever may open the socket, and decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from reconciler import __version__
+from reconciler.daemon.hooks import Hooks, parse
+from reconciler.daemon.http import Request, Response, json_response
+from reconciler.daemon.outcome import Outcome, as_json
+from reconciler.datapath.features import cached_probe
+from reconciler.engine.plan import Plan
+from reconciler.engine.record import Record, to_plain
+from reconciler.errors import PlumbError, UsageError
+
+if TYPE_CHECKING:
+    from reconciler.daemon.service import Service
+
+DEFAULT_LIMIT = 100
+LONGEST_WAIT_S = 600.0
+
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+class Api:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._hooks = Hooks(service.host, service.on_host, self._wait_line)
+        self._answers: dict[tuple[str, str], Answer] = {
+            ("GET", "/v1/status"): self._status,
+            ("GET", "/v1/version"): self._version,
+            ("GET", "/v1/history"): self._history,
+            ("GET", "/v1/endpoints"): self._endpoints,
+            ("GET", "/v1/identities"): self._identities,
+            ("GET", "/v1/tables"): self._tables,
+            ("GET", "/v1/features"): self._features,
+            ("GET", "/v1/drift"): self._drift,
+            ("GET", "/v1/events"): self._events,
+            ("GET", "/v1/wait"): self._wait,
+            ("POST", "/v1/plan"): self._plan,
+            ("POST", "/v1/apply"): self._apply,
+            ("POST", "/v1/rollback"): self._rollback,
+            ("POST", "/v1/suspend"): self._suspend,
+            ("POST", "/v1/resume"): self._resume,
+            ("POST", "/v1/hook/pre-receive"): self._pre_receive,
+            ("POST", "/v1/hook/post-receive"): self._post_receive,
+        }
+
+    async def respond(self, request: Request) -> Response:
+        answer = self._answers.get((request.method, request.path))
+        if answer is not None:
+            return await answer(request)
+        if request.method == "GET" and request.path.startswith("/v1/tables/"):
+            return await self._rows(request)
+        if any(path == request.path for _, path in self._answers):
+            raise UsageError(f"{request.path} does not take {request.method}")
+        raise UsageError(f"there is no {request.path}; there are {', '.join(sorted(p for _, p in self._answers))}")
+
+    # What there is
+
+    async def _version(self, request: Request) -> Response:
+        return json_response({"version": __version__})
+
+    async def _status(self, request: Request) -> Response:
+        service = self._service
+        status = await service.on_host(service.host.status)
+        counters = await service.on_host(service.monitor.counters)
+        target = service.host.target
+        status |= {
+            "state": service.state,
+            "last_error": str(service.error or ""),
+            "last_pass_ms": round(service.last_pass_ms, 3),
+            "endpoints": len(await service.on_host(lambda: service.host.listing().endpoints())),
+            "policies": len({rule.reference for rule in target.snapshot.rules}) if target else 0,
+            "tables": await service.on_host(service.host.row_counts),
+            "counters": counters,
+            "drift_repairs": service.repairs,
+            "attribution": service.tamper.description,
+            "daemon": {"pid": os.getpid(), "started": service.started.isoformat(), "version": __version__},
+        }
+        return json_response(status)
+
+    async def _history(self, request: Request) -> Response:
+        records = await self._service.on_host(self._service.host.journal.history, _limit(request))
+        return json_response([to_plain(record) for record in records])
+
+    async def _endpoints(self, request: Request) -> Response:
+        return json_response(await self._service.on_host(lambda: self._service.host.listing().endpoints()))
+
+    async def _identities(self, request: Request) -> Response:
+        return json_response(await self._service.on_host(lambda: self._service.host.listing().identities()))
+
+    async def _tables(self, request: Request) -> Response:
+        return json_response(await self._service.on_host(self._service.host.row_counts))
+
+    async def _rows(self, request: Request) -> Response:
+        name = request.path.removeprefix("/v1/tables/")
+        if name not in self._service.host.tables:
+            raise UsageError(f"no table {name!r}; there are {', '.join(self._service.host.tables)}")
+        return json_response(await self._service.on_host(lambda: self._service.host.listing().rows(name)))
+
+    async def _features(self, request: Request) -> Response:
+        found = await asyncio.to_thread(cached_probe, self._service.config.run_directory)
+        return json_response([asdict(one) for one in found])
+
+    async def _drift(self, request: Request) -> Response:
+        newest_first = list(reversed(self._service.drift))[: _limit(request)]
+        return json_response([report.to_json() for report in newest_first])
+
+    async def _events(self, request: Request) -> Response:
+        types = frozenset(filter(None, request.query.get("types", "drop,verdict").split(",")))
+        return Response(self._service.monitor.stream(types), "application/jsonl")
+
+    # What can be done
+
+    async def _plan(self, request: Request) -> Response:
+        body = request.json()
+        host = self._service.host
+        revision = _text(body, "revision", host.config.ref)
+        plan: Plan = await self._service.on_host(host.plan, revision, body.get("environment"), body.get("tables"))
+        fields = await self._service.on_host(lambda: host.listing().fields())
+        return json_response(
+            {
+                "commit": plan.commit,
+                "base": plan.base,
+                "digest": plan.digest,
+                "counts": {table: asdict(counts) for table, counts in plan.counts.items()},
+                "text": plan.render(rows=bool(body.get("rows")), fields=fields),
+                "plan": plan.to_document(),
+            }
+        )
+
+    async def _apply(self, request: Request) -> Response:
+        body = request.json()
+        host = self._service.host
+        self._refuse_if_suspended()
+        if "plan" in body:
+            plan = Plan.from_json(json.dumps(body["plan"]), host.tables)
+            record: Record | None = await self._service.on_host(host.apply, plan)
+        else:
+            revision = _text(body, "revision", host.config.ref)
+            record = await self._service.on_host(host.converge, revision, body.get("tables"))
+        return await self._applied(record)
+
+    async def _rollback(self, request: Request) -> Response:
+        body = request.json()
+        self._refuse_if_suspended()
+        record = await self._service.on_host(self._service.host.rollback, _text(body, "commit", "") or None)
+        return await self._applied(record)
+
+    async def _applied(self, record: Record | None) -> Response:
+        self._service.trigger.poke("applied on request")
+        commit = await self._service.on_host(lambda: self._service.host.base)
+        return json_response(
+            {
+                "commit": commit,
+                "changed": record is not None,
+                "counts": {name: asdict(counts) for name, counts in record.counts.items()} if record else {},
+                "duration_ms": round(record.duration_ms, 3) if record else 0.0,
+            }
+        )
+
+    def _refuse_if_suspended(self) -> None:
+        reason = self._service.host.hold.suspended
+        if reason:
+            raise PlumbError(f"this host is suspended: {reason}", remedy="plumb resume")
+
+    async def _suspend(self, request: Request) -> Response:
+        await self._service.on_host(self._service.host.suspend, _text(request.json(), "reason", ""))
+        return await self._status(request)
+
+    async def _resume(self, request: Request) -> Response:
+        await self._service.on_host(self._service.host.resume)
+        self._service.trigger.poke("resumed", commit=True)
+        self._service.trigger.poke("resumed")
+        return await self._status(request)
+
+    # Waiting, and git
+
+    async def _wait(self, request: Request) -> Response:
+        try:
+            timeout_s = min(float(request.query.get("timeout_s", "30")), LONGEST_WAIT_S)
+        except ValueError:
+            raise UsageError("timeout_s must be a number of seconds") from None
+        outcome = await self._outcome(request.query.get("commit", ""), timeout_s)
+        return json_response({**as_json(outcome), "text": str(outcome)})
+
+    async def _outcome(self, commit: str, timeout_s: float) -> Outcome:
+        if not commit:
+            raise UsageError("commit is missing")
+        if self._service.outcomes.get(commit) is None:
+            self._service.trigger.poke(f"asked for {commit[:12]}", commit=True)
+        return await self._service.outcomes.wait(commit, timeout_s)
+
+    async def _wait_line(self, commit: str, timeout_s: float) -> str:
+        try:
+            return str(await self._outcome(commit, timeout_s))
+        except PlumbError as error:
+            return f"{self._service.config.node}: {error}"
+
+    async def _pre_receive(self, request: Request) -> Response:
+        return _plain(self._hooks.pre_receive(parse(request.json())))
+
+    async def _post_receive(self, request: Request) -> Response:
+        return _plain(self._hooks.post_receive(parse(request.json())))
+
+
+def _plain(lines: AsyncIterator[bytes]) -> Response:
+    return Response(lines, "text/plain; charset=utf-8")
+
+
+def _text(body: dict[str, Any], name: str, default: str) -> str:
+    value = body.get(name, default)
+    if not isinstance(value, str):
+        raise UsageError(f"{name} must be text")
+    return value
+
+
+def _limit(request: Request) -> int:
+    try:
+        return max(0, int(request.query.get("limit", DEFAULT_LIMIT)))
+    except ValueError:
+        raise UsageError("limit must be a whole number") from None
+
+

@@ -1,0 +1,142 @@
+"""Answers to the git hooks of the policy repository: is this push good, what would it do, what has it done.
+
+`pre-receive` sees objects that are still in quarantine, through the environment that git gave the hook. Text goes out
+line by line; the last line is `exit N` and is meant for the hook, not for people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconciler.config import SOCKET_NAME
+from reconciler.daemon.client import Client
+from reconciler.errors import DaemonUnreachable, PlumbError, UsageError
+from reconciler.host import Host
+from reconciler.model.snapshot import Snapshot
+
+BRANCHES = "refs/heads/"
+SHOWN_WARNINGS = 20
+CONVERGED_WITHIN_S = 30.0
+
+OnHost = Callable[..., Awaitable[Any]]  # runs a function of the host in the writer thread
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """`updates` are (old, new, ref); a `new` of zeros deletes the ref."""
+
+    repository: Path
+    updates: tuple[tuple[str, str, str], ...]
+    environment: Mapping[str, str]
+
+
+def parse(body: Mapping[str, Any]) -> Push:
+    """Raises UsageError."""
+    try:
+        updates = tuple((str(old), str(new), str(ref)) for old, new, ref in body["updates"])
+        environment = {str(name): str(value) for name, value in body["environment"].items()}
+        return Push(Path(body["repository"]), updates, environment)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"not a push: {error!r}") from error
+
+
+class Hooks:
+    def __init__(self, host: Host, on_host: OnHost, wait: Callable[[str, float], Awaitable[str]]) -> None:
+        """`wait(commit, timeout_s)` gives the line that tells what became of the commit here."""
+        self._host = host
+        self._on_host = on_host
+        self._wait = wait
+
+    async def pre_receive(self, push: Push) -> AsyncIterator[bytes]:
+        refused = False
+        for _, new, ref in push.updates:
+            try:
+                async for line in self._proposed(push, new, ref):
+                    yield line.encode() + b"\n"
+            except PlumbError as error:
+                refused = True
+                yield f"{error}\n".encode()
+                if error.remedy:
+                    yield f"next: {error.remedy}\n".encode()
+        if refused:
+            yield b"plumb: refused; nothing changes on any host\n"
+        yield b"exit 1\n" if refused else b"exit 0\n"
+
+    async def _proposed(self, push: Push, new: str, ref: str) -> AsyncIterator[str]:
+        if not ref.startswith(BRANCHES):
+            return
+        followed = ref == self._host.config.ref and _same(push.repository, self._host.config.repository)
+        if not new.strip("0"):
+            if followed:
+                raise UsageError(f"{ref} is what the hosts follow: it cannot be deleted")
+            return
+        if not followed:
+            snapshot = await self._on_host(self._host.load, new, push.environment)
+            yield _summary(snapshot, ref)
+            return
+        target = await self._on_host(self._host.aim, new, push.environment, True)
+        yield _summary(target.snapshot, ref)
+        for warning in target.desired.warnings[:SHOWN_WARNINGS]:
+            yield str(warning)
+        plan = await self._on_host(self._host.compare, target)
+        yield _plan_lines(self._host.config.node, plan.base, plan.render())
+        for node, client in self._siblings(target.snapshot).items():
+            yield await asyncio.to_thread(_plan_of, node, client, new, push.environment)
+
+    async def post_receive(self, push: Push) -> AsyncIterator[bytes]:
+        for _, new, ref in push.updates:
+            if ref != self._host.config.ref or not new.strip("0"):
+                continue
+            yield f"{await self._wait(new, CONVERGED_WITHIN_S)}\n".encode()
+            snapshot = await self._on_host(self._host.load, new)
+            answers = [
+                asyncio.to_thread(_outcome_of, node, client, new) for node, client in self._siblings(snapshot).items()
+            ]
+            for answer in asyncio.as_completed(answers):
+                yield f"{await answer}\n".encode()
+        yield b"exit 0\n"
+
+    def _siblings(self, snapshot: Snapshot) -> dict[str, Client]:
+        """Daemons of other nodes on this machine (a lab); nodes elsewhere tell their own story."""
+        runs = self._host.config.run_directory.parent
+        others = sorted(set(snapshot.nodes) - {self._host.config.node})
+        clients = {node: Client(runs / node / SOCKET_NAME, CONVERGED_WITHIN_S + 5) for node in others}
+        return {node: client for node, client in clients.items() if client.answers()}
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _summary(snapshot: Snapshot, ref: str) -> str:
+    parts = [
+        f"{len(snapshot.nodes)} nodes",
+        f"{len(snapshot.workloads)} workloads",
+        f"{len(snapshot.rules)} policy rules",
+    ]
+    return f"plumb: {snapshot.commit[:12]} on {ref.removeprefix(BRANCHES)} is valid: {', '.join(parts)}"
+
+
+def _plan_lines(node: str, base: str, rendered: str) -> str:
+    head = f"{node}: plan from {base[:12] or 'nothing'}"
+    return f"{head}: no change" if not rendered else "\n".join([head, *(f"  {line}" for line in rendered.splitlines())])
+
+
+def _plan_of(node: str, client: Client, commit: str, environment: Mapping[str, str]) -> str:
+    try:
+        answer = client.post("/v1/plan", {"revision": commit, "environment": dict(environment)})
+    except DaemonUnreachable as error:
+        return f"{node}: no plan: {error}"
+    return _plan_lines(node, answer["base"], answer["text"])
+
+
+def _outcome_of(node: str, client: Client, commit: str) -> str:
+    try:
+        answer = client.get("/v1/wait", commit=commit, timeout_s=CONVERGED_WITHIN_S)
+    except PlumbError as error:
+        return f"{node}: {error}"
+    return str(answer["text"])

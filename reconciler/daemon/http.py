@@ -1,0 +1,163 @@
+"""HTTP/1.1 on a unix socket, as little as the API needs: h11 knows the protocol, asyncio the socket.
+
+One request a connection: the callers are on this host, and a connection costs them microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import h11
+
+from reconciler.errors import Fault, ManifestError, PlumbError, UsageError
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 << 20  # a plan of a million rows is smaller
+READ_TIMEOUT_S = 30.0
+SOCKET_MODE = 0o660
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object; an empty body is an empty object. Raises UsageError."""
+        try:
+            value = json.loads(self.body or b"{}")
+        except ValueError as error:
+            raise UsageError(f"the body is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise UsageError("the body must be a JSON object")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """`content` is the whole body, or its pieces as they come (each is sent at once)."""
+
+    content: bytes | AsyncIterator[bytes]
+    content_type: str = "application/json"
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = field(default=())
+
+
+Respond = Callable[[Request], Awaitable[Response]]
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    return Response(json.dumps(value).encode(), status=status)
+
+
+def error_response(error: PlumbError) -> Response:
+    """An error as its own JSON form; the client makes the same exception of it again."""
+    faults: tuple[Fault, ...] = error.faults if isinstance(error, ManifestError) else ()
+    value = {
+        "error": str(error),
+        "kind": type(error).__name__,
+        "exit_code": error.exit_code,
+        "remedy": error.remedy,
+        "faults": [asdict(fault) for fault in faults],
+    }
+    return json_response(value, status=400 if isinstance(error, UsageError | ManifestError) else 409)
+
+
+async def serve(path: Path, group: str, respond: Respond) -> asyncio.Server:
+    """Listens on `path`, which only root and `group` may open; a left-over socket file is replaced.
+
+    The file gets its mode before anyone may connect. Raises UsageError for a group that does not exist.
+    """
+    try:
+        group_id = grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise UsageError(f"there is no group {group!r} on this host", remedy=f"groupadd --system {group}") from None
+    path.unlink(missing_ok=True)
+    umask = os.umask(0o177)
+    try:
+        server = await asyncio.start_unix_server(lambda r, w: _converse(r, w, respond), path, start_serving=False)
+    finally:
+        os.umask(umask)
+    os.chown(path, 0, group_id)
+    path.chmod(SOCKET_MODE)
+    await server.start_serving()
+    return server
+
+
+async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, respond: Respond) -> None:
+    connection = h11.Connection(h11.SERVER)
+    try:
+        request = await asyncio.wait_for(_read_request(connection, reader), READ_TIMEOUT_S)
+        if request is not None:
+            await _write_response(connection, writer, await _answer(request, respond))
+    except (TimeoutError, ConnectionError, h11.RemoteProtocolError) as error:
+        log.debug("connection ended early error=%s", error)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def _answer(request: Request, respond: Respond) -> Response:
+    try:
+        return await respond(request)
+    except PlumbError as error:
+        return error_response(error)
+    except Exception as error:
+        log.exception("request failed method=%s path=%s", request.method, request.path)
+        return error_response(PlumbError(f"internal error: {type(error).__name__}: {error}"))
+
+
+async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> Request | None:
+    """None if the other side said nothing."""
+    head: h11.Request | None = None
+    body = bytearray()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(65536))
+        elif isinstance(event, h11.Request):
+            head = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > MAX_BODY_BYTES:
+                raise h11.RemoteProtocolError("body too large", 413)
+        elif isinstance(event, h11.EndOfMessage) and head is not None:
+            target = urlsplit(head.target.decode("ascii"))
+            return Request(head.method.decode("ascii"), target.path, dict(parse_qsl(target.query)), bytes(body))
+        else:
+            return None
+
+
+async def _write_response(connection: h11.Connection, writer: asyncio.StreamWriter, response: Response) -> None:
+    headers = [("Content-Type", response.content_type), ("Connection", "close"), *response.headers]
+    if isinstance(response.content, bytes):
+        headers.append(("Content-Length", str(len(response.content))))
+    head = h11.Response(status_code=response.status, headers=headers)
+    await _send(connection, writer, head)
+    if isinstance(response.content, bytes):
+        await _send(connection, writer, h11.Data(data=response.content))
+    else:
+        async for piece in response.content:
+            await _send(connection, writer, h11.Data(data=piece))
+    await _send(connection, writer, h11.EndOfMessage())
+
+
+async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, event: h11.Event) -> None:
+    data = connection.send(event)
+    if data:
+        writer.write(data)
+        await writer.drain()

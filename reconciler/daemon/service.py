@@ -1,0 +1,187 @@
+"""The daemon: one event loop, one thread that writes to the kernel, one trigger that wakes it.
+
+    run(config)    blocks until SIGTERM or SIGINT; enforcement stays as it is when it ends
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from reconciler import __version__
+from reconciler.config import Config
+from reconciler.daemon.api import Api
+from reconciler.daemon.convergence import Convergence, Pass
+from reconciler.daemon.http import serve
+from reconciler.daemon.log import configure
+from reconciler.daemon.monitor import Monitor
+from reconciler.daemon.outcome import Outcome, Outcomes
+from reconciler.daemon.suspects import Suspects
+from reconciler.daemon.tamper import TamperWatch
+from reconciler.daemon.trigger import Trigger, Work
+from reconciler.daemon.watchers import Watchers
+from reconciler.engine.lock import host_lock
+from reconciler.errors import PlumbError, RepositoryError
+from reconciler.host import Host
+from reconciler.model.network import HOST_NETNS
+from reconciler.observe.drift_log import DriftReport
+from reconciler.source.watch import RefWatcher
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+REPORTS_KEPT = 1000
+COLLECT_EVERY_S = 15.0
+
+
+def run(config: Config) -> int:
+    """Raises Busy if another daemon or command holds this host, and what the start needs: PermissionMissing and so on.
+
+    Returns 0 when it was asked to end.
+    """
+    configure(config.log_format)
+    config.run_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with host_lock(config.run_directory / "lock", "plumb daemon"):
+        asyncio.run(Service(config).main())
+    return 0
+
+
+class Service:
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.started = datetime.now(UTC)
+        self.drift: deque[DriftReport] = deque(maxlen=REPORTS_KEPT)
+        self.repairs = 0
+        self.last_pass_ms = 0.0
+        self.error: PlumbError | None = None
+        self.converging = True
+        self.outcomes = Outcomes()
+        self.suspects = Suspects()
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+
+    async def on_host(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Runs it in the writer thread, after what was asked for before."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: function(*arguments))
+
+    async def main(self) -> None:
+        self.trigger = Trigger()
+        ended = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        self.host = await self.on_host(Host, self.config, nullcontext())
+        try:
+            await self._run_until(ended)
+        finally:
+            await self.on_host(self.host.close)
+            self._writer.shutdown()
+
+    async def _run_until(self, ended: asyncio.Event) -> None:
+        await self.on_host(self.host.recover)
+        self.watchers = Watchers(self.trigger, self.suspects)
+        self.tamper = TamperWatch(self.trigger, self.suspects, enabled=self.config.attribute_drift)
+        self.monitor = Monitor(self.host, self.on_host)
+        self.convergence = Convergence(self.host, self.suspects)
+        refs = RefWatcher(self.config.repository, self.config.ref, self._on_ref)
+        server = await serve(self.config.socket, self.config.group, Api(self).respond)
+        tasks = [asyncio.create_task(one()) for one in (self._converge, self._audit, self._collect)]
+        self.trigger.poke("start", commit=True)
+        self.trigger.poke("start")
+        log.info("started node=%s socket=%s version=%s", self.config.node, self.config.socket, __version__)
+        try:
+            refs.start()
+            finished = asyncio.create_task(ended.wait())
+            await asyncio.wait([finished, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            server.close()
+            refs.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.monitor.close()
+            self.tamper.close()
+            self.watchers.close()
+            self.config.socket.unlink(missing_ok=True)
+            log.info("ended; what is enforced stays enforced")
+
+    def _on_ref(self, commit: str) -> None:
+        """Called in the watcher's thread."""
+        self.trigger.poke_threadsafe(f"{self.config.ref} is at {commit[:12]}", commit=True)
+
+    async def _converge(self) -> None:
+        while True:
+            work = await self.trigger.take()
+            await self._pass(work)
+
+    async def _pass(self, work: Work) -> None:
+        self.converging = True
+        began = time.monotonic()
+        log.debug("pass reasons=%s", "; ".join(work.reasons))
+        done = await self.on_host(self._guarded, work)
+        self.last_pass_ms = (time.monotonic() - began) * 1000
+        self.error = done.error
+        self.drift.extend(done.drift)
+        self.repairs += len(done.drift)
+        self.converging = False
+        self._follow()
+        if done.outcome is not None:
+            await self._tell(done.outcome)
+
+    def _guarded(self, work: Work) -> Pass:
+        """A pass never ends the daemon: what it raises is its result, and the next pass tries again."""
+        try:
+            return self.convergence.run(work)
+        except Exception as error:
+            log.exception("pass failed reasons=%s", "; ".join(work.reasons))
+            return Pass(error=PlumbError(f"internal error: {type(error).__name__}: {error}"))
+
+    async def _tell(self, outcome: Outcome) -> None:
+        if outcome.result in ("applied", "failed"):
+            log.info("commit %s", outcome)
+        await self.outcomes.publish(outcome)
+
+    def _follow(self) -> None:
+        """Listen to the namespaces and pins that are ours after a pass."""
+        target = self.host.target
+        namespaces = {HOST_NETNS}
+        if target is not None:
+            mine = (one for one in target.snapshot.workloads.values() if one.node == self.config.node)
+            namespaces |= {one.netns for one in mine}
+        root = self.config.pin_root
+        with suppress(PlumbError):
+            self.watchers.listen_to(namespaces, [root / name for name in ("maps", "programs", "links")])
+        self.tamper.watch(self.host)
+
+    async def _audit(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.audit_interval_s)
+            self.trigger.poke("audit")
+
+    async def _collect(self) -> None:
+        while True:
+            await asyncio.sleep(COLLECT_EVERY_S)
+            with suppress(PlumbError):
+                await self.on_host(self.host.collect_flows)
+
+    @property
+    def state(self) -> str:
+        """In one word: suspended, converging, refused, degraded, waiting (for a first commit), converged."""
+        if self.host.hold.suspended:
+            return "suspended"
+        if self.converging:
+            return "converging"
+        if isinstance(self.error, RepositoryError) and not self.host.base:
+            return "waiting"
+        if self.error is not None:
+            return "refused" if self.convergence.is_refusal(self.error) else "degraded"
+        return "converged"

@@ -1,0 +1,89 @@
+"""Who may have caused drift: what the kernel told of writers, kept until a pass finds out what was changed."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from reconciler.engine.change import Change, Delta
+from reconciler.engine.plan import Plan
+from reconciler.engine.render import Fields
+from reconciler.model.origin import Origin
+from reconciler.observe.drift_log import DriftReport
+from reconciler.observe.process import Process
+
+FORGOTTEN_AFTER_NS = 5_000_000_000
+KEPT = 512
+KEYS_KEPT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """`at_ns`: CLOCK_MONOTONIC of the change, as near as it is known."""
+
+    at_ns: int
+    tables: frozenset[str]
+    process: Process | None
+    unknown_because: str = ""
+
+
+class Suspects:
+    """The latest writers, newest last; old ones are forgotten."""
+
+    def __init__(self, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock_ns = clock_ns
+        self._seen: deque[Suspect] = deque(maxlen=KEPT)
+
+    def add(self, suspect: Suspect) -> None:
+        self._seen.append(suspect)
+
+    def of(self, table: str) -> Suspect | None:
+        """Whoever touched the table last; one who is known by name goes before one who is not."""
+        oldest = self._clock_ns() - FORGOTTEN_AFTER_NS
+        fresh = [one for one in self._seen if one.at_ns >= oldest and table in one.tables]
+        return next((one for one in reversed(fresh) if one.process), fresh[-1] if fresh else None)
+
+
+def reports(
+    plan: Plan, suspects: Suspects, fields: Fields, began_ns: int, repaired_ns: int | None, commit: str
+) -> Iterator[DriftReport]:
+    """One for each table and kind of drift. `repaired_ns` is None while the rows are not back; all CLOCK_MONOTONIC."""
+    for delta in plan.deltas:
+        suspect = suspects.of(delta.table)
+        since_ns = suspect.at_ns if suspect and suspect.at_ns <= began_ns else began_ns
+        for what, changes in _by_kind(delta).items():
+            yield DriftReport(
+                time_ns=time.time_ns(),
+                table=delta.table,
+                what=what,
+                keys=tuple(_key(change, fields) for change in changes[:KEYS_KEPT]),
+                commit=commit,
+                by=suspect.process if suspect else None,
+                unknown_because=_unknown(suspect),
+                repaired_ms=None if repaired_ns is None else (repaired_ns - since_ns) / 1e6,
+                origin=_origin(changes),
+            )
+
+
+def _by_kind(delta: Delta) -> dict[str, list[Change]]:
+    kinds: dict[str, list[Change]] = {}
+    for change in delta:
+        what = "deleted" if change.before is None else "added" if change.after is None else "changed"
+        kinds.setdefault(what, []).append(change)
+    return kinds
+
+
+def _key(change: Change, fields: Fields) -> str:
+    return " ".join(f"{name}={value}" if name else str(value) for name, value in fields(change.table, change.key).items())
+
+
+def _origin(changes: Iterable[Change]) -> Origin | None:
+    return next((change.origin for change in changes if change.origin), None)
+
+
+def _unknown(suspect: Suspect | None) -> str:
+    if suspect is None:
+        return "nobody was seen"
+    return suspect.unknown_because if suspect.process is None else ""

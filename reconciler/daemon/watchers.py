@@ -1,0 +1,123 @@
+"""The daemon's ears: netlink in every namespace it looks after, pins, the bpf(2) system call, namespaces, the branch.
+
+Each only says what may be dirty and who may have done it; the pass that follows finds out what is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Protocol
+
+from reconciler.daemon.suspects import Suspect, Suspects
+from reconciler.daemon.trigger import Trigger
+from reconciler.errors import PlumbError
+from reconciler.kernel.netlink import own_ports
+from reconciler.kernel.netlink_events import DIRTIES, NetlinkEvents
+from reconciler.kernel.netlink_writers import process_of
+from reconciler.model.network import HOST_NETNS
+from reconciler.observe.pins import PinWatch
+from reconciler.observe.process import Process, describe
+
+log = logging.getLogger(__name__)
+
+NAMESPACES = Path("/run/netns")
+ON_PINS = frozenset(("programs", "attachments", "endpoints", "ipcache", "policy"))
+
+
+class _Readable(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Watchers:
+    """Owned by the daemon's event loop. `close` ends all of them."""
+
+    def __init__(self, trigger: Trigger, suspects: Suspects) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._trigger = trigger
+        self._suspects = suspects
+        self._netlink: dict[str, NetlinkEvents] = {}
+        self._pins: PinWatch | None = None
+        self._directories: frozenset[Path] = frozenset()
+
+    def close(self) -> None:
+        for netns in list(self._netlink):
+            self._forget(netns)
+        if self._pins is not None:
+            self._loop.remove_reader(self._pins.fileno())
+            self._pins.close()
+            self._pins = None
+
+    def listen_to(self, namespaces: Collection[str], pin_directories: Collection[Path]) -> None:
+        """Follow what is there now: called after each pass, cheap when nothing is new."""
+        for netns in list(self._netlink):
+            if netns not in namespaces or self._netlink[netns].stale:
+                self._forget(netns)
+        for netns in namespaces:
+            if netns not in self._netlink:
+                self._subscribe(netns)
+        wanted = frozenset(one for one in (*pin_directories, NAMESPACES) if one.is_dir())
+        if wanted != self._directories or self._pins is None:
+            self._watch_pins(wanted)
+
+    def _subscribe(self, netns: str) -> None:
+        try:
+            events = NetlinkEvents(netns)
+        except PlumbError as error:
+            log.info("no netlink events netns=%s error=%s", netns or "host", error)
+            return
+        self._netlink[netns] = events
+        self._add(events, lambda: self._on_netlink(netns, events))
+
+    def _forget(self, netns: str) -> None:
+        events = self._netlink.pop(netns)
+        self._loop.remove_reader(events.fileno())
+        events.close()
+
+    def _watch_pins(self, directories: frozenset[Path]) -> None:
+        if self._pins is not None:
+            self._loop.remove_reader(self._pins.fileno())
+            self._pins.close()
+        self._pins = PinWatch(directories)
+        self._directories = directories
+        self._add(self._pins, self._on_pins)
+
+    def _add(self, source: _Readable, callback: Callable[[], None]) -> None:
+        self._loop.add_reader(source.fileno(), callback)
+
+    def _on_netlink(self, netns: str, events: NetlinkEvents) -> None:
+        ours = own_ports()
+        for event in events.read():
+            if event.port_id in ours:
+                continue
+            tables = DIRTIES[event.kind]
+            self._suspects.add(
+                Suspect(
+                    time.monotonic_ns(),
+                    tables,
+                    _writer(event.pid, event.port_id, netns),
+                    "netlink does not name the writer",
+                )
+            )
+            self._trigger.poke(event.summary, *tables)
+
+    def _on_pins(self) -> None:
+        if self._pins is None:
+            return
+        for event in self._pins.read():
+            if event.directory == NAMESPACES:
+                self._trigger.poke(f"namespace {event.name} {event.what.value}")
+            elif not event.name.endswith("__new"):
+                self._suspects.add(Suspect(time.monotonic_ns(), ON_PINS, None, "inotify does not name the writer"))
+                self._trigger.poke(f"pin {event.name} {event.what.value}", *ON_PINS)
+
+
+def _writer(pid: int | None, port_id: int, netns: str) -> Process | None:
+    """At once, as a command such as `ip route del` ends within a millisecond."""
+    if pid is not None:
+        return describe(pid)
+    found = process_of(port_id, netns or HOST_NETNS) if port_id else None
+    return describe(found.pid, comm=found.command, uid=found.uid) if found else None

@@ -1,0 +1,78 @@
+"""Probes of the `Cluster` manifest: a connection from inside a workload that must open, or must not.
+
+Each runs in a thread of its own that enters the workload's namespace, so the caller stays where it is.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from dataclasses import dataclass
+
+from reconciler.errors import CompileError, PlumbError
+from reconciler.host.target import Target
+from reconciler.kernel.netns import inside
+from reconciler.model.cluster import Probe
+
+ATTEMPT_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionProbe:
+    """Holds when a TCP connection opens, or when it does not open within `ATTEMPT_S` if it must stay closed."""
+
+    name: str
+    netns: str
+    host: str
+    port: int
+    expect_open: bool
+    deadline_s: float
+
+    def check(self) -> str | None:
+        outcome: list[str | None] = []
+        thread = threading.Thread(target=lambda: outcome.append(self._attempt()), name=f"probe {self.name}")
+        thread.start()
+        thread.join()
+        return outcome[0] if outcome else "the probe itself failed"
+
+    def _attempt(self) -> str | None:
+        target = f"{self.host} port {self.port}"
+        try:
+            with inside(self.netns):
+                self._connect()
+        except (OSError, PlumbError) as error:
+            return f"{target} does not open: {error}" if self.expect_open else None
+        return None if self.expect_open else f"{target} opens, and should not"
+
+    def _connect(self) -> None:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ATTEMPT_S)
+            connection.connect((self.host, self.port))
+
+
+def connection_probes(target: Target) -> list[ConnectionProbe]:
+    """Those that start at workloads of this node."""
+    workloads = target.snapshot.workloads
+    return [
+        ConnectionProbe(
+            name=probe.name,
+            netns=workloads[probe.source].netns,
+            host=_address(probe, target),
+            port=probe.port,
+            expect_open=probe.expect_open,
+            deadline_s=probe.timeout_s,
+        )
+        for probe in target.snapshot.cluster.probes
+        if workloads[probe.source].node == target.facts.node
+    ]
+
+
+def _address(probe: Probe, target: Target) -> str:
+    endpoint = target.facts.endpoints.get(probe.host)
+    if endpoint is None:
+        return probe.host
+    address = endpoint.address4 or endpoint.address6
+    if address is None:
+        raise CompileError(f"{probe.origin}: probe {probe.name}: {probe.host} has no address that this node knows")
+    return str(address)

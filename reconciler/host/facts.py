@@ -1,0 +1,92 @@
+"""What this host knows besides the commit: who has which identity and which address.
+
+Allocating writes to the store, so a plan that is only shown works on an overlay of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
+
+from reconciler.errors import CompileError
+from reconciler.host.names import device_names, workload_mac
+from reconciler.model.cluster import Node, Workload
+from reconciler.model.facts import Endpoint, Facts
+from reconciler.model.identity import Reserved, reserved_labels
+from reconciler.model.labels import LabelSet, workload_labels
+from reconciler.model.snapshot import Snapshot
+from reconciler.store.addresses import Addresses
+from reconciler.store.identities import Identities
+from reconciler.store.protocol import Store
+
+Addressed = Mapping[str, tuple[IPv4Address | None, IPv6Address | None]]
+
+
+def this_node(snapshot: Snapshot, name: str) -> Node:
+    if name in snapshot.nodes:
+        return snapshot.nodes[name]
+    there = ", ".join(sorted(snapshot.nodes)) or "none"
+    raise CompileError(
+        f"the commit has no Node {name!r}; it has {there}",
+        remedy="add its manifest, or set `node` in this host's configuration",
+    )
+
+
+def gather(
+    snapshot: Snapshot, node: str, store: Store, host_addresses: frozenset[IPv4Address | IPv6Address]
+) -> Facts:
+    """Identities for every label set of the commit, addresses for this node's workloads.
+
+    Raises CompileError if the commit does not know the node, StoreError if a range is exhausted.
+    """
+    here = this_node(snapshot, node)
+    labels = {reference: labels_of(snapshot, workload) for reference, workload in snapshot.workloads.items()}
+    numbers = Identities(store, snapshot.cluster.id).allocate(labels.values())
+    addressed = _addresses(snapshot, here, store)
+    ifnames = device_names(reference for reference, workload in snapshot.workloads.items() if workload.node == node)
+    endpoints = {}
+    for reference, workload in snapshot.workloads.items():
+        address4, address6 = addressed.get(reference, (workload.address4, workload.address6))
+        endpoints[reference] = Endpoint(
+            reference=reference,
+            node=workload.node,
+            identity=numbers[labels[reference]],
+            ifname=ifnames.get(reference, ""),
+            address4=address4,
+            address6=address6,
+            mac=workload_mac(snapshot.cluster.name, reference),
+        )
+    identities: dict[int, LabelSet] = {int(one): reserved_labels(one) for one in Reserved if one}
+    identities.update({numbers[one]: one for one in labels.values()})
+    return Facts(node, identities, endpoints, host_addresses)
+
+
+def labels_of(snapshot: Snapshot, workload: Workload) -> LabelSet:
+    namespace = snapshot.namespaces.get(workload.namespace)
+    return workload_labels(
+        workload.namespace, workload.labels, namespace.labels if namespace else {}, snapshot.cluster.name
+    )
+
+
+def _addresses(snapshot: Snapshot, node: Node, store: Store) -> Addressed:
+    mine = [workload for workload in snapshot.workloads.values() if workload.node == node.name]
+    fixed = {
+        workload.reference: (workload.address4, workload.address6)
+        for workload in mine
+        if workload.address4 is not None or workload.address6 is not None
+    }
+    allocator = Addresses(store, node.name, node.cidr4, node.cidr6)
+    return allocator.allocate([workload.reference for workload in mine], fixed)
+
+
+def release_gone(snapshot: Snapshot, node: str, store: Store) -> None:
+    """Gives back the addresses of workloads that the commit no longer has on this node."""
+    here = this_node(snapshot, node)
+    allocator = Addresses(store, node, here.cidr4, here.cidr6)
+    gone = [
+        reference
+        for reference in allocator.held()
+        if reference not in snapshot.workloads or snapshot.workloads[reference].node != node
+    ]
+    if gone:
+        allocator.release(gone)

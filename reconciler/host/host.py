@@ -1,0 +1,266 @@
+"""One host and what can be done to it: plan a commit, apply a plan, repair what drifted, roll back, list.
+
+Every caller comes through here, so a plan means the same whoever asked for it. Nothing is kept in memory that a restart
+would miss: what the host holds is read from the kernel, what it should hold is compiled from the commit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+from reconciler.compile.cache import CompileCache
+from reconciler.compile.host import compile_host
+from reconciler.config import Config
+from reconciler.engine.apply import apply, repair
+from reconciler.engine.change import Delta
+from reconciler.engine.diff import diff_rows
+from reconciler.engine.journal import Journal
+from reconciler.engine.lock import host_lock
+from reconciler.engine.plan import Plan
+from reconciler.engine.record import Record, Result
+from reconciler.engine.rows import Rows
+from reconciler.engine.table import Table
+from reconciler.errors import PlanStale, PlumbError, UsageError
+from reconciler.host.connection_probe import connection_probes
+from reconciler.host.facts import gather, release_gone
+from reconciler.host.hold import Hold, HoldFile
+from reconciler.host.listing import Listing
+from reconciler.host.tables import HostTables
+from reconciler.host.target import Target
+from reconciler.kernel.host_addresses import host_addresses
+from reconciler.model.snapshot import Snapshot
+from reconciler.source.loading import Cache, load
+from reconciler.source.repository import resolve
+from reconciler.store.embedded import EmbeddedStore
+from reconciler.store.overlay import Overlay
+from reconciler.store.protocol import Store
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3  # to apply before somebody else's changes are blamed
+
+
+class Host:
+    """`with Host.open(config) as host:`; needs root for everything but reading the repository.
+
+    `lock` is what `apply` holds while it writes; whoever holds the host already passes a null context.
+    `target` is the applied commit as it was last compiled; None until it is known.
+    """
+
+    def __init__(self, config: Config, lock: AbstractContextManager[object] | None = None) -> None:
+        self.config = config
+        self.target: Target | None = None
+        config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.journal = Journal(config.state_directory / "journal")
+        self._hold = HoldFile(config.state_directory)
+        self._lock = lock
+        self._manifests = Cache(config.state_directory / "manifests")
+        self._compiled = CompileCache()
+        self._store = EmbeddedStore(config.state_directory / "store.sqlite")
+        self._tables = HostTables(config)
+
+    @classmethod
+    @contextmanager
+    def open(cls, config: Config, lock: AbstractContextManager[object] | None = None) -> Iterator[Host]:
+        host = cls(config, lock)
+        try:
+            yield host
+        finally:
+            host.close()
+
+    def close(self) -> None:
+        self._tables.close()
+        self._store.close()
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        return self._tables.by_name
+
+    @property
+    def base(self) -> str:
+        """The commit that was applied last; '' on a host that never had one."""
+        return next(self._applied(), "")
+
+    def _applied(self) -> Iterator[str]:
+        """Newest first."""
+        return (record.commit for record in self.journal.history() if record.result is Result.APPLIED)
+
+    # What should be
+
+    def resolve(self, revision: str) -> str:
+        """The full name of the commit. Raises RepositoryError."""
+        return resolve(self.config.repository, revision)
+
+    def load(self, revision: str, environment: Mapping[str, str] | None = None) -> Snapshot:
+        """What a commit says. Raises ManifestError, RepositoryError."""
+        return load(self.config.repository, revision, self._manifests, environment)
+
+    def aim(self, revision: str, environment: Mapping[str, str] | None = None, preview: bool = False) -> Target:
+        """Every row this host should hold at a commit. A preview allocates nothing for good.
+
+        Raises ManifestError, RepositoryError, CompileError, StoreError.
+        """
+        snapshot = self.load(revision, environment)
+        store: Store = Overlay(self._store) if preview else self._store
+        facts = gather(snapshot, self.config.node, store, host_addresses())
+        programs = self._tables.programs(snapshot.cluster)
+        digests = {str(name): row.digest for name, row in programs.rows.items()}
+        desired = compile_host(snapshot, facts, self._compiled, digests)
+        rows: dict[str, Rows] = {**desired.tables, "programs": programs}
+        return Target(snapshot, facts, replace(desired, tables=rows))
+
+    # From what is to what should be
+
+    def plan(
+        self,
+        revision: str,
+        environment: Mapping[str, str] | None = None,
+        tables: Collection[str] | None = None,
+        prune: bool = True,
+    ) -> Plan:
+        """What would change; nothing is written. `tables` restricts it; without `prune` nothing is removed."""
+        return self.compare(self.aim(revision, environment, preview=True), tables, prune)
+
+    def compare(self, target: Target, tables: Collection[str] | None = None, prune: bool = True) -> Plan:
+        """Raises UsageError for a table that does not exist, KernelError if rows cannot be read."""
+        unknown = set(tables or ()) - set(self.tables)
+        if unknown:
+            raise UsageError(f"no table {', '.join(sorted(unknown))}; there are {', '.join(self.tables)}")
+        desired = target.desired
+        self._tables.look_into(target, self.target)
+        deltas: list[Delta] = []
+        for name, table in self.tables.items():
+            if tables is not None and name not in tables:
+                continue
+            if delta := diff_rows(name, desired.tables[name], table.live(), desired.complete and prune):
+                deltas.append(delta)
+        base = self.base
+        # Some tables of another commit do not make it the applied one: a pass over all tables does.
+        commit = target.commit if tables is None or not base else base
+        return Plan(commit, base, tuple(deltas))
+
+    def apply(self, plan: Plan) -> Record:
+        """Exactly this plan. Raises PlanStale, ApplyError, ProbeFailed, Busy, and what `aim` raises."""
+        target = self.aim(plan.commit)
+        self._tables.look_into(target, self.target)
+        return self._transact(plan, target)
+
+    def converge(self, revision: str, tables: Collection[str] | None = None, prune: bool = True) -> Record | None:
+        """Bring the host to a commit, or these tables of it; None if they are there already.
+
+        Raises what `plan` and `apply` raise.
+        """
+        target = self.aim(revision)
+        for attempt in range(1, ATTEMPTS + 1):
+            plan = self.compare(target, tables, prune)
+            if not plan and plan.commit == self.base:
+                if plan.commit == target.commit:
+                    self._settle(target)
+                return None
+            try:
+                return self._transact(plan, target)
+            except PlanStale as error:
+                if attempt == ATTEMPTS:
+                    raise
+                log.info("planning again commit=%s reason=%s", target.commit, error)
+        raise AssertionError("the loop returns or raises")
+
+    def _transact(self, plan: Plan, target: Target) -> Record:
+        lock = self._lock or host_lock(self.config.run_directory / "lock", "plumb")
+        record = apply(plan, self.tables, self.journal, lock=lock, probes=connection_probes(target))
+        if plan.commit == target.commit:
+            self._settle(target)
+        return record
+
+    def _settle(self, target: Target) -> None:
+        self.target = target
+        release_gone(target.snapshot, self.config.node, self._store)
+
+    # Drift
+
+    def recover(self) -> Record | None:
+        """At a start: undo what a crash interrupted, and know again what the applied commit wants."""
+        self.recall()
+        return self.journal.recover(self.tables)
+
+    def recall(self) -> None:
+        """Compile the applied commit again; one that can no longer be read (a forced push) leaves `target` None."""
+        if not self.base:
+            return
+        try:
+            self.target = self.aim(self.base)
+        except PlumbError as error:
+            log.warning("the applied commit cannot be read commit=%s error=%s", self.base, error)
+        else:
+            self._tables.look_into(self.target)
+
+    def drift(self, tables: Collection[str] | None = None) -> Plan | None:
+        """What differs from the applied commit in these tables; None if nothing does."""
+        return self.compare(self.target, tables) or None if self.target else None
+
+    def repair(self, plan: Plan) -> None:
+        """Write it, without journal and probes; the caller holds the host."""
+        repair(plan, self.tables)
+
+    # Back
+
+    def rollback(self, to: str | None = None) -> Record | None:
+        """Apply an earlier commit and hold the present one back until a newer one comes. Without `to`: the one before."""
+        present = self.base
+        if not present:
+            raise UsageError("nothing was applied to this host yet")
+        target = self.resolve(to) if to else self._commit_before(present)
+        if target == present:
+            raise UsageError(f"this host is at {target[:12]} already")
+        record = self.converge(target)
+        self._hold.write(replace(self._hold.read(), held=present))
+        return record
+
+    def _commit_before(self, present: str) -> str:
+        before = next((commit for commit in self._applied() if commit != present), None)
+        if before is None:
+            raise UsageError(
+                f"the history has no commit before {present[:12]}", remedy="name one: plumb rollback COMMIT"
+            )
+        return before
+
+    @property
+    def hold(self) -> Hold:
+        return self._hold.read()
+
+    def suspend(self, reason: str) -> None:
+        """Until `resume` the daemon neither applies commits nor repairs drift; what is enforced stays enforced."""
+        self._hold.write(replace(self._hold.read(), suspended=reason or "no reason given"))
+
+    def resume(self) -> None:
+        """Neither suspended nor holding a commit back any more."""
+        self._hold.write(Hold())
+
+    # For people
+
+    def listing(self) -> Listing:
+        """What is there, explained by the applied commit."""
+        if self.target is None:
+            self.recall()
+        return Listing(self.target, self.tables)
+
+    def status(self) -> dict[str, Any]:
+        """What can be said without a daemon."""
+        hold = self.hold
+        last = next(iter(self.journal.history(1)), None)
+        return {
+            "node": self.config.node,
+            "commit": self.base,
+            "ref": self.config.ref,
+            "repository": str(self.config.repository),
+            "suspended": hold.suspended,
+            "held": hold.held,
+            "unfinished": self.journal.unfinished,
+            "last_result": last.result.value if last else "",
+            "last_reason": last.reason if last else "",
+            "last_time": last.time.isoformat() if last else "",
+        }
