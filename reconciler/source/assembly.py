@@ -1,0 +1,77 @@
+"""The files of a tree as one snapshot, or as everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from reconciler.errors import Fault, ManifestError
+from reconciler.model.cluster import Cluster, Namespace, Node, Workload
+from reconciler.model.origin import Origin
+from reconciler.model.policy import PolicyRule
+from reconciler.model.snapshot import Snapshot, Warning
+from reconciler.source import references, stamp
+from reconciler.source.manifests import Manifest
+from reconciler.source.references import Documents, Placed
+from reconciler.source.workloads import named
+
+
+def assemble(
+    commit: str, files: Sequence[tuple[str, Manifest]], faults: Iterable[Fault] = (), warnings: Iterable[Warning] = ()
+) -> Snapshot:
+    """The snapshot of the files, given as (path, what it says) in the order of their paths.
+
+    `faults` and `warnings` are what was found before any file was read. Raises ManifestError with every fault; what
+    concerns several documents is only looked at once each of them is right.
+    """
+    found = [*faults, *(Fault(path, *finding) for path, manifest in files for finding in manifest.faults)]
+    documents, doubles = references.sort(
+        Placed(path, document) for path, manifest in files for document in manifest.documents
+    )
+    found += doubles
+    if not found:
+        found = references.check(documents)
+    if found:
+        raise ManifestError(found)
+    of_files = [Warning(path, *finding) for path, manifest in files for finding in manifest.warnings]
+    return _snapshot(commit, documents, [*warnings, *of_files])
+
+
+def _snapshot(commit: str, documents: Documents, warnings: list[Warning]) -> Snapshot:
+    unnamed = references.unnamed_namespaces(documents)
+    warnings += references.namespace_warnings(unnamed)
+    warnings.sort(key=lambda warning: (warning.path, warning.line, warning.column))
+    cluster = _stamped(documents.clusters[0], Cluster, commit)
+    namespaces = {name: _stamped(placed, Namespace, commit) for name, placed in documents.namespaces.items()}
+    namespaces |= {name: _implied(name, placed, commit) for name, placed in unnamed.items()}
+    return Snapshot(
+        commit=commit,
+        cluster=cluster,
+        nodes={name: _stamped(placed, Node, commit) for name, placed in documents.hosts.items()},
+        namespaces=namespaces,
+        workloads={name: _stamped(placed, Workload, commit) for name, placed in documents.workloads.items()},
+        rules=_rules(documents, cluster, commit),
+        warnings=tuple(warnings),
+    )
+
+
+def _stamped(placed: Placed, kind: type[stamp.Own], commit: str) -> stamp.Own:
+    content = placed.document.content
+    assert isinstance(content, kind)
+    return stamp.own(content, placed.path, commit)
+
+
+def _implied(name: str, placed: Placed, commit: str) -> Namespace:
+    """A namespace that only its inhabitants tell of."""
+    origin = Origin(placed.path, placed.document.place.line, "Namespace", name, commit)
+    return Namespace(name, named(name, {}), origin)
+
+
+def _rules(documents: Documents, cluster: Cluster, commit: str) -> tuple[PolicyRule, ...]:
+    settings = stamp.Settings(cluster.name, cluster.ipblock_matches_workloads)
+    found: list[PolicyRule] = []
+    for placed in documents.policies:
+        rules = references.rules_of(placed)
+        if placed.document.unbound:
+            rules = tuple(stamp.bind(rule, settings) for rule in rules)
+        found += [stamp.policy(rule, placed.path, commit) for rule in rules]
+    return tuple(found)

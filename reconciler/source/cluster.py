@@ -1,0 +1,79 @@
+"""The Cluster document: settings of the cluster and probes."""
+
+from __future__ import annotations
+
+from reconciler.model.cluster import AllowLocalhost, Cluster, Conntrack, Enforcement, Probe, Timeouts
+from reconciler.model.origin import Origin
+from reconciler.source import addresses
+from reconciler.source.metadata import Identity
+from reconciler.source.node import Findings, Node, Place
+
+Places = dict[str, Place]
+
+_TIMEOUTS = {
+    "tcpEstablished": "tcp_established_s",
+    "tcpOpening": "tcp_opening_s",
+    "tcpClosing": "tcp_closing_s",
+    "udp": "udp_s",
+    "icmp": "icmp_s",
+    "other": "other_s",
+}
+
+
+def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Cluster, Places]:
+    """The settings, and where the workloads stand that probes name (`probes[0].from`, `probes[0].to`)."""
+    base = Cluster(identity.name, Origin("", document.place.line, identity.kind, identity.name, ""))
+    spec = document.get("spec") or document
+    places: Places = {}
+    return Cluster(
+        name=base.name,
+        origin=base.origin,
+        id=int(spec.read("id", default=base.id)),
+        store=spec.read("store", "kind", default=base.store),
+        enforcement=Enforcement(spec.read("policy", "enforcement", default=base.enforcement.value)),
+        allow_localhost=AllowLocalhost(spec.read("policy", "allowLocalhost", default=base.allow_localhost.value)),
+        ipblock_matches_workloads=spec.read(
+            "policy", "ipBlockMatchesWorkloads", default=base.ipblock_matches_workloads
+        ),
+        mtu_bytes=int(spec.read("mtu", default=base.mtu_bytes)),
+        conntrack=_conntrack(spec),
+        probes=_probes(spec, identity, places, findings),
+    ), places
+
+
+def _conntrack(spec: Node) -> Conntrack:
+    base = Conntrack()
+    given = {_TIMEOUTS[key]: int(node.value) for key, node in spec.members("conntrack", "timeouts")}
+    return Conntrack(int(spec.read("conntrack", "maxEntries", default=base.max_entries)), Timeouts(**given))
+
+
+def _probes(spec: Node, identity: Identity, places: Places, findings: Findings) -> tuple[Probe, ...]:
+    found: dict[str, Probe] = {}
+    for index, node in enumerate(spec.items("probes")):
+        name: str = node.read("name")
+        if name in found:
+            findings.fault(node.place_of("name"), f'two probes are called "{name}"')
+        _check_reference(node, "from", findings, addressable=False)
+        _check_reference(node, "to", findings, addressable=True)
+        places[f"probes[{index}].from"] = node.place_of("from")
+        places[f"probes[{index}].to"] = node.place_of("to")
+        found[name] = Probe(
+            name=name,
+            source=node.read("from"),
+            host=node.read("to"),
+            port=int(node.read("port")),
+            expect_open=node.read("expect", default="open") == "open",
+            timeout_s=float(node.read("timeout", default=1)),
+            origin=Origin("", node.place.line, identity.kind, identity.name, ""),
+        )
+    return tuple(found.values())
+
+
+def _check_reference(node: Node, field: str, findings: Findings, *, addressable: bool) -> None:
+    text: str = node.read(field)
+    if addressable and addresses.address_like(text):
+        return
+    namespace, slash, name = text.partition("/")
+    if not (slash and namespace and name) or "/" in name:
+        form = "an address or namespace/name of a Workload" if addressable else "namespace/name of a Workload"
+        findings.fault(node.place_of(field), f'{field} "{text}" must be {form}')

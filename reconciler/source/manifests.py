@@ -1,0 +1,100 @@
+"""One file: from bytes to model values, with everything that can be said without looking at another file.
+
+What comes out depends on nothing but the bytes, so it is kept by their hash. Paths and commits come in later (`stamp`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.model.policy import PolicyRule
+from reconciler.source import (
+    cilium_policy,
+    cluster,
+    documents,
+    hosts,
+    metadata,
+    network_policy,
+    schema,
+    stamp,
+    workloads,
+)
+from reconciler.source.metadata import Identity
+from reconciler.source.node import Finding, Findings, Node, Place
+from reconciler.source.stamp import Content
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document without faults.
+
+    `places`: where the fields stand that refer to other documents. `unbound`: it depends on the Cluster (see `stamp`).
+    """
+
+    identity: Identity
+    place: Place
+    content: Content
+    places: Mapping[str, Place] = field(default_factory=dict)
+    unbound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A file; `documents` leaves out those that have a fault."""
+
+    documents: tuple[Document, ...] = ()
+    faults: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+
+
+_OWN_KINDS: dict[str, Callable[[Node, Identity, Findings], tuple[Any, Mapping[str, Place]]]] = {
+    "Cluster": cluster.cluster,
+    "Node": hosts.host,
+    "Namespace": workloads.namespace,
+    "Workload": workloads.workload,
+}
+_POLICIES: dict[str, Callable[[Node, Identity, Findings], tuple[PolicyRule, ...]]] = {
+    "NetworkPolicy": network_policy.rules,
+    "CiliumNetworkPolicy": cilium_policy.rules,
+    "CiliumClusterwideNetworkPolicy": cilium_policy.rules,
+}
+
+
+def read(data: bytes, *, is_json: bool = False) -> Manifest:
+    """What a file says. Never raises for what is wrong in it: that is in `faults`."""
+    try:
+        nodes = documents.parse(data, is_json=is_json)
+    except documents.ParseError as e:
+        return Manifest(faults=(e.finding,))
+    findings = Findings()
+    found = [document for node in nodes if (document := _document(node, findings)) is not None]
+    return Manifest(tuple(found), _once(findings.faults), _once(findings.warnings))
+
+
+def oversized(size: int) -> Manifest:
+    """What a file says that is too big to be read."""
+    return Manifest(faults=(documents.too_big(size).finding,))
+
+
+def _document(node: Node, findings: Findings) -> Document | None:
+    kind = schema.check(node, findings)
+    if kind is None:
+        return None
+    before = len(findings.faults)
+    identity = metadata.identity(kind.name, node, findings)
+    places: Mapping[str, Place] = {}
+    content: Content
+    if kind.name in _POLICIES:
+        content = _POLICIES[kind.name](node, identity, findings)
+    else:
+        content, places = _OWN_KINDS[kind.name](node, identity, findings)
+    if len(findings.faults) > before:
+        return None
+    return Document(identity, node.place, content, places, stamp.is_unbound(content))
+
+
+def _once(found: list[Finding]) -> tuple[Finding, ...]:
+    """What an alias repeats is said once."""
+    return tuple(dict.fromkeys(found))

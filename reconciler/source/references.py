@@ -1,0 +1,208 @@
+"""What no document can say by itself: that what they name is there, and that no two claim the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+
+from reconciler.errors import Fault
+from reconciler.model.cluster import Cluster, Workload
+from reconciler.model.cluster import Node as Host
+from reconciler.model.policy import PolicyRule
+from reconciler.model.snapshot import Warning
+from reconciler.source.addresses import Address, Network, address_like
+from reconciler.source.manifests import Document
+from reconciler.source.metadata import DEFAULT_NAMESPACE, Identity
+from reconciler.source.node import Place
+from reconciler.source.phrases import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A document in a file."""
+
+    path: str
+    document: Document
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.document.place.line}"
+
+    def fault(self, message: str, field: str = "") -> Fault:
+        """A fault at one of its places, or at the document."""
+        place: Place = self.document.places.get(field, self.document.place)
+        return Fault(self.path, place.line, place.column, message)
+
+
+@dataclass(slots=True)
+class Documents:
+    """All documents of a tree; those of our own kinds by what they are called."""
+
+    clusters: list[Placed] = field(default_factory=list)
+    hosts: dict[str, Placed] = field(default_factory=dict)
+    namespaces: dict[str, Placed] = field(default_factory=dict)
+    workloads: dict[str, Placed] = field(default_factory=dict)
+    policies: list[Placed] = field(default_factory=list)
+
+
+def sort(placed: Iterable[Placed]) -> tuple[Documents, list[Fault]]:
+    """Documents by kind, and a fault for each whose name another one of its kind has already."""
+    found, faults = Documents(), []
+    seen: dict[Identity, Placed] = {}
+    for one in placed:
+        identity = one.document.identity
+        if identity in seen:
+            faults.append(one.fault(f"a second {identity}; the first is at {seen[identity]}"))
+            continue
+        seen[identity] = one
+        if identity.kind == "Cluster":
+            found.clusters.append(one)
+        elif identity.kind == "Node":
+            found.hosts[identity.name] = one
+        elif identity.kind == "Namespace":
+            found.namespaces[identity.name] = one
+        elif identity.kind == "Workload":
+            found.workloads[f"{identity.namespace}/{identity.name}"] = one
+        else:
+            found.policies.append(one)
+    return found, faults
+
+
+def check(documents: Documents) -> list[Fault]:
+    """Every fault that concerns more than one document."""
+    checks: tuple[Callable[[Documents], Iterator[Fault]], ...] = (
+        cluster_faults,
+        overlapping_cidrs,
+        repeated_addresses,
+        workload_faults,
+        repeated_interfaces,
+        probe_faults,
+    )
+    return [fault for one in checks for fault in one(documents)]
+
+
+def cluster_faults(documents: Documents) -> Iterator[Fault]:
+    if not documents.clusters:
+        yield Fault(".", 0, 0, "there is no Cluster document: exactly one is needed (kind: Cluster)")
+    for extra in documents.clusters[1:]:
+        yield extra.fault(f"a second Cluster; the first is at {documents.clusters[0]}")
+
+
+def overlapping_cidrs(documents: Documents) -> Iterator[Fault]:
+    """CIDRs are nested or apart: in the order of their first addresses, each is compared with the one still open."""
+    claims: list[tuple[Network, str, Placed]] = [
+        (cidr, f"cidr{cidr.version}", placed)
+        for placed, host in _hosts(documents)
+        for cidr in (host.cidr4, host.cidr6)
+        if cidr is not None
+    ]
+    claims.sort(key=lambda claim: (claim[0].version, int(claim[0].network_address), claim[0].prefixlen))
+    held: Network | None = None
+    holder: Placed | None = None
+    for cidr, where, placed in claims:
+        if held is not None and held.version == cidr.version and cidr.network_address in held:
+            name = holder.document.identity.name if holder else ""
+            yield placed.fault(f"cidr {cidr} overlaps {held} of Node {name} at {holder}", where)
+        else:
+            held, holder = cidr, placed
+
+
+def repeated_addresses(documents: Documents) -> Iterator[Fault]:
+    """Fixed addresses of workloads and addresses of nodes: each is one's own."""
+    owners: dict[Address, Placed] = {}
+    for placed in (*documents.hosts.values(), *documents.workloads.values()):
+        content = placed.document.content
+        assert isinstance(content, Host | Workload)
+        for address in (content.address4, content.address6):
+            if address is None:
+                continue
+            if address in owners:
+                message = f"address {address} is already that of {owners[address].document.identity}"
+                yield placed.fault(f"{message} at {owners[address]}", f"address{address.version}")
+            owners.setdefault(address, placed)
+
+
+def workload_faults(documents: Documents) -> Iterator[Fault]:
+    """Its node is there, and has what the workload needs."""
+    for placed, workload in _workloads(documents):
+        known = documents.hosts.get(workload.node)
+        if known is None:
+            yield placed.fault(f'there is no Node "{workload.node}"; {nearest(workload.node, documents.hosts)}', "node")
+            continue
+        host = known.document.content
+        assert isinstance(host, Host)
+        fixed = [address for address in (workload.address4, workload.address6) if address is not None]
+        if not (host.cidr4 or host.cidr6):
+            yield placed.fault(f"Node {host.name} has no cidrs to take an address from ({known})", "node")
+            continue
+        for address in fixed:
+            if fault := _address_fault(address, host.cidr4 if address.version == 4 else host.cidr6):
+                yield placed.fault(f"{fault} of Node {host.name} at {known}", f"address{address.version}")
+
+
+def _address_fault(address: Address, cidr: IPv4Network | IPv6Network | None) -> str:
+    if cidr is None or address not in cidr:
+        return f"address {address} is not inside {cidr or f'an IPv{address.version} cidr'}"
+    if address == cidr.network_address or (cidr.version == 4 and address == cidr.broadcast_address):
+        return f"address {address} is the first or last of {cidr}, which no workload can have,"
+    return ""
+
+
+def repeated_interfaces(documents: Documents) -> Iterator[Fault]:
+    owners: dict[tuple[str, str, str], Placed] = {}
+    for placed, workload in _workloads(documents):
+        key = (workload.node, workload.netns, workload.interface)
+        if key in owners:
+            other = owners[key]
+            yield placed.fault(
+                f"{workload.interface} in {workload.netns} is already that of {other.document.identity} at {other}",
+                "netns",
+            )
+        owners.setdefault(key, placed)
+
+
+def probe_faults(documents: Documents) -> Iterator[Fault]:
+    for placed in documents.clusters:
+        cluster = placed.document.content
+        assert isinstance(cluster, Cluster)
+        for index, probe in enumerate(cluster.probes):
+            for end, name in (("from", probe.source), ("to", probe.host)):
+                if name not in documents.workloads and not (end == "to" and address_like(name)):
+                    hint = nearest(name, documents.workloads)
+                    yield placed.fault(f'there is no Workload "{name}"; {hint}', f"probes[{index}].{end}")
+
+
+def unnamed_namespaces(documents: Documents) -> Mapping[str, Placed]:
+    """namespace -> the first document that lives in it, for those that no Namespace document describes."""
+    found: dict[str, Placed] = {}
+    for placed in (*documents.workloads.values(), *documents.policies):
+        namespace = placed.document.identity.namespace
+        if namespace and namespace not in documents.namespaces:
+            found.setdefault(namespace, placed)
+    return found
+
+
+def namespace_warnings(unnamed: Mapping[str, Placed]) -> Iterator[Warning]:
+    for name, placed in unnamed.items():
+        if name != DEFAULT_NAMESPACE:
+            place = placed.document.place
+            message = f'there is no Namespace document for "{name}": it has no labels but its name'
+            yield Warning(placed.path, place.line, place.column, message)
+
+
+def rules_of(placed: Placed) -> tuple[PolicyRule, ...]:
+    content = placed.document.content
+    assert isinstance(content, tuple)
+    return content
+
+
+def _hosts(documents: Documents) -> Iterator[tuple[Placed, Host]]:
+    for placed in documents.hosts.values():
+        assert isinstance(placed.document.content, Host)
+        yield placed, placed.document.content
+
+
+def _workloads(documents: Documents) -> Iterator[tuple[Placed, Workload]]:
+    for placed in documents.workloads.values():
+        assert isinstance(placed.document.content, Workload)
+        yield placed, placed.document.content
