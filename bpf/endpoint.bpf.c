@@ -222,14 +222,8 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound, const bool v6)
 {
 	struct conntrack_entry *entry;
-	struct state *state = host_state();
 	__u32 ours;
 
-	if (!state)
-		return drop(skb, at, REASON_NO_STATE, v6);
-	at->version.word = *(volatile __u64 *)&state->version;
-	at->events = state->events;
-	at->now = ticks_now();
 	at->end = conntrack_key(&at->flow, &at->key, v6);
 	entry = conntrack_find(&at->key, v6);
 	ours = (outbound ? at->end : at->end ^ 1) & 1;
@@ -242,6 +236,21 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 		return PASS;
 	}
 	return examine(skb, at, entry, outbound, v6);
+}
+
+/* What the host is at when the packet comes in. Nothing passes a host without a state. */
+INLINE bool enter(struct passage *at)
+{
+	struct state *state = host_state();
+
+	if (unlikely(!state)) {
+		count(REASON_NO_STATE, 0);
+		return false;
+	}
+	at->version.word = *(volatile __u64 *)&state->version;
+	at->events = state->events;
+	at->now = ticks_now();
+	return true;
 }
 
 /* Neighbour discovery: solicitations of the workload are answered, the host's own messages reach it. */
@@ -262,7 +271,7 @@ INLINE int handle_ipv4(struct __sk_buff *skb, const bool outbound)
 	struct passage at = {};
 	int reason;
 
-	if ((void *)(ip + 1) > data_end)
+	if ((void *)(ip + 1) > data_end || !enter(&at))
 		return TC_ACT_SHOT;
 	reason = parse_ipv4(skb, ip, data_end, &at.flow);
 	if (unlikely(reason))
@@ -292,6 +301,8 @@ INLINE int handle_ipv6(struct __sk_buff *skb, const bool outbound)
 			return PASS;
 		return type == ND_NEIGHBOUR_SOLICITATION ? answer_neighbour(skb) : TC_ACT_SHOT;
 	}
+	if (!enter(&at))
+		return TC_ACT_SHOT;
 	reason = parse_ipv6(skb, ip, data_end, &at.flow);
 	if (unlikely(reason))
 		return drop(skb, &at, reason, true);

@@ -23,7 +23,7 @@ enum reason {
 	REASON_FRAGMENT_UNKNOWN = 8, /* a later fragment whose first one was not seen */
 	REASON_CONNTRACK_FULL = 9,
 	REASON_AUDITED = 10, /* would be dropped, passes: audit mode */
-	REASON_NO_STATE = 11, /* the host's state is missing */
+	REASON_NO_STATE = 11, /* the host's state is missing; only counted */
 	REASONS,
 };
 
