@@ -88,7 +88,13 @@ class ProbeFailed(ApplyError):
 
 
 class KernelError(PlumbError):
+    """`errno` is the kernel's own number for it, 0 where it is our conclusion."""
+
     exit_code = 9
+
+    def __init__(self, message: str, *, remedy: str = "", errno: int = 0) -> None:
+        super().__init__(message, remedy=remedy)
+        self.errno = errno
 
 
 class FeatureMissing(KernelError):

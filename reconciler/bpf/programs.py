@@ -1,0 +1,179 @@
+"""Programs and links by bpf(2): loading a few instructions, running one on a packet, attaching, and what they are."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from reconciler.bpf import syscalls
+from reconciler.bpf.syscalls import address, bpf, packed
+
+SCHED_CLS, TRACEPOINT, XDP, CGROUP_SOCK_ADDR, RAW_TRACEPOINT = 3, 5, 6, 18, 17
+TRACING, LSM, SK_LOOKUP, SYSCALL = 26, 29, 30, 31
+
+TCX_INGRESS, TCX_EGRESS = 46, 47  # enum bpf_attach_type
+LINK_TCX = 11  # enum bpf_link_type
+
+_OUTPUT = 1 << 14  # a packet may grow by encapsulation, no more than this
+_RUN = struct.Struct("=IIIIQQIIIIQQIII")  # BPF_PROG_TEST_RUN
+_MAP_IDS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """`maps` are the ids of all maps that the program uses."""
+
+    kind: int
+    id: int
+    name: str
+    maps: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """Of a TCX link; `ifindex` is 0 once the device is gone or the link was detached."""
+
+    kind: int
+    id: int
+    program: int
+    ifindex: int
+    attach_type: int
+
+
+class Run(NamedTuple):
+    """`result` is what the program returned; `context` is as it left it."""
+
+    result: int
+    duration_ns: int
+    packet: bytes
+    context: bytes
+
+
+class Instruction(NamedTuple):
+    """struct bpf_insn; `target` and `source` are registers."""
+
+    code: int
+    target: int = 0
+    source: int = 0
+    offset: int = 0
+    value: int = 0
+
+    def encoded(self) -> bytes:
+        return struct.pack("<BBhi", self.code, self.source << 4 | self.target, self.offset, self.value)
+
+
+# The few that we write ourselves, named as in the kernel's Documentation/bpf/standardization/instruction-set.rst.
+def load_map_value(target: int, map_descriptor: int, offset: int = 0) -> tuple[Instruction, Instruction]:
+    """target = address of the only value of an array map, plus `offset` (BPF_PSEUDO_MAP_VALUE)."""
+    return Instruction(0x18, target, 2, 0, map_descriptor), Instruction(0, value=offset)
+
+
+def load(target: int, source: int, offset: int, size: int) -> Instruction:
+    """target = *(source + offset), of 4 or 8 bytes."""
+    return Instruction({4: 0x61, 8: 0x79}[size], target, source, offset)
+
+
+def store(target: int, source: int, offset: int, size: int) -> Instruction:
+    """*(target + offset) = source, in one access of 4 or 8 bytes."""
+    return Instruction({4: 0x63, 8: 0x7B}[size], target, source, offset)
+
+
+def move(target: int, value: int) -> Instruction:
+    return Instruction(0xB7, target, value=value)
+
+
+def copy(target: int, source: int) -> Instruction:
+    return Instruction(0xBF, target, source)
+
+
+def call(helper: int) -> Instruction:
+    """r0 = helper(r1, ..., r5), numbered as in enum bpf_func_id."""
+    return Instruction(0x85, value=helper)
+
+
+def leave() -> Instruction:
+    return Instruction(0x95)
+
+
+def load_program(
+    kind: int,
+    instructions: Sequence[Instruction],
+    *,
+    name: str = "",
+    attach_type: int = 0,
+    flags: int = 0,
+    attach_to: int = 0,
+) -> int:
+    """A file descriptor of a program. `attach_to`: the BTF id of a kernel function, for tracing programs."""
+    code = b"".join(instruction.encoded() for instruction in instructions)
+    license_ = b"GPL\0"
+    head = (kind, len(instructions), address(code), address(license_), 0, 0, 0, 0, flags, name.encode()[:15], 0)
+    attributes = packed("IIQQIIQII16sIIIIQIIQII", *head, attach_type, 0, 0, 0, 0, 0, 0, 0, attach_to, size=128)
+    return bpf(syscalls.PROGRAM_LOAD, attributes, f"loading program {name}")
+
+
+def info(descriptor: int) -> ProgramInfo:
+    """At most 64 maps are listed, which is what the verifier allows (MAX_USED_MAPS)."""
+    numbers = bytearray(4 * _MAP_IDS)
+    raw = bytearray(80)  # struct bpf_prog_info up to `name`
+    struct.pack_into("=IQ", raw, 52, _MAP_IDS, address(numbers))
+    syscalls.information(descriptor, raw, "reading about a program")
+    kind, number = struct.unpack_from("=II", raw)
+    count = struct.unpack_from("=I", raw, 52)[0]
+    maps = struct.unpack_from(f"={min(count, _MAP_IDS)}I", numbers)
+    return ProgramInfo(kind, number, syscalls.text(raw[64:80]), frozenset(maps))
+
+
+def run(descriptor: int, packet: bytes = b"", context: bytes = b"", repeat: int = 1) -> Run:
+    """Run a program on a packet (BPF_PROG_TEST_RUN); `context` is a struct __sk_buff or xdp_md, or empty.
+
+    `duration_ns` is the kernel's mean over `repeat` runs, each on what the last one made of the packet.
+    """
+    out, context_out = bytearray(len(packet) + _OUTPUT), bytearray(len(context))
+    return _run(descriptor, packet, out, bytearray(context), context_out, repeat)
+
+
+def run_syscall(descriptor: int, context: bytes = b"") -> Run:
+    """Run a program of type SYSCALL; it changes its context in place."""
+    inout = bytearray(context)
+    done = _run(descriptor, b"", bytearray(), inout, bytearray(), 0)
+    return done._replace(context=bytes(inout))
+
+
+def _run(
+    descriptor: int, packet: bytes, out: bytearray, context: bytearray, context_out: bytearray, repeat: int
+) -> Run:
+    attributes = bytearray(_RUN.size + 4)
+    where = address(packet) if packet else 0, address(out) if out else 0
+    contexts = address(context) if context else 0, address(context_out) if context_out else 0
+    sizes = len(context), len(context_out)
+    _RUN.pack_into(
+        attributes, 0, descriptor, 0, len(packet), len(out), *where, repeat, 0, *sizes, *contexts, 0, 0, 0
+    )
+    bpf(syscalls.TEST_RUN, attributes, "running a program")
+    _, result, _, length, _, _, _, duration_ns, *_ = _RUN.unpack_from(attributes)
+    return Run(result, duration_ns, bytes(out[:length]), bytes(context_out))
+
+
+def attach_tcx(program: int, ifindex: int, attach_type: int) -> int:
+    """A link that runs the program behind those that are on the hook already; it lasts as long as its descriptor."""
+    attributes = packed("IIII", program, ifindex, attach_type, 0, size=64)
+    return bpf(syscalls.LINK_CREATE, attributes, f"attaching a program to device {ifindex}")
+
+
+def replace_program(link: int, program: int) -> None:
+    """What the link runs, from one packet to the next."""
+    bpf(syscalls.LINK_UPDATE, packed("IIII", link, program, 0, 0), "replacing the program of a link")
+
+
+def detach(link: int) -> None:
+    """Take a link off its hook; the link itself remains."""
+    bpf(syscalls.LINK_DETACH, packed("I", link), "detaching a link")
+
+
+def link_info(descriptor: int) -> LinkInfo:
+    raw = syscalls.information(descriptor, bytearray(32), "reading about a link")
+    kind, number, program, _, ifindex, attach_type = struct.unpack_from("=IIIIII", raw)
+    return LinkInfo(kind, number, program, ifindex, attach_type)

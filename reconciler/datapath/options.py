@@ -1,0 +1,38 @@
+"""What a cluster's settings mean for the programs: load-time options and sizes of maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.datapath.objects import Option
+from reconciler.model.cluster import Cluster
+from reconciler.model.datapath import GATEWAY_MAC
+
+_TICK_BITS = 30  # bpf/lib/base.h: a tick is 2^30 ns
+_NS = 10**9
+
+
+def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, Option]:
+    """Option name -> value, for `Datapath`. `redirect_peer`: whether this kernel has it."""
+    timeouts = cluster.conntrack.timeouts
+    return {
+        "timeout_tcp_established": ticks(timeouts.tcp_established_s),
+        "timeout_tcp_opening": ticks(timeouts.tcp_opening_s),
+        "timeout_tcp_closing": ticks(timeouts.tcp_closing_s),
+        "timeout_udp": ticks(timeouts.udp_s),
+        "timeout_icmp": ticks(timeouts.icmp_s),
+        "timeout_other": ticks(timeouts.other_s),
+        "gateway_mac": bytes.fromhex(GATEWAY_MAC.replace(":", "")),
+        "redirect_peer": redirect_peer,
+    }
+
+
+def map_sizes_of(cluster: Cluster) -> Mapping[str, int]:
+    """Map name -> entries, for `Datapath`."""
+    entries = cluster.conntrack.max_entries
+    return {"conntrack4": entries, "conntrack6": entries}
+
+
+def ticks(seconds: int) -> int:
+    """Seconds as ticks of the datapath's clock, rounded up."""
+    return -(-seconds * _NS >> _TICK_BITS)
