@@ -1,0 +1,51 @@
+"""`plumb endpoint`: the workloads of this host as the datapath knows them."""
+
+from __future__ import annotations
+
+import click
+
+from reconciler.cli.output import output_option, show_fields, show_json, show_rows
+from reconciler.cli.session import Session, pass_session
+from reconciler.errors import UsageError
+
+
+@click.group("endpoint")
+def command() -> None:
+    """The workloads of this host: addresses, identity, device.
+
+    \b
+    Examples:
+      plumb endpoint list
+      plumb endpoint show default/web
+    """
+
+
+@command.command("list")
+@output_option
+@pass_session
+def list_(session: Session, output: str) -> None:
+    """List them."""
+    with session.backend() as backend:
+        found = backend.endpoints()
+    if output == "json":
+        show_json(found)
+    else:
+        show_rows(found, empty="this host has no workloads")
+
+
+@command.command("show")
+@click.argument("workload")
+@output_option
+@pass_session
+def show(session: Session, workload: str, output: str) -> None:
+    """Show WORKLOAD (namespace/name, or a name that is unique here)."""
+    with session.backend() as backend:
+        found = backend.endpoints()
+    chosen = [one for one in found if workload in (one["workload"], one["workload"].rpartition("/")[2])]
+    if len(chosen) != 1:
+        there = ", ".join(one["workload"] for one in chosen or found) or "none"
+        raise UsageError(f"{'several workloads are' if chosen else 'no workload is'} called {workload}: {there}")
+    if output == "json":
+        show_json(chosen[0])
+    else:
+        show_fields(chosen[0].items())

@@ -1,0 +1,98 @@
+"""`plumb hook`: what the hooks of a policy repository run when no daemon's socket is set for them.
+
+A daemon on this machine that follows the repository answers for all its nodes here; without one the push is checked in
+this process, and nobody's plan is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from reconciler.cli.session import nodes_here
+from reconciler.daemon.client import Client
+from reconciler.errors import PlumbError, UsageError
+
+_BRANCHES = "refs/heads/"
+_ANSWER_TIMEOUT_S = 90.0
+_EXIT = "exit "  # how the last line of a daemon's answer begins
+
+Update = tuple[str, str, str]  # old, new, ref: git help githooks, pre-receive
+
+
+@click.command("hook")
+@click.argument("name", metavar="pre-receive|post-receive", type=click.Choice(["pre-receive", "post-receive"]))
+def command(name: str) -> int:
+    """Answer a git hook: reads `OLD NEW REF` lines from standard input, in the repository that git runs it in.
+
+    \b
+    Examples:
+      plumb hook pre-receive        as a line of hooks/pre-receive
+    """
+    repository = Path(os.environ.get("GIT_DIR", ".")).resolve()
+    updates = [_update(line) for line in sys.stdin.read().splitlines()]
+    daemon = _daemon_following(repository)
+    if daemon:
+        return _ask(daemon, name, repository, updates)
+    return _check(repository, updates) if name == "pre-receive" else 0
+
+
+def _update(line: str) -> Update:
+    parts = line.split(" ", 2)
+    if len(parts) != 3:
+        raise UsageError(f"{line!r} is no `OLD NEW REF`", remedy="this command is run by git's hooks")
+    return parts[0], parts[1], parts[2]
+
+
+def _daemon_following(repository: Path) -> Client | None:
+    """The first daemon on this machine that follows the repository."""
+    from reconciler.config import RUN_ROOT, SOCKET_NAME
+
+    for node in nodes_here():
+        client = Client(RUN_ROOT / node / SOCKET_NAME, timeout_s=_ANSWER_TIMEOUT_S)
+        if client.answers() and _follows(client, repository):
+            return client
+    return None
+
+
+def _follows(client: Client, repository: Path) -> bool:
+    followed = Path(client.get("/v1/status")["repository"]).resolve()
+    return repository in (followed, followed / ".git")
+
+
+def _ask(client: Client, name: str, repository: Path, updates: list[Update]) -> int:
+    """Passes its text on; the exit code is what its last line says."""
+    environment = {key: value for key, value in os.environ.items() if key.startswith("GIT_")}
+    body = {"repository": str(repository), "updates": updates, "environment": environment}
+    code = 1  # an answer that is cut short is no consent
+    for line in client.lines("POST", f"/v1/hook/{name}", body, _ANSWER_TIMEOUT_S):
+        if line.startswith(_EXIT):
+            code = int(line.removeprefix(_EXIT))
+        else:
+            click.echo(line)
+    return code
+
+
+def _check(repository: Path, updates: list[Update]) -> int:
+    """Every branch must be valid; the one that hosts would follow cannot be deleted."""
+    from reconciler.source.loading import Cache, load
+
+    code = 0
+    for _, new, ref in updates:
+        if not ref.startswith(_BRANCHES):
+            continue
+        try:
+            if new.strip("0"):
+                with closing(Cache()) as cache:
+                    snapshot = load(repository, new, cache, os.environ)
+                click.echo(f"plumb: {new[:12]} on {ref.removeprefix(_BRANCHES)} is valid; no daemon here follows it")
+                for warning in snapshot.warnings:
+                    click.echo(str(warning))
+        except PlumbError as error:
+            code = error.exit_code
+            click.echo(f"{error}\nplumb: {ref.removeprefix(_BRANCHES)} is refused")
+    return code

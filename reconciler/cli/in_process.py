@@ -1,0 +1,70 @@
+"""The host opened in this process, answering as its daemon would; for a host without a daemon. Needs root."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from reconciler.cli.backend import Answer
+from reconciler.engine.plan import Plan
+from reconciler.engine.record import Record, to_plain
+from reconciler.errors import UsageError
+from reconciler.host import Host
+
+
+class HostBackend:
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def status(self) -> Answer:
+        return self._host.status()
+
+    def history(self, limit: int) -> list[Answer]:
+        return [to_plain(record) for record in self._host.journal.history(limit)]
+
+    def endpoints(self) -> list[Answer]:
+        return self._host.listing().endpoints()
+
+    def identities(self) -> list[Answer]:
+        return self._host.listing().identities()
+
+    def tables(self) -> dict[str, int]:
+        return self._host.row_counts()
+
+    def rows(self, table: str) -> list[Answer]:
+        if table not in self._host.tables:
+            raise UsageError(f"there is no table {table}", remedy=f"there are {', '.join(self._host.tables)}")
+        return self._host.listing().rows(table)
+
+    def plan(self, revision: str | None, rows: bool) -> Answer:
+        plan = self._host.plan(self._revision(revision))
+        return {
+            "commit": plan.commit,
+            "base": plan.base,
+            "digest": plan.digest,
+            "counts": {table: asdict(counts) for table, counts in plan.counts.items()},
+            "text": plan.render(rows=rows, fields=self._host.listing().fields()),
+            "plan": plan.to_document(),
+        }
+
+    def apply(self, plan: Answer) -> Answer:
+        record = self._host.apply(Plan.from_json(json.dumps(plan), self._host.tables))
+        return _applied(record, record.commit)
+
+    def converge(self, revision: str | None) -> Answer:
+        commit = self._host.resolve(self._revision(revision))
+        return _applied(self._host.converge(commit), commit)
+
+    def rollback(self, commit: str | None) -> Answer:
+        record = self._host.rollback(commit)
+        return _applied(record, self._host.base)
+
+    def _revision(self, revision: str | None) -> str:
+        return revision or self._host.config.ref
+
+
+def _applied(record: Record | None, commit: str) -> Answer:
+    if record is None:
+        return {"commit": commit, "changed": False, "counts": {}, "duration_ms": 0.0}
+    counts = {table: asdict(counts) for table, counts in record.counts.items()}
+    return {"commit": commit, "changed": True, "counts": counts, "duration_ms": round(record.duration_ms, 3)}

@@ -1,0 +1,48 @@
+"""`plumb map`: the rows of any table of this host, those of BPF maps among them."""
+
+from __future__ import annotations
+
+import click
+
+from reconciler.cli.output import output_option, show_json, show_rows
+from reconciler.cli.progress import progress
+from reconciler.cli.session import Session, pass_session
+
+
+@click.group("map")
+def command() -> None:
+    """Everything that this host holds for us, as rows of tables.
+
+    \b
+    Examples:
+      plumb map list
+      plumb map show policy
+      plumb map show routes -o json
+    """
+
+
+@command.command("list")
+@output_option
+@pass_session
+def list_(session: Session, output: str) -> None:
+    """List the tables and how many rows each has."""
+    with session.backend() as backend:
+        counts = backend.tables()
+    if output == "json":
+        show_json(counts)
+    else:
+        show_rows([{"table": name, "rows": count} for name, count in counts.items()], empty="there are no tables")
+
+
+@command.command("show")
+@click.argument("table")
+@output_option
+@pass_session
+def show(session: Session, table: str, output: str) -> None:
+    """Show the live rows of TABLE."""
+    with session.backend() as backend, progress("reading"):
+        rows = backend.rows(table)
+    if output == "json":
+        show_json(rows)
+    else:
+        show_rows(rows, empty=f"{table} has no rows")

@@ -1,0 +1,87 @@
+"""What commands print: JSON for programs, aligned columns and marked lines for people.
+
+Colour is left to click: it strips it where the output is no terminal, and `main` turns it off for NO_COLOR.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_COLOURS = {"+": "green", "~": "yellow", "-": "red"}
+_CELL_LIMIT = 60
+
+output_option: Callable[[Function], Function] = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people or for programs.",
+)
+
+
+def show_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = (), *, empty: str) -> None:
+    """A line a row, a column for each of `names` (all fields of the first row if none); `empty` if there is none."""
+    if not rows:
+        click.echo(empty)
+        return
+    chosen = list(names) or list(rows[0])
+    cells = [[_cell(row.get(name)) for name in chosen] for row in rows]
+    click.echo(columns([[name.upper() for name in chosen], *cells]))
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Cells aligned to the left, two blanks between columns."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def show_fields(fields: Iterable[tuple[str, Any]]) -> None:
+    """`name  value`, a line each."""
+    click.echo(columns([[name, _text(value)] for name, value in fields]))
+
+
+def show_plan(text: str) -> None:
+    """A rendered plan, its rows in the colour of what happens to them."""
+    for line in text.splitlines():
+        colour = _COLOURS.get(line.lstrip()[:1]) if line.startswith("  ") else None
+        click.echo(click.style(line, colour) if colour else line)
+
+
+def counts_text(counts: Mapping[str, Any]) -> str:
+    """`policy +3 ~1 -0, routes +1 ~0 -0`; each table's are a mapping, a list of three, or such a text already."""
+    return ", ".join(f"{table} {_counts(one)}" for table, one in counts.items()) or "nothing"
+
+
+def _counts(counts: Any) -> str:
+    if isinstance(counts, str):
+        return counts
+    added, changed, removed = counts.values() if isinstance(counts, Mapping) else counts
+    return f"+{added} ~{changed} -{removed}"
+
+
+def _cell(value: Any) -> str:
+    text = _text(value)
+    return text if len(text) <= _CELL_LIMIT else text[: _CELL_LIMIT - 1] + "…"
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={_text(one)}" for name, one in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or "-"
+    return str(value)

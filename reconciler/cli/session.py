@@ -1,0 +1,134 @@
+"""Which host a command is about: its configuration, its daemon if that answers, otherwise the host in this process.
+
+A machine with one configuration needs no options. On a machine with several nodes (a lab) `--node` chooses one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from reconciler.errors import DaemonUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from reconciler.cli.backend import Backend
+    from reconciler.config import Config
+    from reconciler.daemon.client import Client
+
+NODE_CONFIGURATION = "config.yaml"  # below a node's run directory: where a lab puts it
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The three options that come before every command, and what follows from them."""
+
+    config_option: str | None
+    node: str | None
+    socket_option: str | None
+
+    def config(self) -> Config:
+        """Raises UsageError when there is none, or when it is another node's."""
+        from reconciler.config import configured_path, load
+
+        node = self.node or self._only_node()
+        found = load(_of_node(node) or configured_path(self.config_option) if node else _chosen(self.config_option))
+        if self.node and found.node != self.node:
+            raise UsageError(
+                f"{found.path} configures node {found.node}, not {self.node}",
+                remedy=f"nodes here: {', '.join(nodes_here()) or 'none'}",
+            )
+        return found
+
+    def socket(self) -> Path:
+        """Where the daemon listens, whether or not there is one. Raises UsageError."""
+        from reconciler.config import RUN_ROOT, SOCKET_NAME
+
+        if self.socket_option:
+            return Path(self.socket_option)
+        node = self.node or self._only_node()
+        if node and not self.config_option and (RUN_ROOT / node).is_dir():
+            return RUN_ROOT / node / SOCKET_NAME
+        return self.config().socket
+
+    def client(self) -> Client:
+        """Raises DaemonUnreachable if no daemon answers."""
+        from reconciler.daemon.client import Client
+
+        client = Client(self.socket())
+        if not client.answers():
+            raise DaemonUnreachable(f"no daemon answers on {self.socket()}")
+        return client
+
+    @contextmanager
+    def backend(self) -> Iterator[Backend]:
+        """The daemon if it answers; otherwise this process opens the host itself, which needs root."""
+        from reconciler.cli.backend import DaemonBackend
+
+        try:
+            client = self.client()
+        except DaemonUnreachable:
+            if self.socket_option:
+                raise
+        else:
+            yield DaemonBackend(client)
+            return
+        from reconciler.cli.in_process import HostBackend
+        from reconciler.host.host import Host
+        from reconciler.kernel import netns
+
+        config = self.config()
+        with ExitStack() as stack:
+            stack.enter_context(netns.inside(self.namespace(config)))
+            yield HostBackend(stack.enter_context(Host.open(config)))
+
+    def namespace(self, config: Config) -> str:
+        """The path of the network namespace that a lab made for this node, '' for a host of its own."""
+        from reconciler.lab.registry import namespace_of
+
+        return namespace_of(config)
+
+    def _only_node(self) -> str | None:
+        """The node of this machine when nothing else chooses: there is no configuration and just one node runs."""
+        from reconciler.config import DEFAULT_PATH, ENVIRONMENT_VARIABLE
+
+        if self.config_option or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_PATH.exists():
+            return None
+        here = nodes_here()
+        if len(here) > 1:
+            raise UsageError(f"several nodes are here: {', '.join(here)}", remedy="choose one: plumb --node NAME ...")
+        return here[0] if here else None
+
+
+def nodes_here() -> list[str]:
+    """Nodes that have their configuration or their socket below the run directory, in order."""
+    from reconciler.config import RUN_ROOT, SOCKET_NAME
+
+    found = {path.parent.name for name in (NODE_CONFIGURATION, SOCKET_NAME) for path in RUN_ROOT.glob(f"*/{name}")}
+    return sorted(found)
+
+
+def complete_node(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in nodes_here() if name.startswith(start)]
+
+
+def _of_node(node: str) -> Path | None:
+    from reconciler.config import RUN_ROOT
+
+    path = RUN_ROOT / node / NODE_CONFIGURATION
+    return path if path.exists() else None
+
+
+def _chosen(option: str | None) -> Path:
+    from reconciler.config import configured_path
+
+    return configured_path(option)
+
+
+pass_session = click.make_pass_decorator(Session)

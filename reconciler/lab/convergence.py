@@ -1,0 +1,52 @@
+"""Waiting for a lab's daemons: until they answer, and until they have converged to a commit."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.config import Config
+from reconciler.daemon.client import Client
+from reconciler.errors import ApplyError, DaemonUnreachable
+from reconciler.lab.processes import LOG_FILE
+
+START_TIMEOUT_S = 30.0
+CONVERGE_TIMEOUT_S = 60
+GOOD = ("applied", "unchanged", "held")
+_PAUSE_S = 0.02
+_LOG_LINES = 8
+
+
+def wait_for_socket(config: Config, process: subprocess.Popen[bytes]) -> None:
+    """Raises DaemonUnreachable with the end of its log when the daemon ends, or does not answer in time."""
+    client = Client(config.socket)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not client.answers():
+        if process.poll() is not None:
+            raise DaemonUnreachable(f"the daemon of {config.node} ended with {process.returncode}:\n{_log(config)}")
+        if time.monotonic() > deadline:
+            raise DaemonUnreachable(f"the daemon of {config.node} did not answer in time:\n{_log(config)}")
+        time.sleep(_PAUSE_S)
+
+
+def wait_for_commit(nodes: Mapping[str, Config], commit: str) -> dict[str, Any]:
+    """node -> what became of the commit there. Raises ApplyError, naming each node that is not converged to it."""
+    results = {}
+    for node, config in nodes.items():
+        client = Client(config.socket, timeout_s=CONVERGE_TIMEOUT_S + 10)
+        results[node] = client.get("/v1/wait", commit=commit, timeout_s=CONVERGE_TIMEOUT_S)
+    bad = [
+        f"{node}: {one['result']}: {one.get('error') or ''}"
+        for node, one in results.items()
+        if one["result"] not in GOOD
+    ]
+    if bad:
+        raise ApplyError("\n".join(bad), remedy="see what its daemon says: plumb --node NAME status")
+    return results
+
+
+def _log(config: Config) -> str:
+    lines = (config.run_directory / LOG_FILE).read_text(errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
