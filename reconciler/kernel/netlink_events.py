@@ -75,12 +75,12 @@ class NetlinkEvent:
 class NetlinkEvents:
     """A non-blocking subscription to one namespace; `fileno()` is for the caller's event loop."""
 
-    def __init__(self, netns_path: str = HOST_NETNS) -> None:
+    def __init__(self, netns_path: str = HOST_NETNS, *, room_bytes: int = ROOM_BYTES) -> None:
         self._path = netns_path
         self._identity = netns.identity(netns_path)
         self._netlink = Netlink(netns_path)
         self._socket = self._netlink.socket
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM_BYTES)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room_bytes)
         for group in GROUPS:
             self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
         self._socket.setblocking(False)

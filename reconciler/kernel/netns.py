@@ -61,13 +61,16 @@ def inside(path: str) -> Iterator[None]:
     if path == HOST_NETNS:
         yield
         return
-    with _back_afterwards():
+    with opened(HOST_NETNS) as home:
         with opened(path) as there:
             try:
                 _check(_libc.setns(there, CLONE_NEWNET))
             except OSError as error:
                 raise _absent_or_refused(error, path) from error
-        yield
+        try:
+            yield
+        finally:
+            _return(home)
 
 
 def create(path: str) -> None:
@@ -80,9 +83,12 @@ def create(path: str) -> None:
     except OSError as error:
         raise _refused(error, f"cannot make {path}") from error
     try:
-        with _back_afterwards():
+        with opened(HOST_NETNS) as home:
             _check(_libc.unshare(CLONE_NEWNET))
-            _check(_libc.mount(OF_THIS_THREAD.encode(), path.encode(), b"none", MS_BIND, None))
+            try:
+                _check(_libc.mount(OF_THIS_THREAD.encode(), path.encode(), b"none", MS_BIND, None))
+            finally:
+                _return(home)
     except OSError as error:
         os.unlink(path)
         raise _refused(error, f"cannot make the network namespace {path}") from error
@@ -103,16 +109,9 @@ def remove(path: str) -> None:
     Path(path).unlink(missing_ok=True)
 
 
-@contextmanager
-def _back_afterwards() -> Iterator[None]:
-    home = os.open(OF_THIS_THREAD, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield
-    finally:
-        came_back = _libc.setns(home, CLONE_NEWNET) == 0
-        os.close(home)
-        if not came_back:  # this thread must not go on: it would work on another host's or workload's network
-            raise SystemExit(f"cannot return to the own network namespace: {os.strerror(ctypes.get_errno())}")
+def _return(home: int) -> None:
+    if _libc.setns(home, CLONE_NEWNET):  # this thread must not go on: it would work on a workload's network
+        raise SystemExit(f"cannot return to the own network namespace: {os.strerror(ctypes.get_errno())}")
 
 
 def _check(result: int) -> None:

@@ -53,20 +53,20 @@ class RulesTable(NetlinkTable[RuleKey, Rule]):
                 yield key, _rule(header, said), body
 
     def _put(self, netlink: Netlink, key: RuleKey, row: Rule, ours: Ours[RuleKey, Rule]) -> None:
-        found = ours().get(key, [])
-        if not any(old == row for old, _ in found):
-            self._add(netlink, key, row)
-        self._remove(netlink, [(old, body) for old, body in found if old != row])
-
-    def _add(self, netlink: Netlink, key: RuleKey, row: Rule) -> None:
         if row.table == OTHER.table:
             raise KernelError(f"{self.describe(key)} cannot be written: it has no table")
+        found = ours().get(key, [])
+        others = [(old, body) for old, body in found if old != row]
+        wanted = Message(NEW, CREATE | EXCL, _message(key, row))
         try:
-            netlink.write(Message(NEW, CREATE | EXCL, _message(key, row)))
+            if len(found) == len(others):
+                netlink.write(wanted)
+            self._remove(netlink, others)
         except OSError as error:
             if error.errno != errno.EEXIST:
                 raise
-            raise KernelError(f"{self.describe(key)} is there and is not ours: another protocol's, the same") from error
+            self._remove(netlink, others)  # the kernel overlooks `not` when it compares
+            netlink.write(wanted)
 
 
 def _rule(header: tuple[int, ...], said: Mapping[int, bytes]) -> Rule:
