@@ -1,0 +1,107 @@
+"""The API's HTTP over a real unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.daemon.client import Client
+from reconciler.daemon.http import Request, Respond, Response, json_response, serve
+from reconciler.errors import DaemonUnreachable, Fault, ManifestError, PlanStale, PlumbError, UsageError
+
+
+async def _echo(request: Request) -> Response:
+    return json_response({"method": request.method, "path": request.path, "query": request.query, **request.json()})
+
+
+def _ask(path: Path, respond: Respond, ask: object) -> object:
+    """What `ask(client)` returns, asked of a server that lives as long as the question."""
+
+    async def main() -> object:
+        server = await serve(path, "root", respond)
+        try:
+            return await asyncio.to_thread(ask, Client(path, timeout_s=10))  # type: ignore[arg-type]
+        finally:
+            server.close()
+
+    return asyncio.run(main())
+
+
+def test_a_request_arrives_whole_and_its_answer_comes_back(tmp_path: Path) -> None:
+    answer = _ask(tmp_path / "s", _echo, lambda client: client.post("/v1/plan?x=1", {"revision": "main"}))
+    assert answer == {"method": "POST", "path": "/v1/plan", "query": {"x": "1"}, "revision": "main"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PlanStale("rows changed"),
+        UsageError("no such table", remedy="name another"),
+        ManifestError([Fault("policies/web.yaml", 14, 9, "port 70000 is above 65535")]),
+    ],
+)
+def test_an_error_is_the_same_on_the_other_side(tmp_path: Path, error: PlumbError) -> None:
+    async def refuse(request: Request) -> Response:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        _ask(tmp_path / "s", refuse, lambda client: client.get("/v1/status"))
+    assert str(caught.value) == str(error)
+    assert caught.value.exit_code == error.exit_code
+    assert caught.value.remedy == error.remedy
+
+
+def test_a_bug_in_an_answer_is_told_and_does_not_end_the_server(tmp_path: Path) -> None:
+    async def broken(request: Request) -> Response:
+        raise ZeroDivisionError("division")
+
+    with pytest.raises(PlumbError, match="internal error: ZeroDivisionError: division"):
+        _ask(tmp_path / "s", broken, lambda client: client.get("/v1/status"))
+
+
+def test_pieces_are_sent_as_they_come(tmp_path: Path) -> None:
+    async def lines() -> AsyncIterator[bytes]:
+        yield b'{"n": 1}\n'
+        yield b'{"n": 2}\n'
+
+    async def stream(request: Request) -> Response:
+        return Response(lines(), "application/jsonl")
+
+    assert _ask(tmp_path / "s", stream, lambda client: list(client.stream("/v1/events"))) == [{"n": 1}, {"n": 2}]
+
+
+def test_a_body_that_is_not_json_is_the_callers_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="must be a JSON object"):
+        _ask(tmp_path / "s", _echo, lambda client: client.post("/v1/plan", [1]))
+
+
+def test_only_root_and_the_group_may_open_the_socket(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    mode = _ask(path, _echo, lambda client: os.stat(path))
+    assert isinstance(mode, os.stat_result)
+    assert stat.S_IMODE(mode.st_mode) == 0o660
+    assert (mode.st_uid, mode.st_gid) == (0, 0)
+
+
+def test_an_unknown_group_is_refused_before_anything_listens(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no group 'nobody-has-this'"):
+        asyncio.run(serve(tmp_path / "s", "nobody-has-this", _echo))
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_left_over_socket_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("stale")
+    assert _ask(tmp_path / "s", _echo, lambda client: client.answers()) is True
+
+
+def test_nobody_listening_is_said_with_the_next_step(tmp_path: Path) -> None:
+    client = Client(tmp_path / "none")
+    assert not client.answers()
+    with pytest.raises(DaemonUnreachable) as caught:
+        client.get("/v1/status")
+    assert caught.value.remedy == "start it: plumb daemon"

@@ -1,0 +1,54 @@
+"""A host's configuration file, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reconciler import config
+from reconciler.errors import UsageError
+
+
+def _load(tmp_path: Path, text: str) -> config.Config:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return config.load(path)
+
+
+def test_folders_follow_from_the_nodes_name(tmp_path: Path) -> None:
+    loaded = _load(tmp_path, "node: alpha\nrepository: /srv/policy.git\n")
+    assert loaded.state_directory == Path("/var/lib/plumb/alpha")
+    assert loaded.socket == Path("/run/plumb/alpha/plumb.sock")
+    assert loaded.pin_root == Path("/sys/fs/bpf/plumb/alpha")
+    assert loaded.ref == "refs/heads/main"
+
+
+def test_a_whole_number_of_seconds_is_a_number_of_seconds(tmp_path: Path) -> None:
+    assert _load(tmp_path, "repository: /srv/p\naudit_interval_s: 5\n").audit_interval_s == 5.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n", "a mapping is needed"),
+        ("node: a\n", "`repository` is missing"),
+        ("repository: policy\n", "an absolute path is needed"),
+        ("repository: /srv/p\nnodes: a\n", "unknown field 'nodes'; allowed are node, repository"),
+        ("repository: /srv/p\naudit_interval_s: soon\n", "a float is needed"),
+        ("repository: /srv/p\naudit_interval_s: 0\n", "above 0 is needed"),
+        ("repository: /srv/p\nattribute_drift: 1\n", "a bool is needed"),
+        ("repository: /srv/p\nlog_format: xml\n", "allowed are text, json"),
+        ("repository: [\n", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_says_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match="config.yaml") as caught:
+        _load(tmp_path, text)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        config.load(tmp_path / "none.yaml")
+    assert "node: NAME" in caught.value.remedy
