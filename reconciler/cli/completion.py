@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-_VARIABLE = "_PLUMB_COMPLETE"  # click's own way of being asked for completions
+COMPLETION_VARIABLE = "_PLUMB_COMPLETE"  # click's own way of being asked for completions
 
 
 @click.command("completion")
@@ -22,4 +22,4 @@ def command(context: click.Context, shell: str) -> None:
     """
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(context.find_root().command, {}, "plumb", _VARIABLE).source())
+    click.echo(kind(context.find_root().command, {}, "plumb", COMPLETION_VARIABLE).source())

@@ -12,7 +12,9 @@ import sys
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import shell_complete
 
+from reconciler.cli.completion import COMPLETION_VARIABLE
 from reconciler.cli.lazy import LazyGroup
 from reconciler.cli.session import Session, complete_node
 from reconciler.errors import ManifestError, PlumbError
@@ -77,18 +79,28 @@ def root(context: click.Context, config: str | None, node: str | None, socket: s
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. Nothing but a mistake of ours leaves as an exception."""
     try:
-        result = root.main(arguments, prog_name="plumb", standalone_mode=False)
+        result = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except PlumbError as error:
         return _report(error)
     except click.ClickException as error:
         return _report_usage(error)
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends
         return OUTPUT_CLOSED
     return result if isinstance(result, int) else 0
+
+
+def _run(arguments: list[str]) -> object:
+    """What click's own `main` does, without its idea of how interrupts and closed pipes end."""
+    if instruction := os.environ.get(COMPLETION_VARIABLE):
+        return shell_complete(root, {}, "plumb", COMPLETION_VARIABLE, instruction)
+    with root.make_context("plumb", arguments) as context:
+        return root.invoke(context)
 
 
 def _report(error: PlumbError) -> int:
