@@ -1,0 +1,124 @@
+"""What the datapath says of one packet, as a value: a drop, or the verdict of a new flow.
+
+Numbers are those of `bpf/lib/events.h`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from ipaddress import IPv4Address, IPv6Address
+
+from reconciler.model.policy import PROTOCOLS
+
+PROTOCOL_NAMES = {number: name.lower() for name, number in PROTOCOLS.items()}
+_ICMP = (PROTOCOLS["ICMP"], PROTOCOLS["ICMPV6"])
+# linux/tcp.h, tcp_flag_word: from the lowest bit.
+_TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+
+
+class EventType(IntEnum):
+    DROP = 1
+    VERDICT = 2  # a new flow, or one that was judged again under a newer commit
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+class Side(Enum):
+    """Whose policy decided."""
+
+    NONE = 0
+    EGRESS = 1  # the source's
+    INGRESS = 2  # the destination's
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+class Reason(IntEnum):
+    """Why a packet was dropped, or may pass. `title` names it for people, `sentence` explains it."""
+
+    title: str
+    sentence: str
+
+    def __new__(cls, number: int, title: str, sentence: str) -> Reason:
+        reason = int.__new__(cls, number)
+        reason._value_ = number
+        reason.title = title
+        reason.sentence = sentence
+        return reason
+
+    ALLOWED = 0, "policy: allowed", "No policy isolates the workload in this direction, or a rule allows the flow."
+    POLICY_DEFAULT = 1, "policy: isolated", "A policy isolates the workload in this direction and no rule allows it."
+    POLICY_DENY = 2, "policy: denied", "A rule denies it; a denial is stronger than any rule that allows."
+    NO_POLICY = 3, "no policy rows", "The host has no policy rows for this workload yet; until it has, nothing passes."
+    SPOOFED_SOURCE = 4, "spoofed source", "The workload sent a packet with a source address that is not its own."
+    UNKNOWN_DESTINATION = (
+        5,
+        "unknown destination",
+        "The packet was on its way to a workload's device for an address that the workload does not have.",
+    )
+    MALFORMED = 6, "malformed", "A header is cut short or contradicts itself."
+    UNSUPPORTED_PROTOCOL = 7, "unsupported protocol", "It is neither IPv4, IPv6 nor ARP, or it is multicast."
+    FRAGMENT_UNKNOWN = 8, "fragment without its first", "A later fragment whose first fragment was never seen."
+    CONNTRACK_FULL = (
+        9,
+        "conntrack is full",
+        "There is no room for another flow; see conntrack.maxEntries of the Cluster.",
+    )
+    AUDITED = 10, "audited", "A rule in audit mode would drop it; it passed."
+    NO_STATE = 11, "no state", "The datapath is attached but was never given its state; is the daemon still starting?"
+
+    @property
+    def word(self) -> str:
+        """As JSON shows it: `policy-default`."""
+        return self.name.lower().replace("_", "-")
+
+
+REASONS = {int(reason): reason for reason in Reason}
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEvent:
+    """One packet, in its own direction: `source` sent it. `reply` is against the flow's first packet.
+
+    Ports are 0 where there are none. An identity is 0 where the drop came before anyone asked for it. `generation`
+    selects policy rows, `cookie` the rule behind the verdict (0: no rule).
+    """
+
+    time_ns: int  # since 1970, UTC
+    type: EventType
+    reason: Reason
+    side: Side
+    family: int  # 4 or 6; 0 where the packet was not parsed that far
+    protocol: int
+    source: IPv4Address | IPv6Address
+    destination: IPv4Address | IPv6Address
+    source_port: int
+    destination_port: int
+    tcp_flags: int
+    icmp_type: int | None
+    icmp_code: int | None
+    icmp_identifier: int | None
+    source_identity: int
+    destination_identity: int
+    cookie: int
+    generation: int
+    ifindex: int
+    length_bytes: int
+    reply: bool
+
+    @property
+    def protocol_name(self) -> str:
+        return PROTOCOL_NAMES.get(self.protocol, str(self.protocol))
+
+    @property
+    def tcp_flag_names(self) -> list[str]:
+        return [name for bit, name in enumerate(_TCP_FLAGS) if self.tcp_flags >> bit & 1]
+
+
+def is_icmp(protocol: int) -> bool:
+    return protocol in _ICMP
