@@ -1,0 +1,184 @@
+#!/usr/bin/python
+"""Installs the archive that plumb_wheelhouse built, beside what runs, and switches to it in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: plumb_release
+short_description: Install a release of Plumbline on a host
+description:
+  - Makes a virtual environment named by the digest of the archive and points the symbolic link I(prefix) at it, so that
+    what runs is either the old release or the new one, whole. An interrupted installation is begun anew.
+  - Needs neither a compiler nor an index, nor Debian's python3-venv; the archive brings pip. The environment sees the
+    system's packages, because the BPF Compiler Collection's Python module comes from there.
+  - The release before this one stays, older ones are removed.
+author: Plumbline
+options:
+  prefix:
+    description: Symbolic link to the release in use. Releases stand beside it as C(<prefix>-<digest>).
+    type: path
+    required: true
+  digest:
+    description: Digest of the release, as M(plumb_wheelhouse) returns it.
+    type: str
+    required: true
+  archive:
+    description: Path of the archive on the host.
+    type: path
+    required: true
+  command:
+    description: Symbolic link to the command, or empty for none.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    description: Tells which release would be installed.
+    support: full
+  diff_mode:
+    description: Shows the digests of the two releases.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Install the release
+  plumb_release:
+    prefix: /opt/plumb
+    digest: "{{ plumb_release.digest }}"
+    archive: /var/lib/plumb/release.tar
+    command: /usr/local/bin/plumb
+"""
+
+RETURN = r"""
+before:
+  description: Digest of the release that was in use, empty if none was.
+  returned: always
+  type: str
+after:
+  description: Digest of the release that is in use.
+  returned: always
+  type: str
+"""
+
+_MARK = "installed"  # written last: without it a release is not whole
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "prefix": {"type": "path", "required": True},
+            "digest": {"type": "str", "required": True},
+            "archive": {"type": "path", "required": True},
+            "command": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    prefix, digest = Path(module.params["prefix"]), module.params["digest"]
+    if prefix.exists() and not prefix.is_symlink():
+        module.fail_json(msg=f"{prefix} exists and is no symbolic link; move it away, or set another prefix")
+    try:
+        module.exit_json(**_converge(prefix, digest, module))
+    except subprocess.CalledProcessError as error:
+        module.fail_json(msg=f"{' '.join(error.cmd)}: {error.stderr.strip()}{_reason()}")
+    except (OSError, tarfile.TarError) as error:
+        module.fail_json(msg=f"{prefix}: the release cannot be installed: {error}")
+
+
+def _converge(prefix: Path, digest: str, module: AnsibleModule) -> dict[str, object]:
+    before = _current(prefix)
+    links = {prefix: f"{prefix.name}-{digest}"}
+    if module.params["command"]:
+        links[Path(module.params["command"])] = str(prefix / "bin" / "plumb")
+    wrong = [link for link, target in links.items() if not link.is_symlink() or os.readlink(link) != target]
+    changed = before != digest or bool(wrong)
+    if changed and not module.check_mode:
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(prefix):
+            _install(_release(prefix, digest), Path(module.params["archive"]))
+            for link in wrong:
+                _point(link, links[link])
+            _prune(prefix, keep={before, digest})
+    diff = {"before": f"release: {before or 'none'}\n", "after": f"release: {digest}\n"}
+    return {"changed": changed, "before": before, "after": digest, "diff": diff}
+
+
+def _release(prefix: Path, digest: str) -> Path:
+    return prefix.with_name(f"{prefix.name}-{digest}")
+
+
+def _current(prefix: Path) -> str:
+    """Digest of the release in use, '' if there is none or it is not whole."""
+    if not (prefix / _MARK).exists():
+        return ""
+    return os.readlink(prefix).rpartition("-")[2]
+
+
+@contextlib.contextmanager
+def _alone(prefix: Path) -> Iterator[None]:
+    """Hosts of a lab share one file system: the first one installs, the others wait for it."""
+    parent = os.open(prefix.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(parent, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(parent)
+
+
+def _install(release: Path, archive: Path) -> None:
+    if (release / _MARK).exists():
+        return
+    shutil.rmtree(release, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(archive) as source:
+            source.extractall(folder)
+        (pip,) = Path(folder, "wheels").glob("pip-*.whl")
+        _run([sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", str(release)])
+        install = ["-m", "pip", "install", "--quiet", "--no-index", "--no-compile", "--require-hashes", "--no-deps"]
+        sources = ["--find-links", f"{folder}/wheels", "--requirement", f"{folder}/requirements.txt"]
+        interpreter = str(release / "bin" / "python")
+        _run([interpreter, *install, *sources], PYTHONPATH=str(pip))
+        _run([interpreter, "-m", "compileall", "-q", "-j", "0", str(release / "lib")])
+    (release / _MARK).touch()
+
+
+def _run(command: list[str], **environment: str) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    environment = {**clean, "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment}
+    subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+
+
+def _point(link: Path, target: str) -> None:
+    """By renaming, so that there is no moment without the link."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+def _prune(prefix: Path, keep: set[str]) -> None:
+    kept = {_release(prefix, digest) for digest in keep}
+    for release in prefix.parent.glob(f"{prefix.name}-{'[0-9a-f]' * 16}"):
+        if release not in kept:
+            shutil.rmtree(release, ignore_errors=True)
+
+
+def _reason() -> str:
+    version = ".".join(map(str, sys.version_info[:2]))
+    return f"\nThis host has Python {version} on {os.uname().machine}; the archive must be built by a controller alike."
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Who does it: the daemon where one answers, otherwise this process. Both say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from reconciler.config import Config
+from reconciler.daemon.client import Client
+from reconciler.engine.lock import host_lock
+
+if TYPE_CHECKING:
+    from reconciler.host import Host
+
+APPLY_TIMEOUT_S = 600.0
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """`counts`: table -> `+1 ~0 -0`. `text` has a line for every row; '' if no row changes."""
+
+    commit: str
+    base: str
+    counts: Mapping[str, str]
+    text: str
+
+
+class Hands(Protocol):
+    def status(self) -> Answer: ...
+
+    def endpoints(self) -> list[Answer]: ...
+
+    def plan(self, commit: str, environment: Mapping[str, str]) -> Planned:
+        """Writes nothing. `environment` may name a quarantine."""
+        ...
+
+    def converge(self, commit: str) -> float:
+        """Milliseconds that it took."""
+        ...
+
+
+class DaemonHands:
+    """Through the daemon's API."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def status(self) -> Answer:
+        answer: Answer = self._client.get("/v1/status")
+        return answer
+
+    def endpoints(self) -> list[Answer]:
+        return list(self._client.get("/v1/endpoints"))
+
+    def plan(self, commit: str, environment: Mapping[str, str]) -> Planned:
+        asked = {"revision": commit, "rows": True, "environment": dict(environment)}
+        answer = self._client.post("/v1/plan", asked)
+        counts = {
+            table: f"+{one['added']} ~{one['changed']} -{one['removed']}" for table, one in answer["counts"].items()
+        }
+        return Planned(answer["commit"], answer["base"], counts, answer["text"])
+
+    def converge(self, commit: str) -> float:
+        return float(self._client.post("/v1/apply", {"revision": commit})["duration_ms"])
+
+
+class OwnHands:
+    """In this process: the engine under the host's lock."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def status(self) -> Answer:
+        return self._host.status()
+
+    def endpoints(self) -> list[Answer]:
+        return self._host.listing().endpoints()
+
+    def plan(self, commit: str, environment: Mapping[str, str]) -> Planned:
+        plan = self._host.plan(commit, environment)
+        counts = {table: str(one) for table, one in plan.counts.items()}
+        return Planned(plan.commit, plan.base, counts, plan.render(rows=True, fields=self._host.listing().fields()))
+
+    def converge(self, commit: str) -> float:
+        if self._host.journal.unfinished:
+            with host_lock(self._host.config.run_directory / "lock", "plumb_reconcile"):
+                self._host.recover()
+        record = self._host.converge(commit)
+        return record.duration_ms if record else 0.0
+
+
+def daemon(config: Config) -> Client | None:
+    """The host's daemon if one answers."""
+    client = Client(config.socket, timeout_s=APPLY_TIMEOUT_S)
+    return client if client.answers() else None
+
+
+@contextmanager
+def hands(config: Config, client: Client | None) -> Iterator[Hands]:
+    """Imports the kernel's tables only where there is no daemon: that costs more than it takes to ask one."""
+    if client is not None:
+        yield DaemonHands(client)
+        return
+    from reconciler.host import Host
+
+    with Host.open(config) as host:
+        yield OwnHands(host)
