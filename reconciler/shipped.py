@@ -1,4 +1,4 @@
-"""Where the files are that we ship beside the code: JSON Schemas and built BPF objects.
+"""Where the files are that we ship beside the code: JSON Schemas, built BPF objects and the example to start from.
 
 A wheel carries them inside the package; a checkout has them at its top level.
 """
@@ -19,3 +19,8 @@ def schemas() -> Path:
 def bpf_objects() -> Path:
     shipped = _PACKAGE / "_shipped" / "bpf"
     return shipped if shipped.is_dir() else _CHECKOUT / "build" / "bpf"
+
+
+def quickstart() -> Path:
+    shipped = _PACKAGE / "_shipped" / "quickstart"
+    return shipped if shipped.is_dir() else _CHECKOUT / "examples" / "quickstart"

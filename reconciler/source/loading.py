@@ -20,7 +20,7 @@ from reconciler.source.archive import Archive
 from reconciler.source.assembly import assemble
 from reconciler.source.documents import MAX_BYTES
 from reconciler.source.manifests import Manifest
-from reconciler.source.repository import Entry, Repository
+from reconciler.source.repository import QUARANTINE, Entry, Repository
 
 _SPARE = 1_000  # manifests kept beyond those of the latest load
 _SNAPSHOTS = 2  # a push is loaded before it is accepted and again afterwards
@@ -67,7 +67,7 @@ class Cache:
     @contextmanager
     def _open(self, path: Path, environment: Mapping[str, str] | None) -> Iterator[Repository]:
         """A quarantine is opened for this once; a repository stays open until its directory is another one."""
-        if environment:
+        if environment and any(environment.get(name) for name in QUARANTINE):
             with Repository(path, environment) as once:
                 yield once
             return

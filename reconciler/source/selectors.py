@@ -11,6 +11,7 @@ from reconciler.source.node import Findings, Node
 
 KUBERNETES = "k8s"
 RESERVED = "reserved"
+_OLD_RESERVED = "reserved."
 _UNSPECIFIED = ("unspec", ANY_SOURCE)  # both mean: whatever the source
 _FREE_SOURCES = ("cidr", "container", "fqdn", "cidrgroup")  # their keys and values are not ours to judge
 
@@ -48,11 +49,18 @@ def cilium(node: Node, findings: Findings) -> Requirements:
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """`k8s:app` is (k8s, app), `app` is (any, app)."""
+    """`k8s:app` is (k8s, app), `app` is (any, app); `reserved.host` and `$host` are older forms of `reserved:host`.
+
+    Source: cilium/cilium pkg/labels/labels.go, parseSource.
+    """
+    if key.startswith("$"):
+        return RESERVED, key[1:]
     source, colon, name = key.partition(":")
-    if not colon:
-        return ANY_SOURCE, key
-    return (ANY_SOURCE if source in _UNSPECIFIED else source), name
+    if colon:
+        return (ANY_SOURCE if source in _UNSPECIFIED else source), name
+    if key.startswith(_OLD_RESERVED):
+        return RESERVED, key.removeprefix(_OLD_RESERVED)
+    return ANY_SOURCE, key
 
 
 def names_namespace(requirements: Iterable[Requirement]) -> bool:

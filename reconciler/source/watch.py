@@ -1,0 +1,147 @@
+"""One ref of the policy repository, watched: whoever moves it, and however, the new commit is told.
+
+Events only say when to look; what counts is what the ref then says. Directories that are replaced (a fresh clone, a
+restored backup) are noticed from the directory above and watched anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import git
+from git.refs.symbolic import SymbolicReference
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import ObservedWatch
+
+from reconciler.errors import RepositoryError
+
+log = logging.getLogger(__name__)
+
+# Reading is an event too, and reading is what we do: only what changes something is asked for.
+_EVENTS: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileDeletedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+    DirDeletedEvent,
+]
+
+_Inode = tuple[int, int]
+
+
+def current(repository: str | Path, ref: str) -> str | None:
+    """The full hex name that a ref (`refs/heads/main`, `HEAD`) holds; None if it or the repository is not there.
+
+    Starts no process.
+    """
+    try:
+        with git.Repo(repository, expand_vars=False) as opened:
+            return str(SymbolicReference.dereference_recursive(opened, ref))
+    except (git.exc.InvalidGitRepositoryError, git.exc.NoSuchPathError, ValueError, OSError):
+        return None
+
+
+class RefWatcher(FileSystemEventHandler):
+    """Owns watchdog's threads. `callback(commit)` runs in one of them, once for each new commit of the ref."""
+
+    def __init__(self, repository: str | Path, ref: str, callback: Callable[[str], None]) -> None:
+        self._repository = Path(repository).absolute()
+        self._ref = ref
+        self._callback = callback
+        self._observer = Observer()
+        self._watches: dict[Path, tuple[_Inode, ObservedWatch]] = {}
+        self._lock = threading.Lock()
+        self._last: str | None = None
+
+    def start(self) -> None:
+        """What the ref holds now is known, not told. Raises RepositoryError if nothing can be watched."""
+        with self._lock:
+            self._observer.start()
+            self._attach()
+            if not self._watches:
+                self._observer.stop()
+                raise RepositoryError(f"{self._repository.parent} cannot be watched: there is no such directory")
+            self._last = current(self._repository, self._ref)
+
+    def stop(self) -> None:
+        """Ends the threads; fine before `start`, and twice."""
+        self._observer.stop()
+        if self._observer.is_alive():
+            self._observer.join()
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        try:
+            self._look()
+        except Exception:  # the thread must live on to see the next change
+            log.exception("ref not followed repository=%s ref=%s", self._repository, self._ref)
+
+    def _look(self) -> None:
+        with self._lock:
+            self._attach()
+            commit = current(self._repository, self._ref)
+            if commit is None or commit == self._last:
+                return
+            self._last = commit
+        self._callback(commit)
+
+    def _attach(self) -> None:
+        """Make the watches be on the directories that are there now."""
+        for directory, recursive in self._directories():
+            inode = _inode(directory)
+            held = self._watches.get(directory)
+            if held is not None and held[0] == inode:
+                continue
+            if held is not None:
+                del self._watches[directory]
+                self._observer.unschedule(held[1])
+            if inode is None:
+                continue
+            try:
+                watch = self._observer.schedule(self, str(directory), recursive=recursive, event_filter=_EVENTS)
+            except OSError as e:  # gone again since it was looked at, or out of inotify watches
+                log.warning("directory not watched directory=%s reason=%s", directory, e)
+                continue
+            self._watches[directory] = inode, watch
+
+    def _directories(self) -> Iterator[tuple[Path, bool]]:
+        """Directories, and whether all below them counts too; the uppermost first."""
+        own = _git_directory(self._repository)
+        yield self._repository.parent, False
+        if own != self._repository:
+            yield own.parent, False
+        yield own, False  # HEAD and packed-refs
+        yield own / "refs", True
+
+
+def _git_directory(repository: Path) -> Path:
+    """Of a linked work tree it is the one that all of them share."""
+    try:
+        with git.Repo(repository, expand_vars=False) as opened:
+            return Path(opened.common_dir).resolve()
+    except (git.exc.InvalidGitRepositoryError, git.exc.NoSuchPathError, ValueError, OSError):
+        below = repository / ".git"
+        return below if below.exists() else repository
+
+
+def _inode(directory: Path) -> _Inode | None:
+    try:
+        found = directory.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
