@@ -44,7 +44,9 @@ class Cookies:
 def cookies(rules: Iterable[PolicyRule], cluster: Cluster) -> Cookies:
     """Two rules of one name (several `specs`) with the same field get different cookies, in the order of `rules`."""
     wanted: dict[str, tuple[int, RuleInfo]] = {}
+    of_rule: dict[int, dict[str, int]] = {}
     for rule in rules:
+        of_rule[id(rule)] = {}
         for info in _infos(rule):
             wanted[_unused(f"{info.reference} {info.field}", wanted)] = (id(rule), info)
     setting = RuleInfo(cluster.origin, f"Cluster/{cluster.name}", ENFORCEMENT)
@@ -52,7 +54,6 @@ def cookies(rules: Iterable[PolicyRule], cluster: Cluster) -> Cookies:
     wanted |= {info.field: (0, info) for info in (setting, localhost)}
     drawn = number(wanted, COOKIES)
     infos: dict[int, RuleInfo] = {}
-    of_rule: dict[int, dict[str, int]] = {}
     for name, (rule_id, info) in wanted.items():
         infos[drawn[name] + 1] = info
         of_rule.setdefault(rule_id, {})[info.field] = drawn[name] + 1

@@ -73,7 +73,9 @@ def ipcache(members: Sequence[CacheRow], others: Sequence[CacheRow], budget: Bud
         if (row.value, row.bits) not in taken:
             taken.add((row.value, row.bits))
             kept.append(row)
-    check_ipcache({"addresses of workloads": len(members), "nodes, and CIDRs of rules": len(others)}, budget)
+    check_ipcache(
+        {"addresses of workloads": len(members), "nodes, and CIDRs of rules": len(kept) - len(members)}, budget
+    )
     return _columns(kept)
 
 
