@@ -1,7 +1,7 @@
 """Types out of BTF as numpy dtypes: C is the only place where a layout is written down.
 
-A struct becomes a structured dtype with C's offsets and padding, an array a subarray, an enum an integer, a union bytes.
-Format: the kernel's Documentation/bpf/btf.rst.
+A struct becomes a structured dtype with C's offsets and padding, an array a subarray, an enum an integer, a union
+bytes. Format: the kernel's Documentation/bpf/btf.rst.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reconciler.bpf.libbpf import Pointer, encoded, library, pointer
 from reconciler.errors import KernelError
 
 _INT, _POINTER, _ARRAY, _STRUCT, _UNION, _ENUM = 1, 2, 3, 4, 5, 6
-_DATASEC, _ENUM64 = 15, 19
+_FUNCTION, _DATASEC, _ENUM64 = 12, 15, 19
 _SIGNED = 1 << 24  # BTF_INT_SIGNED in the word behind an integer type
 _ADDRESS_BYTES = 8
 
@@ -63,7 +63,7 @@ class Btf:
 
     def dtype(self, number: int) -> Dtype:
         """Of the type with this id. Raises KernelError for what has no layout (a forward declaration, a function)."""
-        resolved = library().btf__resolve_type(self._types, number)
+        resolved: int = library().btf__resolve_type(self._types, number)
         if resolved < 0:
             raise KernelError(f"BTF type {number} cannot be resolved")
         found = self._type(resolved)
@@ -104,7 +104,8 @@ class Btf:
 
     def function(self, name: str) -> int:
         """The id of a function, 0 if there is none of that name."""
-        return max(0, library().btf__find_by_name_kind(self._types, name.encode(), 12))
+        number: int = library().btf__find_by_name_kind(self._types, name.encode(), _FUNCTION)
+        return max(0, number)
 
     def _variables(self, section: _Type) -> Iterator[tuple[str, Variable]]:
         for number, offset, _ in struct.iter_unpack("=III", ctypes.string_at(section.extra, 12 * section.length)):
@@ -121,7 +122,8 @@ class Btf:
             formats.append(self.dtype(number))
             offsets.append((bits & 0xFFFFFF if found.bitfields else bits) // 8)
         layout: Any = {"names": names, "formats": formats, "offsets": offsets, "itemsize": found.size}
-        return np.dtype(layout)
+        made: Dtype = np.dtype(layout)
+        return made
 
     def _type(self, number: int) -> _Type:
         at = library().btf__type_by_id(self._types, number)

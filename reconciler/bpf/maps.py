@@ -5,7 +5,6 @@ Entries travel as contiguous numpy arrays, one record an entry; keys and values 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import struct
 from dataclasses import dataclass
@@ -151,7 +150,12 @@ def update(descriptor: int, keys: Records, values: Records) -> int:
     done, error = _batch(syscalls.MAP_UPDATE_BATCH, descriptor, keys, values)
     if error not in (errno.EINVAL, *syscalls.UNSUPPORTED):
         return error
-    return _singly(syscalls.MAP_UPDATE, descriptor, keys[done:], values[done:])
+    return update_singly(descriptor, keys[done:], values[done:])
+
+
+def update_singly(descriptor: int, keys: Records, values: Records) -> int:
+    """The same, a system call an entry."""
+    return _singly(syscalls.MAP_UPDATE, descriptor, np.ascontiguousarray(keys), np.ascontiguousarray(values))
 
 
 def delete(descriptor: int, keys: Records) -> int:

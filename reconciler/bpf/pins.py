@@ -1,8 +1,8 @@
 """What is pinned below a pin root: maps by name, programs by name and digest, and whether they belong together.
 
-    ROOT/maps/NAME               a map
-    ROOT/programs/NAME-DIGEST    a program; DIGEST covers its object file, options and sizes of maps
-    ROOT/links/IFNAME-DIRECTION  what attaches a program to a device
+ROOT/maps/NAME               a map
+ROOT/programs/NAME-DIGEST    a program; DIGEST covers its object file, options and sizes of maps
+ROOT/links/IFNAME-DIRECTION  what attaches a program to a device
 """
 
 from __future__ import annotations

@@ -149,9 +149,7 @@ def _run(
     where = address(packet) if packet else 0, address(out) if out else 0
     contexts = address(context) if context else 0, address(context_out) if context_out else 0
     sizes = len(context), len(context_out)
-    _RUN.pack_into(
-        attributes, 0, descriptor, 0, len(packet), len(out), *where, repeat, 0, *sizes, *contexts, 0, 0, 0
-    )
+    _RUN.pack_into(attributes, 0, descriptor, 0, len(packet), len(out), *where, repeat, 0, *sizes, *contexts, 0, 0, 0)
     bpf(syscalls.TEST_RUN, attributes, "running a program")
     _, result, _, length, _, _, _, duration_ns, *_ = _RUN.unpack_from(attributes)
     return Run(result, duration_ns, bytes(out[:length]), bytes(context_out))

@@ -6,7 +6,7 @@ Maps that name `LIBBPF_PIN_BY_NAME` are pinned below the object's pin folder, or
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType

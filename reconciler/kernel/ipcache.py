@@ -1,0 +1,147 @@
+"""Identities by address, as a table: exact addresses in hashes, prefixes in LPM tries (bpf/lib/ipcache.h).
+
+Rows are written ahead of the flip. Until then a row carries its old meaning too: `previous` counts before the epoch
+`since`, `identity` from it on, and 0 means that there is no row. In a trie a row that is not there yet, or no longer,
+would hide the shorter prefix that covers it, and so it borrows that one's meaning.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconciler.bpf.maps import LPM_TRIE, Records
+from reconciler.engine.rows import Columns
+from reconciler.engine.table import Flip
+from reconciler.kernel import ipcache_rows
+from reconciler.kernel.bpf_maps import Map, PinnedMaps
+from reconciler.kernel.generation import Generation, Version, next_epoch
+from reconciler.kernel.ipcache_rows import (
+    BORROWED,
+    FAMILIES,
+    Family,
+    Meaning,
+    covers,
+    from_map,
+    lengths,
+    meaning,
+    plain_flags,
+    rows_of,
+    to_map,
+)
+from reconciler.model.datapath import IPCACHE_KEY, IPCACHE_VALUE
+
+
+class IpcacheTable:
+    name = "ipcache"
+    after: tuple[str, ...] = ("programs", "endpoints")
+    key_dtype = IPCACHE_KEY
+    value_dtype = IPCACHE_VALUE
+
+    def __init__(self, pinned: PinnedMaps, generation: Generation) -> None:
+        self._maps = pinned
+        self._generation = generation
+        self.flip: Flip | None = generation
+        generation.join(self)
+
+    def live(self, only: NDArray[np.void] | None = None) -> Columns:
+        """What counts for packets now; what is staged is not in it. `only`: 2 us a key."""
+        epoch = self._generation.current.epoch
+        parts = [Columns(np.empty(0, IPCACHE_KEY), np.empty(0, IPCACHE_VALUE))]
+        parts += [
+            _live(map_, family, epoch, None if only is None else only[family.holds(only)])
+            for family in FAMILIES
+            if (map_ := self._maps.find(family.map))
+        ]
+        return Columns(np.concatenate([part.keys for part in parts]), np.concatenate([part.values for part in parts]))
+
+    def write(self, upserts: Columns, deletes: NDArray[np.void]) -> None:
+        """Between the flip's `begin` and `flip`, once."""
+        epoch = self._generation.current.epoch
+        for family in FAMILIES:
+            wanted = upserts.take(np.flatnonzero(family.holds(upserts.keys)))
+            gone = deletes[family.holds(deletes)]
+            if not len(wanted) and not len(gone):
+                continue
+            map_ = self._maps.open(family.map)
+            keys = to_map(family, gone, map_.key_dtype)
+            self._generation.stage(partial(map_.delete, keys))
+            _stage_upserts(map_, to_map(family, wanted.keys, map_.key_dtype), wanted.values, epoch)
+            _stage_deletes(map_, keys, epoch)
+
+    def discard(self, version: Version) -> None:
+        """Rows that wait for a flip become what they were; rows without a meaning of their own go. Reads every row."""
+        for family in FAMILIES:
+            if map_ := self._maps.find(family.map):
+                _settle(map_, version.epoch)
+
+
+def _live(map_: Map, family: Family, epoch: int, only: NDArray[np.void] | None) -> Columns:
+    keys, values = map_.read() if only is None else _among(map_, to_map(family, only, map_.key_dtype))
+    says = meaning(values, epoch)
+    there = np.flatnonzero(says.is_own)
+    rows = np.zeros(len(there), IPCACHE_VALUE)
+    rows["identity"] = says.identity[there]
+    rows["flags"] = plain_flags(map_, keys[there], says.flags[there])
+    return Columns(from_map(family, keys[there]), rows)
+
+
+def _among(map_: Map, keys: Records) -> tuple[Records, Records]:
+    found, values = rows_of(map_, keys)
+    return keys[found], values[found]
+
+
+def _stage_upserts(map_: Map, keys: Records, wanted: NDArray[np.void], epoch: int) -> None:
+    found, old = rows_of(map_, keys)
+    before = _before(map_, keys, found, old, epoch)
+    values = np.zeros(len(keys), map_.value_dtype)
+    values["previous"], values["previous_flags"] = before.identity, before.flags
+    values["identity"], values["flags"] = wanted["identity"], wanted["flags"] | lengths(map_, keys)
+    values["since"] = next_epoch(epoch)
+    map_.update(keys, values)
+
+
+def _before(map_: Map, keys: Records, found: NDArray[np.bool_], old: Records, epoch: int) -> Meaning:
+    """What new values must mean until the flip: what the rows mean, or where there is none, what covers them."""
+    now = meaning(old, epoch)
+    identity, flags = np.where(found, now.identity, np.uint32(0)), np.where(found, now.flags, np.uint16(0))
+    if map_.info.kind == LPM_TRIE:
+        missing = np.flatnonzero(~found)
+        cover = _borrowed(map_, keys[missing], epoch)
+        identity[missing], flags[missing] = cover.identity, cover.flags
+    return Meaning(identity, flags)
+
+
+def _stage_deletes(map_: Map, keys: Records, epoch: int) -> None:
+    """Shorter prefixes first: what covers a row may be going as well, and then it has borrowed a meaning by now."""
+    keys, old = _among(map_, keys)
+    length = lengths(map_, keys)
+    for step in np.unique(length):
+        part = np.flatnonzero(length == step)
+        now = meaning(old[part], epoch)
+        values = np.zeros(len(part), map_.value_dtype)
+        values["previous"], values["previous_flags"], values["since"] = now.identity, now.flags, next_epoch(epoch)
+        if map_.info.kind == LPM_TRIE:
+            cover = _borrowed(map_, keys[part], next_epoch(epoch))
+            values["identity"], values["flags"] = cover.identity, cover.flags
+        map_.update(keys[part], values)
+
+
+def _borrowed(map_: Map, keys: Records, epoch: int) -> Meaning:
+    """What covers these prefixes, at an epoch, as a row has it that borrows it."""
+    found, values = covers(map_, keys)
+    says = meaning(values, epoch)
+    flags = says.flags & np.uint16(ipcache_rows.FLAGS) | lengths(map_, keys) | np.uint16(BORROWED)
+    return Meaning(np.where(found, says.identity, np.uint32(0)), flags)
+
+
+def _settle(map_: Map, epoch: int) -> None:
+    keys, values = map_.read()
+    now = meaning(values, epoch)
+    waiting = np.flatnonzero(now.is_own & ipcache_rows.staged(values, epoch))
+    again = values[waiting]
+    again["identity"], again["flags"], again["since"] = now.identity[waiting], now.flags[waiting], epoch
+    map_.update(keys[waiting], again)
+    map_.delete(keys[~now.is_own])

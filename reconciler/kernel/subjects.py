@@ -1,0 +1,126 @@
+"""The outer map `policy`: (generation, subject) -> the map with the subject's rows (bpf/lib/policy.h).
+
+Each write of a map of maps ends with an RCU grace period (2 to 30 ms), long after what it wrote is visible. Nobody here
+needs that wait, so the call is made in a thread and counts as done as soon as its last row can be read back.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Thread
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconciler.bpf import maps, syscalls
+from reconciler.bpf.maps import Records
+from reconciler.errors import KernelError
+from reconciler.kernel.bpf_maps import Map
+
+Numbers = NDArray[np.uint32]
+
+_POLL_S = 0.0001
+_SPARE_DESCRIPTORS = 512  # for everything else that the process has open
+
+
+def keys_of(outer: Map, generation: int, subjects: Numbers) -> Records:
+    keys = np.zeros(len(subjects), outer.key_dtype)
+    keys["generation"], keys["subject"] = generation, subjects
+    return keys
+
+
+def entered(outer: Map, generation: int) -> tuple[Numbers, Numbers]:
+    """Subjects of a generation, ascending, and the ids of their maps."""
+    keys, ids = outer.read()
+    mine = np.flatnonzero(keys["generation"] == generation)
+    mine = mine[np.argsort(keys["subject"][mine])]
+    return keys["subject"][mine], ids[mine]
+
+
+def entered_among(outer: Map, generation: int, subjects: Numbers) -> tuple[Numbers, Numbers]:
+    """The same of these subjects only; 2 us each."""
+    found, ids = outer.lookup(keys_of(outer, generation, subjects))
+    return subjects[found], ids[found]
+
+
+def open_rows(number: int) -> int:
+    """A descriptor of a subject's rows, by the id of their map."""
+    return syscalls.by_id(syscalls.MAP_BY_ID, number, f"opening policy rows {number}")
+
+
+def enter(outer: Map, generation: int, subjects: Numbers, rows: Sequence[Callable[[], int]]) -> None:
+    """Enter subjects under a generation; `rows[i]()` opens the map of subject i and hands its descriptor over."""
+    at_once = _descriptors_for(len(subjects))
+    for start in range(0, len(subjects), at_once):
+        part = slice(start, start + at_once)
+        keys = keys_of(outer, generation, subjects[part])
+        descriptors: list[int] = []
+        try:
+            descriptors.extend(open_() for open_ in rows[part])
+            last = maps.info(descriptors[-1]).id
+        except BaseException:
+            _close(descriptors)
+            raise
+        _visibly(
+            partial(outer.update, keys, np.array(descriptors, np.uint32)),
+            partial(_holds, outer, keys[-1:], last),
+            partial(_close, descriptors),
+        )
+
+
+def remove(outer: Map, keys: Records) -> None:
+    """Idempotent."""
+    if len(keys):
+        _visibly(partial(outer.delete, keys), partial(_holds, outer, keys[-1:], 0), lambda: None)
+
+
+def _holds(outer: Map, key: Records, number: int) -> bool:
+    """Whether the map with this id is entered there; 0 is none."""
+    return int(outer.lookup(key)[1][0]) == number
+
+
+def _visibly(write: Callable[[], None], is_done: Callable[[], bool], after: Callable[[], None]) -> None:
+    """Start a write in a thread and return when `is_done`; `after` runs when the write has returned.
+
+    Raises what the write raised before it was done.
+    """
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            write()
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            after()
+
+    thread = Thread(target=work, name="write a map of maps")
+    thread.start()
+    while thread.is_alive() and not is_done():
+        thread.join(_POLL_S)
+    if failures:
+        raise failures[0]
+
+
+def _descriptors_for(count: int) -> int:
+    """How many descriptors may be open at once; the soft limit is raised as far as that takes.
+
+    Raises KernelError if the hard limit leaves none.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = count if soft == resource.RLIM_INFINITY else soft - _SPARE_DESCRIPTORS
+    if count and room <= 0:
+        raise KernelError(f"{soft} open files are too few", remedy=f"allow {wanted}: LimitNOFILE of the systemd unit")
+    return max(1, min(count, room))
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
