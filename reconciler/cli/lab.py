@@ -119,7 +119,8 @@ def status(name: str | None, output: str) -> None:
 
 @command.command("demo")
 @click.option("--keep", is_flag=True, help="Leave the lab up at the end.")
-def demo(keep: bool) -> int:
+@click.option("--name", metavar="NAME", default="demo", show_default=True, help="The demo's lab.")
+def demo(keep: bool, name: str) -> int:
     """Show the main job on this machine, in under a minute: from `git push` to real packets, and back.
 
     \b
@@ -129,7 +130,7 @@ def demo(keep: bool) -> int:
     """
     from reconciler.lab.demo import run
 
-    return run(keep)
+    return run(keep, name)
 
 
 def _up(name: str | None) -> bool:

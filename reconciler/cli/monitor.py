@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -14,7 +13,6 @@ from reconciler.cli.progress import progress
 from reconciler.cli.session import Session, pass_session
 
 _COLOURS = {"drop": "red", "verdict": "green"}
-_COMMIT_DIGITS = 8
 
 
 @click.command("monitor")
@@ -50,52 +48,28 @@ def command(
     if kernel is not None:
         _follow_kernel(kernel, count, output)
         return
-    events = session.client().stream("/v1/events", types=",".join(types or _COLOURS))
-    chosen = (one for one in events if _is(one["source"], source) and _is(one["destination"], destination))
+    chosen = (event for event in _events(session, types) if _is(event, "source", source))
+    chosen = (event for event in chosen if _is(event, "destination", destination))
     for event in islice(chosen, count):
-        click.echo(json.dumps(event) if output == "json" else _line(event))
+        text = event.pop("text")
+        if output == "json":
+            click.echo(json.dumps(event))
+        else:
+            click.echo(text.replace(event["type"], click.style(event["type"], _COLOURS[event["type"]]), 1))
 
 
-def _is(party: dict[str, Any], wanted: str | None) -> bool:
-    workload = party["workload"]
-    return wanted is None or wanted in (workload, workload.rpartition("/")[2], party["address"])
+def _events(session: Session, types: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Says on standard error how many were lost on the way to us."""
+    for event in session.client().stream("/v1/events", types=",".join(types or _COLOURS)):
+        if event["type"] == "lost":
+            click.echo(f"{event['count']} events came faster than they were read and are lost", err=True)
+        else:
+            yield event
 
 
-def _line(event: dict[str, Any]) -> str:
-    """One line in local time: who, to whom, what became of it, and which rule of which file decided."""
-    when = datetime.fromisoformat(event["time"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    kind = click.style(f"{event['type']:<7}", _COLOURS.get(event["type"]))
-    ends = f"{_party(event['source'], 0)} -> {_party(event['destination'], event['destination']['port'])}"
-    what = " ".join(_packet(event))
-    return f"{when} {kind} {ends} {what}  {_because(event)}"
-
-
-def _party(party: dict[str, Any], port: int) -> str:
-    """`default/web:80 (id 257)`; for what is no workload its address and its reserved label."""
-    address = f"[{party['address']}]" if port and ":" in party["address"] else party["address"]
-    shown = (party["workload"] or address) + (f":{port}" if port else "")
-    reserved = [label.removeprefix("reserved:") for label in party["labels"] or () if label.startswith("reserved:")]
-    if reserved and not party["workload"]:
-        return f"{shown} ({reserved[-1]})"
-    return f"{shown} (id {party['identity']})" if party["identity"] else shown
-
-
-def _packet(event: dict[str, Any]) -> Iterator[str]:
-    yield event["protocol"]
-    if "icmp" in event:
-        yield f"type {event['icmp']['type']} code {event['icmp']['code']}"
-    if event["reply"]:
-        yield "reply"
-
-
-def _because(event: dict[str, Any]) -> str:
-    rule = event["rule"]
-    if not rule:
-        return str(event["reason"])
-    if "path" not in rule:
-        return f"{event['reason']} by a rule that is no longer there (cookie {rule['cookie']:08x})"
-    named = f"{rule['reference']} {rule['field']}".rstrip()
-    return f"{event['reason']} by {named}  {rule['path']}:{rule['line']} @ {rule['commit'][:_COMMIT_DIGITS]}"
+def _is(event: dict[str, Any], end: str, wanted: str | None) -> bool:
+    workload, address = event[end]["workload"], event[end]["address"]
+    return wanted is None or wanted in (workload, workload.rpartition("/")[2], address)
 
 
 def _follow_kernel(expression: str, count: int | None, output: str) -> None:
