@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import weakref
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -55,11 +56,8 @@ class Btf:
 
     def __init__(self, types: Pointer, *, owned: bool) -> None:
         self._types = types
-        self._owned = owned
-
-    def __del__(self) -> None:
-        if self._owned:
-            library().btf__free(self._types)
+        if owned:
+            weakref.finalize(self, library().btf__free, types).atexit = False
 
     def dtype(self, number: int) -> Dtype:
         """Of the type with this id. Raises KernelError for what has no layout (a forward declaration, a function)."""

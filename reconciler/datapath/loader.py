@@ -47,7 +47,7 @@ class Datapath:
         self.pin_root = pin_root
         self._options = dict(options or {})
         self._map_sizes = dict(map_sizes or {})
-        self._folder = objects or shipped.bpf_objects()
+        self.folder = objects or shipped.bpf_objects()
 
     def program_rows(self) -> Mapping[str, ProgramRow]:
         """Program name -> row, of all programs as they should be. Raises KernelError for unknown options or maps."""
@@ -86,7 +86,7 @@ class Datapath:
         return found
 
     def _digest(self, object_: BpfObject) -> str:
-        digest = hashlib.sha256((self._folder / object_.name).read_bytes())
+        digest = hashlib.sha256((self.folder / object_.name).read_bytes())
         for name in sorted(object_.options() & self._options.keys()):
             value = self._options[name]
             digest.update(f"\0{name}={bytes(value) if not isinstance(value, int) else int(value)!r}".encode())
@@ -95,7 +95,7 @@ class Datapath:
         return digest.hexdigest()[:_DIGEST]
 
     def _open(self, name: str) -> BpfObject:
-        return BpfObject(self._folder / f"{name}.bpf.o", self.pin_root / "maps")
+        return BpfObject(self.folder / f"{name}.bpf.o", self.pin_root / "maps")
 
     def _load(self, object_name: str, names: tuple[str, ...], digest: str) -> None:
         with self._open(object_name) as object_:

@@ -16,28 +16,34 @@ from numpy.typing import NDArray
 
 from reconciler import shipped
 from reconciler.bpf import btf, maps, syscalls
+from reconciler.bpf.btf import Btf
 from reconciler.bpf.maps import HASH_OF_MAPS, MapInfo, Records
 from reconciler.errors import KernelError
 
 Dtype = np.dtype[Any]
 
-_LAYOUT_OBJECT = "policy_layout.bpf.o"  # types that no map names
+_LAYOUT_OBJECT = "policy_layout.bpf.o"  # types that no map carries
+_OUTER_KEY = "subject_key"
 _FULL = (errno.E2BIG, errno.ENOSPC, errno.ENOMEM)
 
 
 class Map:
     """One open map; its rows are numpy records of `key_dtype` and `value_dtype`. Closed when nobody holds it."""
 
-    def __init__(self, name: str, descriptor: int, info: MapInfo) -> None:
+    def __init__(self, name: str, descriptor: int, info: MapInfo, types: Btf) -> None:
+        """`types` have the key of a map of maps, which carries none itself."""
         self.name = name
         self.descriptor = descriptor
         self.info = info
+        self._types = types
 
     def __del__(self) -> None:
         os.close(self.descriptor)
 
     @cached_property
     def key_dtype(self) -> Dtype:
+        if self.info.kind == HASH_OF_MAPS:
+            return self._types.struct(_OUTER_KEY)
         return self._dtype(self.info.key_type, self.info.key_size)
 
     @cached_property
@@ -99,7 +105,7 @@ class PinnedMaps:
         if name in self._open and self._open[name][0] == inode:
             return self._open[name][1]
         descriptor = syscalls.get(path)
-        found = Map(name, descriptor, maps.info(descriptor))
+        found = Map(name, descriptor, maps.info(descriptor), self._types)
         self._open[name] = inode, found
         return found
 
@@ -115,5 +121,8 @@ class PinnedMaps:
     @cached_property
     def policy_layout(self) -> tuple[Dtype, Dtype]:
         """Key and value of the inner maps of `policy`."""
-        types = btf.of_file(self._objects / _LAYOUT_OBJECT)
-        return types.struct("policy_key"), types.struct("policy_value")
+        return self._types.struct("policy_key"), self._types.struct("policy_value")
+
+    @cached_property
+    def _types(self) -> Btf:
+        return btf.of_file(self._objects / _LAYOUT_OBJECT)

@@ -1,0 +1,59 @@
+"""Packets as bytes: Ethernet, IPv4 or IPv6, and what is in them, with right checksums."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+Address = IPv4Address | IPv6Address
+
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
+
+
+def checksum(data: bytes) -> int:
+    """RFC 1071."""
+    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF
+
+
+def ethernet(payload: bytes, kind: int, source: str = "02:00:00:00:00:01", target: str = "ee:ee:ee:ee:ee:ee") -> bytes:
+    return bytes.fromhex(target.replace(":", "") + source.replace(":", "")) + struct.pack("!H", kind) + payload
+
+
+def ip(source: str, destination: str, protocol: int, payload: bytes, *, ttl: int = 64, fragment: int = 0) -> bytes:
+    """A frame with an IP packet of either family. `fragment`: IPv4's flags and offset field."""
+    src, dst = ip_address(source), ip_address(destination)
+    if src.version == 6:
+        head = struct.pack("!IHBB", 6 << 28, len(payload), protocol, ttl) + src.packed + dst.packed
+        return ethernet(head + payload, 0x86DD)
+    fields = (0x45, 0, 20 + len(payload), 1, fragment, ttl, protocol)
+    bare = struct.pack("!BBHHHBBH", *fields, 0) + src.packed + dst.packed
+    return ethernet(bare[:10] + struct.pack("!H", checksum(bare)) + bare[12:] + payload, 0x0800)
+
+
+def tcp(source: str, sport: int, destination: str, dport: int, flags: int = SYN, data: bytes = b"") -> bytes:
+    segment = struct.pack("!HHIIBBHHH", sport, dport, 1, 1, 5 << 4, flags, 8192, 0, 0) + data
+    return ip(source, destination, TCP, _summed(source, destination, TCP, segment, 16))
+
+
+def udp(source: str, sport: int, destination: str, dport: int, data: bytes = b"x") -> bytes:
+    datagram = struct.pack("!HHHH", sport, dport, 8 + len(data), 0) + data
+    return ip(source, destination, UDP, _summed(source, destination, UDP, datagram, 6))
+
+
+def echo(source: str, destination: str, identifier: int = 7, *, reply: bool = False) -> bytes:
+    """An echo request or reply of either family."""
+    if ip_address(source).version == 6:
+        message = struct.pack("!BBHHH", 129 if reply else 128, 0, 0, identifier, 1)
+        return ip(source, destination, ICMPV6, _summed(source, destination, ICMPV6, message, 2))
+    message = struct.pack("!BBHHH", 0 if reply else 8, 0, 0, identifier, 1)
+    return ip(source, destination, ICMP, message[:2] + struct.pack("!H", checksum(message)) + message[4:])
+
+
+def _summed(source: str, destination: str, protocol: int, body: bytes, at: int) -> bytes:
+    src, dst = ip_address(source), ip_address(destination)
+    pseudo = src.packed + dst.packed + struct.pack("!IxxxB", len(body), protocol)
+    return body[:at] + struct.pack("!H", checksum(pseudo + body)) + body[at + 2 :]
