@@ -87,7 +87,7 @@ struct attempt {
 /* The process whose writes are no tampering: the daemon. */
 OPTION(__u32, self_pid, 0);
 
-/* Map id -> bytes of its key. Written by the daemon; full: the maps that did not fit are not watched, and it says so. */
+/* Map id -> bytes of its key. Written by the daemon. Full: what did not fit is not watched; it says so. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1 << 18);

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from reconciler.errors import FeatureMissing
+from reconciler.errors import FeatureMissing, PermissionMissing
 
 CACHE = Path("/var/cache/plumbline")
 USR_INCLUDE = Path("/usr/include")
@@ -48,7 +48,7 @@ typedef __kernel_size_t size_t; typedef unsigned long uintptr_t; typedef int pid
 def header_tree(cache: Path = CACHE, include: Path = USR_INCLUDE) -> Path:
     """The tree, built below `cache` if it is not there yet (10 ms), anew when the headers or the kernel change.
 
-    Raises FeatureMissing if `include` has no kernel headers.
+    Raises FeatureMissing if `include` has no kernel headers, PermissionMissing if `cache` cannot be written.
     """
     machine = _machine_headers(include)
     if not (include / "linux" / "types.h").is_file() or machine is None:
@@ -56,8 +56,11 @@ def header_tree(cache: Path = CACHE, include: Path = USR_INCLUDE) -> Path:
     tree = cache / f"bcc-headers-{_version(include)}"
     if tree.is_dir():
         return tree
-    cache.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".bcc-headers-", dir=cache))
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".bcc-headers-", dir=cache))
+    except OSError as error:
+        raise PermissionMissing(f"cannot build headers for bcc below {cache}: {error.strerror}") from error
     try:
         building.chmod(0o755)
         _build(building, include, machine)

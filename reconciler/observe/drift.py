@@ -17,12 +17,13 @@ import numpy as np
 from reconciler.bpf import maps, programs, syscalls
 from reconciler.bpf.ringbuf import RingBuffer
 from reconciler.datapath.objects import BpfObject
-from reconciler.errors import KernelError
+from reconciler.errors import FeatureMissing, KernelError
 from reconciler.observe import tracepoints
 from reconciler.shipped import bpf_objects
 
 _OBJECT = "drift.bpf.o"
 _PROGRAMS = {"bpf_begins": "sys_enter_bpf", "bpf_ends": "sys_exit_bpf"}
+_KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 _U32, _U64 = np.dtype(np.uint32), np.dtype(np.uint64)
 
 
@@ -147,6 +148,8 @@ class DriftTracer:
             os.close(self._closing.pop())
 
     def _load(self, path: Path, self_pid: int) -> None:
+        if not _KERNEL_TYPES.exists():
+            raise FeatureMissing(f"this kernel has no BTF ({_KERNEL_TYPES}), which the drift tracer needs")
         with BpfObject(path, Path()) as loading:
             loading.set_option("self_pid", self_pid)
             self._layout = loading.btf.struct("tamper")

@@ -110,6 +110,11 @@ class KernelMonitor:
             self.close()
             raise
 
+    @property
+    def pid(self) -> int:
+        """The child's."""
+        return self._child.pid
+
     def fileno(self) -> int:
         """Readable when there is something to read, or the child has ended."""
         assert self._child.stdout

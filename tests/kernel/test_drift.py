@@ -183,6 +183,16 @@ def test_closing_detaches(guarded: int, folder: Path) -> None:
         watching.read()
 
 
+def test_without_the_capabilities_the_error_says_that_they_are_missing() -> None:
+    program = (
+        "from reconciler.errors import PermissionMissing; from reconciler.observe.drift import DriftTracer\n"
+        "try: DriftTracer({})\n"
+        "except PermissionMissing as error: print(error.exit_code)"
+    )
+    command = ["setpriv", "--bounding-set=-sys_admin,-bpf,-perfmon", sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "11\n"
+
+
 def test_a_tracepoint_that_the_kernel_lacks_is_a_missing_feature() -> None:
     with pytest.raises(FeatureMissing, match="no tracepoint syscalls/sys_enter_nothing"):
         tracepoints.attach("syscalls", "sys_enter_nothing", 0)

@@ -1,6 +1,7 @@
 """Watching directories for pins that appear and vanish."""
 
 import select
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from reconciler.observe.pins import PinEvent, PinWatch
 
 
 @pytest.fixture
-def watch(tmp_path: Path):  # type: ignore[no-untyped-def]
+def watch(tmp_path: Path) -> Iterator[PinWatch]:
     watching = PinWatch([tmp_path])
     yield watching
     watching.close()

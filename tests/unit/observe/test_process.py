@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from reconciler.observe.process import Process, describe
 
@@ -36,7 +37,7 @@ def test_a_process_that_has_ended_is_known_by_who_started_it() -> None:
     assert process.parents[0].endswith(f"({os.getpid()})")
 
 
-def test_a_name_with_parentheses_and_blanks_is_read_whole(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_name_with_parentheses_and_blanks_is_read_whole(tmp_path: Path) -> None:
     directory = tmp_path / "7"
     directory.mkdir()
     (directory / "stat").write_text("7 (a) b) S 0 7 7")
@@ -45,7 +46,7 @@ def test_a_name_with_parentheses_and_blanks_is_read_whole(tmp_path) -> None:  # 
     assert describe(7, proc=tmp_path).command == "a) b"
 
 
-def test_a_command_line_is_cut_and_made_printable(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_command_line_is_cut_and_made_printable(tmp_path: Path) -> None:
     directory = tmp_path / "7"
     directory.mkdir()
     (directory / "stat").write_text("7 (x) S 0 7 7")

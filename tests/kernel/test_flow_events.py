@@ -1,0 +1,115 @@
+"""Events and counters of the real datapath, as the daemon reads them."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reconciler.bpf import programs, syscalls
+from reconciler.datapath.loader import Datapath
+from reconciler.kernel.bpf_maps import PinnedMaps
+from reconciler.observe import counters
+from reconciler.observe.events import EventStream
+from reconciler.observe.flow import EventType, Reason
+
+BOTH_MASKS = 3  # bpf/lib/state.h
+SMALL = {"conntrack4": 1024, "conntrack6": 1024}
+
+
+@pytest.fixture
+def pins() -> Iterator[Path]:
+    root = Path(f"/sys/fs/bpf/pt-{os.getpid()}-events")
+    yield root
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def loaded(pins: Path) -> Iterator[tuple[PinnedMaps, int]]:
+    """The datapath's maps, all events wanted, and its program for what a workload sends."""
+    datapath = Datapath(pins, map_sizes=SMALL)
+    datapath.load()
+    opened = PinnedMaps(pins)
+    state = opened.open("state")
+    keys, values = state.read()
+    values["events"] = BOTH_MASKS
+    state.update(keys, values)
+    digest = datapath.program_rows()["from_workload"].digest
+    with syscalls.held(syscalls.get(str(pins / "programs" / f"from_workload-{digest}"))) as program:
+        yield opened, program
+
+
+def udp4(source: str, destination: str, sport: int, dport: int) -> bytes:
+    ethernet = bytes(12) + b"\x08\x00"
+    ip = (
+        struct.pack("!BBHHHBBH", 0x45, 0, 28, 0, 0, 64, 17, 0)
+        + socket.inet_aton(source)
+        + socket.inet_aton(destination)
+    )
+    return ethernet + ip + struct.pack("!HHHH", sport, dport, 8, 0)
+
+
+def udp6(source: str, destination: str, sport: int, dport: int) -> bytes:
+    ethernet = bytes(12) + b"\x86\xdd"
+    ip = struct.pack("!IHBB", 6 << 28, 8, 17, 64)
+    ends = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
+    return ethernet + ip + ends + struct.pack("!HHHH", sport, dport, 8, 0)
+
+
+def test_a_drop_arrives_with_addresses_ports_and_reason(loaded: tuple[PinnedMaps, int]) -> None:
+    opened, program = loaded
+    stream = EventStream(opened.open("events").descriptor)
+    programs.run(program, udp4("10.44.0.9", "10.44.0.3", 4242, 53))
+    programs.run(program, udp6("fd00::9", "fd00::3", 4242, 53))
+    assert select.select([stream], [], [], 5)[0]
+    four, six = stream.read()
+    stream.close()
+    assert (four.type, four.reason, four.family, four.protocol_name) == (
+        EventType.DROP,
+        Reason.SPOOFED_SOURCE,
+        4,
+        "udp",
+    )
+    assert (str(four.source), four.source_port) == ("10.44.0.9", 4242)
+    assert (str(four.destination), four.destination_port) == ("10.44.0.3", 53)
+    assert (str(six.source), str(six.destination), six.destination_port) == ("fd00::9", "fd00::3", 53)
+
+
+def test_more_events_than_the_limit_are_read_in_turns(loaded: tuple[PinnedMaps, int]) -> None:
+    opened, program = loaded
+    stream = EventStream(opened.open("events").descriptor)
+    for port in range(1, 6):
+        programs.run(program, udp4("10.44.0.9", "10.44.0.3", port, 53))
+    assert [event.source_port for event in stream.read(3)] == [1, 2, 3]
+    assert [event.source_port for event in stream.read(3)] == [4, 5]
+    assert stream.read() == []
+    stream.close()
+
+
+def test_counters_are_summed_over_all_cpus(loaded: tuple[PinnedMaps, int]) -> None:
+    opened, program = loaded
+    packet = udp4("10.44.0.9", "10.44.0.3", 4242, 53)
+    for cpu in os.sched_getaffinity(0):
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {cpu})
+        programs.run(program, packet)
+        os.sched_setaffinity(0, before)
+    read = counters.read(opened.open("counters"))
+    count = len(os.sched_getaffinity(0))
+    assert read.by_reason[Reason.SPOOFED_SOURCE] == counters.Counter(count, count * len(packet))
+    assert read.by_reason[Reason.ALLOWED] == counters.Counter(0, 0)
+    assert (read.lost_events, read.new_flows.packets) == (0, 0)
+
+
+def test_events_that_do_not_fit_are_counted(loaded: tuple[PinnedMaps, int]) -> None:
+    opened, program = loaded
+    room = opened.open("events").info.max_entries // np.dtype("V88").itemsize  # 80 bytes and the buffer's own header
+    programs.run(program, udp4("10.44.0.9", "10.44.0.3", 4242, 53), repeat=room + 100)
+    assert counters.read(opened.open("counters")).lost_events in range(100, 102)
