@@ -17,5 +17,8 @@ def command(session: Session) -> int:
       plumb --config /etc/plumb/config.yaml daemon
     """
     from reconciler.daemon.service import run
+    from reconciler.kernel import netns
 
-    return run(session.config())
+    config = session.config()
+    with netns.inside(session.namespace(config)):
+        return run(config)

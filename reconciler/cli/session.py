@@ -37,8 +37,9 @@ class Session:
         """Raises UsageError when there is none, or when it is another node's."""
         from reconciler.config import configured_path, load
 
-        node = self.node or self._only_node()
-        found = load(_of_node(node) or configured_path(self.config_option) if node else _chosen(self.config_option))
+        directory = self._node_directory()
+        own = directory / NODE_CONFIGURATION if directory else None
+        found = load(own if own and own.exists() else configured_path(self.config_option))
         if self.node and found.node != self.node:
             raise UsageError(
                 f"{found.path} configures node {found.node}, not {self.node}",
@@ -48,22 +49,21 @@ class Session:
 
     def socket(self) -> Path:
         """Where the daemon listens, whether or not there is one. Raises UsageError."""
-        from reconciler.config import RUN_ROOT, SOCKET_NAME
+        from reconciler.config import SOCKET_NAME
 
         if self.socket_option:
             return Path(self.socket_option)
-        node = self.node or self._only_node()
-        if node and not self.config_option and (RUN_ROOT / node).is_dir():
-            return RUN_ROOT / node / SOCKET_NAME
-        return self.config().socket
+        directory = self._node_directory()
+        return directory / SOCKET_NAME if directory else self.config().socket
 
     def client(self) -> Client:
         """Raises DaemonUnreachable if no daemon answers."""
         from reconciler.daemon.client import Client
 
-        client = Client(self.socket())
+        path = self.socket()
+        client = Client(path)
         if not client.answers():
-            raise DaemonUnreachable(f"no daemon answers on {self.socket()}")
+            raise DaemonUnreachable(f"no daemon answers on {path}")
         return client
 
     @contextmanager
@@ -80,7 +80,7 @@ class Session:
             yield DaemonBackend(client)
             return
         from reconciler.cli.in_process import HostBackend
-        from reconciler.host.host import Host
+        from reconciler.host import Host
         from reconciler.kernel import netns
 
         config = self.config()
@@ -94,16 +94,20 @@ class Session:
 
         return namespace_of(config)
 
-    def _only_node(self) -> str | None:
-        """The node of this machine when nothing else chooses: there is no configuration and just one node runs."""
-        from reconciler.config import DEFAULT_PATH, ENVIRONMENT_VARIABLE
+    def _node_directory(self) -> Path | None:
+        """The run directory of the chosen node, or of the only one here; None if the configuration says where it is."""
+        from reconciler.config import DEFAULT_PATH, ENVIRONMENT_VARIABLE, RUN_ROOT
 
-        if self.config_option or os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_PATH.exists():
+        if self.config_option:
+            return None
+        if self.node:
+            return RUN_ROOT / self.node if (RUN_ROOT / self.node).is_dir() else None
+        if os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_PATH.exists():
             return None
         here = nodes_here()
         if len(here) > 1:
             raise UsageError(f"several nodes are here: {', '.join(here)}", remedy="choose one: plumb --node NAME ...")
-        return here[0] if here else None
+        return RUN_ROOT / here[0] if here else None
 
 
 def nodes_here() -> list[str]:
@@ -116,19 +120,6 @@ def nodes_here() -> list[str]:
 
 def complete_node(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in nodes_here() if name.startswith(start)]
-
-
-def _of_node(node: str) -> Path | None:
-    from reconciler.config import RUN_ROOT
-
-    path = RUN_ROOT / node / NODE_CONFIGURATION
-    return path if path.exists() else None
-
-
-def _chosen(option: str | None) -> Path:
-    from reconciler.config import configured_path
-
-    return configured_path(option)
 
 
 pass_session = click.make_pass_decorator(Session)

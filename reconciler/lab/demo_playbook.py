@@ -1,4 +1,4 @@
-"""The demo's act about Ansible: a playbook brings the host to the commit, and has nothing left to do the second time."""
+"""The demo's act about Ansible: a playbook brings the host to the commit, and the second run has nothing to do."""
 
 from __future__ import annotations
 
