@@ -5,8 +5,8 @@
 #include "base.h"
 #include "events.h"
 
-#define IPV6_EXTENSION_HEADERS 6 /* as many as we walk; more is malformed (RFC 8504, section 5.3 lets a node choose)   \
-				  */
+/* As many as we walk; more is malformed. RFC 8504, section 5.3, lets a node choose. */
+#define IPV6_EXTENSION_HEADERS 6
 
 /* What a flow is known by. Ports are in network order. ICMP echo has its identifier as both ports, so that the reply is
  * the same flow; other ICMP has none.
