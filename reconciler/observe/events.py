@@ -12,7 +12,6 @@ from ipaddress import IPv4Address, IPv6Address
 import numpy as np
 
 from reconciler.bpf import btf
-from reconciler.bpf.ringbuf import RingBuffer
 from reconciler.errors import KernelError
 from reconciler.observe.flow import REASONS, EventType, FlowEvent, Side, is_icmp
 from reconciler.shipped import bpf_objects
@@ -58,30 +57,6 @@ class Decoder:
             raise KernelError(f"an event record is not {self._record.itemsize} bytes long, as its layout says")
         offset_ns = self._offset_ns()
         return [_event(fields, offset_ns) for fields in np.frombuffer(joined, self._record).tolist()]
-
-
-class EventStream:
-    """The only reader of the `events` ring buffer; what nobody reads while it is full is lost, and counted there."""
-
-    def __init__(self, map_descriptor: int, decoder: Decoder | None = None) -> None:
-        self._decoder = decoder or Decoder(shipped_layout())
-        self._records: list[bytes] = []
-        self._buffer = RingBuffer(map_descriptor, self._records.append)
-
-    def fileno(self) -> int:
-        """Readable when there are events."""
-        return self._buffer.fileno()
-
-    def read(self, limit: int = 4096) -> list[FlowEvent]:
-        """What is there, in order, at most `limit`; never waits. A full result means: read again."""
-        self._buffer.consume(limit)
-        records = self._records[:]
-        self._records.clear()
-        return self._decoder.decode(records)
-
-    def close(self) -> None:
-        """Idempotent; the map stays."""
-        self._buffer.close()
 
 
 def _typed(layout: np.dtype[np.void]) -> np.dtype[np.void]:

@@ -10,8 +10,9 @@ import errno
 import os
 import struct
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from reconciler.errors import KernelError
 
@@ -22,15 +23,18 @@ _WANTED = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SEL
 _HEADER = struct.Struct("=iIII")  # struct inotify_event: wd, mask, cookie, length of the name
 _BUFFER_BYTES = 1 << 16
 
-What = Literal["created", "deleted", "moved", "lost"]
-
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class What(StrEnum):
+    CREATED = "created"
+    DELETED = "deleted"
+    MOVED = "moved"  # no longer there under that name; what it became shows as created, if we watch it
+    LOST = "lost"  # events were lost: anything may have happened anywhere
+
+
 class PinEvent(NamedTuple):
-    """`name` is '' where the directory itself went. `moved` is a name that is no longer there under that name (what it
-    became shows as `created`, if we watch it). `lost`: events were lost, anything may have happened anywhere.
-    """
+    """`name` is '' where the directory itself went."""
 
     directory: Path
     name: str
@@ -79,7 +83,7 @@ class PinWatch:
             watch, mask, _, length = _HEADER.unpack_from(raw, at)
             at += _HEADER.size + length
             if mask & _OVERFLOW:
-                events.append(PinEvent(Path(), "", "lost"))
+                events.append(PinEvent(Path(), "", What.LOST))
             elif mask & _IGNORED:
                 self._directories.pop(watch, None)
             elif watch in self._directories:
@@ -90,8 +94,8 @@ class PinWatch:
 
 def _what(mask: int) -> What:
     if mask & (_MOVED_FROM | _MOVE_SELF):
-        return "moved"
-    return "created" if mask & (_CREATE | _MOVED_TO) else "deleted"
+        return What.MOVED
+    return What.CREATED if mask & (_CREATE | _MOVED_TO) else What.DELETED
 
 
 def _checked(result: int, doing: str) -> int:

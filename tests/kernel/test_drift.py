@@ -18,7 +18,7 @@ from reconciler.bpf import maps, programs, syscalls
 from reconciler.errors import FeatureMissing, KernelError
 from reconciler.observe import tracepoints
 from reconciler.observe.drift import Command, DriftTracer, Tamper, Target
-from reconciler.observe.pins import PinEvent, PinWatch
+from reconciler.observe.pins import PinEvent, PinWatch, What
 from reconciler.observe.process import describe
 
 DEADLINE_S = 5.0
@@ -204,8 +204,8 @@ def test_pins_on_bpffs_that_vanish_are_told(guarded: int, folder: Path) -> None:
     syscalls.pin(guarded, str(folder / "guarded"))
     told = watch.read()
     watch.close()
-    assert told[0] == PinEvent(folder, "guarded", "deleted")
-    assert told[-1] == PinEvent(folder, "guarded", "created")
+    assert told[0] == PinEvent(folder, "guarded", What.DELETED)
+    assert told[-1] == PinEvent(folder, "guarded", What.CREATED)
 
 
 def _programs_named(name: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import KernelError
-from reconciler.observe.pins import PinEvent, PinWatch
+from reconciler.observe.pins import PinEvent, PinWatch, What
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def test_creating_moving_and_deleting_are_told_in_order(watch: PinWatch, tmp_pat
     (tmp_path / "a").rename(tmp_path / "b")
     (tmp_path / "b").unlink()
     assert watch.read() == [
-        PinEvent(tmp_path, "a", "created"),
-        PinEvent(tmp_path, "a", "moved"),
-        PinEvent(tmp_path, "b", "created"),
-        PinEvent(tmp_path, "b", "deleted"),
+        PinEvent(tmp_path, "a", What.CREATED),
+        PinEvent(tmp_path, "a", What.MOVED),
+        PinEvent(tmp_path, "b", What.CREATED),
+        PinEvent(tmp_path, "b", What.DELETED),
     ]
 
 
@@ -41,7 +41,7 @@ def test_its_descriptor_is_readable_when_there_is_news(watch: PinWatch, tmp_path
 
 def test_the_directory_itself_going_away_is_told(watch: PinWatch, tmp_path: Path) -> None:
     tmp_path.rmdir()
-    assert watch.read() == [PinEvent(tmp_path, "", "deleted")]
+    assert watch.read() == [PinEvent(tmp_path, "", What.DELETED)]
 
 
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
