@@ -10,7 +10,7 @@ enum event_type {
 	EVENT_VERDICT = 2, /* a new flow, or one that was judged again */
 };
 
-/* Why. User space has a name for each (reconciler/observe/events.py). */
+/* Why. User space has a name for each (reconciler/observe/flow.py). */
 enum reason {
 	REASON_ALLOWED = 0,
 	REASON_POLICY_DEFAULT = 1, /* isolated, and no rule allows it */

@@ -482,7 +482,7 @@ def test_no_mutation_of_a_packet_does_more_than_pass_or_drop(datapath: Harness) 
         packet = bytearray(dice.choice(originals))
         for _ in range(dice.randint(1, 8)):
             packet[dice.randrange(len(packet))] = dice.randrange(256)
-        cut = bytes(packet[: dice.randint(14, len(packet))])
+        cut = bytes(packet[: dice.randint(SHORTEST, len(packet))])
         device = dice.choice((client, server))
         ran = datapath.sent(cut, device) if dice.random() < 0.5 else datapath.received(cut, device, ingress_ifindex=1)
         assert ran.action in (UNSPEC, SHOT, REDIRECT)
