@@ -1,0 +1,1 @@
+"""What hosts share: one small key-value protocol, its implementations, and what is allocated through it."""

@@ -1,0 +1,209 @@
+"""Addresses of a node's workloads, out of the node's CIDRs.
+
+A workload keeps its address until it is released. Addresses that nobody had come first, in order; then those that were
+released, the longest ago first: an address is not taken for its last owner's by whoever still remembers it.
+
+    .../addresses/<node>/<address>    the workload, or that it was released; the revision tells when
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from itertools import islice
+from urllib.parse import quote
+
+from reconciler.errors import StoreError
+from reconciler.store.protocol import ABSENT, Item, Store, root
+
+IpAddress = IPv4Address | IPv6Address
+IpNetwork = IPv4Network | IPv6Network
+Pair = tuple[IPv4Address | None, IPv6Address | None]
+
+KEPT_RELEASED = 4096  # of each family: in a large CIDR released addresses would pile up for ever
+ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """`workload` is '' for a released address."""
+
+    workload: str
+    revision: int
+
+
+_Records = Mapping[IpAddress, _Record]
+
+
+class Addresses:
+    """Allocation for the workloads of one node. `excluded`: addresses that are in use by others, the host's own say."""
+
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        cidr4: IPv4Network | None,
+        cidr6: IPv6Network | None,
+        *,
+        cluster: str = "default",
+        excluded: Collection[IpAddress] = (),
+    ) -> None:
+        self._store = store
+        self._node = node
+        self._cidrs: tuple[IpNetwork | None, IpNetwork | None] = (cidr4, cidr6)
+        self._prefix = f"{root(cluster)}addresses/{quote(node, safe='')}/"
+        self._excluded = frozenset(excluded)
+
+    def allocate(self, workloads: Iterable[str], fixed: Mapping[str, Pair] | None = None) -> dict[str, Pair]:
+        """workload -> its addresses, one for each CIDR of the node, for all of its `workloads`.
+
+        `fixed` asks for certain addresses (None: any); one that belongs to a workload that is not among `workloads`
+        changes hands. An address outside the CIDRs as they are now is replaced. Writes nothing where nothing is new,
+        and otherwise once (a store with small transactions: once for so many addresses).
+        Raises StoreError, having written nothing, when a CIDR is used up or a fixed address cannot be given.
+        """
+        wanted = list(dict.fromkeys(workloads))
+        for _ in range(ATTEMPTS):
+            records = self._records()
+            chosen = [
+                self._choose(wanted, {ref: pair[place] for ref, pair in (fixed or {}).items()}, cidr, records)
+                for place, cidr in enumerate(self._cidrs)
+            ]
+            if self._write(_changes(wanted, [*chosen[0].items(), *chosen[1].items()], records), records):
+                return {ref: _pair(chosen[0].get(ref), chosen[1].get(ref)) for ref in wanted}
+        raise StoreError(f"addresses of {self._node}: {ATTEMPTS} attempts to allocate met other writers")
+
+    def release(self, workloads: Iterable[str]) -> None:
+        """Give back all addresses of these workloads; success where they have none."""
+        gone = set(workloads)
+        for _ in range(ATTEMPTS):
+            records = self._records()
+            released = {address: "" for address, record in records.items() if record.workload in gone}
+            forgotten = dict.fromkeys(_oldest_released(records), None)
+            if self._write({**released, **forgotten}, records):
+                return
+        raise StoreError(f"addresses of {self._node}: {ATTEMPTS} attempts to release met other writers")
+
+    def held(self) -> dict[IpAddress, str]:
+        """address -> workload."""
+        return {address: record.workload for address, record in self._records().items() if record.workload}
+
+    def _records(self) -> dict[IpAddress, _Record]:
+        return dict(_read(item, self._prefix) for item in self._store.range(self._prefix).items)
+
+    def _choose(
+        self, wanted: Iterable[str], fixed: Mapping[str, IpAddress | None], cidr: IpNetwork | None, records: _Records
+    ) -> dict[str, IpAddress]:
+        """workload -> address of this family: first those asked for, then those they have, then free ones."""
+        if cidr is None:
+            return {}
+        asked = {ref: address for ref in wanted if (address := fixed.get(ref)) is not None}
+        held = {
+            record.workload: address
+            for address, record in records.items()
+            if record.workload and address in cidr and self._usable(address, cidr)
+        }
+        self._check_fixed(asked, {ref: held[ref] for ref in wanted if ref in held}, cidr)
+        chosen = {ref: asked.get(ref) or held.get(ref) for ref in wanted}
+        missing = [ref for ref, address in chosen.items() if address is None]
+        busy = {*held.values(), *asked.values()}
+        free = list(islice(self._free(cidr, records, busy), len(missing))) if missing else []
+        if len(free) < len(missing):
+            raise StoreError(
+                f"{cidr} of {self._node} is used up: {len(busy)} addresses are in use, {len(missing)} more are "
+                f"wanted, {len(free)} are free",
+                remedy="give the node a larger CIDR, or fewer workloads",
+            )
+        given = dict(zip(missing, free, strict=True))
+        return {ref: address if address is not None else given[ref] for ref, address in chosen.items()}
+
+    def _check_fixed(self, asked: Mapping[str, IpAddress], held: Mapping[str, IpAddress], cidr: IpNetwork) -> None:
+        """`held` are the addresses of the workloads that stay: they are not taken away."""
+        owners = {address: ref for ref, address in held.items() if ref not in asked}
+        for ref, address in asked.items():
+            if address not in cidr or not self._usable(address, cidr):
+                raise StoreError(f"{ref} asks for {address}, which {cidr} of {self._node} cannot give")
+            other = owners.setdefault(address, ref)
+            if other != ref:
+                raise StoreError(f"{ref} asks for {address}, which {other} has")
+
+    def _usable(self, address: IpAddress, cidr: IpNetwork) -> bool:
+        """Not the network's own address (in IPv6 the routers' anycast, RFC 4291 section 2.6.1), nor the broadcast."""
+        if address in self._excluded:
+            return False
+        if cidr.max_prefixlen - cidr.prefixlen < 2:  # RFC 3021, RFC 6164: such networks have neither
+            return True
+        return address != cidr.network_address and (address.version == 6 or address != cidr.broadcast_address)
+
+    def _free(self, cidr: IpNetwork, records: _Records, busy: Collection[IpAddress]) -> Iterator[IpAddress]:
+        """Never used ones in order, then released ones, the longest ago first."""
+        for offset in range(cidr.num_addresses):
+            address = cidr[offset]
+            if address not in records and address not in busy and self._usable(address, cidr):
+                yield address
+        released = [
+            (record.revision, int(address), address)
+            for address, record in records.items()
+            if not record.workload and address in cidr and address not in busy and self._usable(address, cidr)
+        ]
+        yield from (address for _, _, address in sorted(released))
+
+    def _write(self, changes: Mapping[IpAddress, str | None], records: _Records) -> bool:
+        """address -> workload, '' for released, None to forget."""
+        listed = list(changes.items())
+        for start in range(0, len(listed), self._store.max_writes):
+            part = listed[start : start + self._store.max_writes]
+            keys = {address: f"{self._prefix}{address}" for address, _ in part}
+            expected = {
+                keys[address]: records[address].revision if address in records else ABSENT for address, _ in part
+            }
+            writes = {keys[address]: _written(workload) for address, workload in part}
+            if not self._store.transact(expected, writes):
+                return False
+        return True
+
+
+def _changes(
+    wanted: Collection[str], chosen: Iterable[tuple[str, IpAddress]], records: _Records
+) -> dict[IpAddress, str | None]:
+    """What has to be written so that the `wanted` workloads have exactly the `chosen` addresses."""
+    given = {address: ref for ref, address in chosen}
+    mine = set(wanted)
+    changes: dict[IpAddress, str | None] = {
+        address: ""
+        for address, record in records.items()
+        if record.workload in mine and given.get(address) != record.workload
+    }
+    changes |= {
+        address: ref for address, ref in given.items() if address not in records or records[address].workload != ref
+    }
+    return changes
+
+
+def _pair(first: IpAddress | None, second: IpAddress | None) -> Pair:
+    assert not isinstance(first, IPv6Address)
+    assert not isinstance(second, IPv4Address)
+    return first, second
+
+
+def _oldest_released(records: _Records) -> Iterator[IpAddress]:
+    for version in (4, 6):
+        released = sorted(
+            (record.revision, int(address), address)
+            for address, record in records.items()
+            if not record.workload and address.version == version
+        )
+        yield from (address for _, _, address in released[: max(0, len(released) - KEPT_RELEASED)])
+
+
+def _written(workload: str | None) -> bytes | None:
+    return None if workload is None else json.dumps({"workload": workload}).encode()
+
+
+def _read(item: Item, prefix: str) -> tuple[IpAddress, _Record]:
+    try:
+        return ip_address(item.key.removeprefix(prefix)), _Record(json.loads(item.value)["workload"], item.revision)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{item.key} in the store is not an address: {error}") from error

@@ -1,0 +1,161 @@
+"""Identities: one number for each label set, the same on every host.
+
+A number is taken by writing two keys at once, both of which must be absent: the label set's and the number's. Where the
+search for a free number begins is a hash of the label set, so two hosts rarely meet on a number, a store that was lost
+hands out mostly the same numbers again, and a number that was given back is not the next one to be handed out.
+
+    .../identities/<cluster id>/label-sets/<sha256 of the labels>    the number
+    .../identities/<cluster id>/numbers/<number>                     the labels, and since when nobody uses them
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from reconciler.errors import StoreError
+from reconciler.model.identity import FIRST_CLUSTER, LAST_CLUSTER
+from reconciler.model.labels import Label, LabelSet
+from reconciler.store.protocol import ABSENT, Item, Store, root
+
+CLUSTER_SHIFT = 16  # bits 16 to 23 are the cluster's id (cilium/cilium pkg/identity/numericidentity.go)
+POOL = LAST_CLUSTER - FIRST_CLUSTER + 1
+GRACE_S = 900.0
+ATTEMPTS = 64  # each lost one means that somebody else has allocated meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One number: `unused_since_s` is None while it is in use."""
+
+    labels: LabelSet
+    unused_since_s: float | None
+    revision: int
+
+
+class Identities:
+    """Allocation of a cluster's identities in a store."""
+
+    def __init__(self, store: Store, cluster_id: int, cluster: str = "default", grace_s: float = GRACE_S) -> None:
+        self._store = store
+        self._high = cluster_id << CLUSTER_SHIFT
+        self._grace_s = grace_s
+        self._label_sets = f"{root(cluster)}identities/{cluster_id}/label-sets/"
+        self._numbers = f"{root(cluster)}identities/{cluster_id}/numbers/"
+        self._parsed: dict[str, _Record] = {}
+
+    def all(self) -> dict[int, LabelSet]:
+        """identity -> labels, unused ones too until they are collected."""
+        return {number: record.labels for number, record in self._records().items()}
+
+    def allocate(self, label_sets: Iterable[LabelSet]) -> dict[LabelSet, int]:
+        """label set -> identity; those that have none get one, those that were marked as unused are in use again.
+
+        Writes nothing where nothing is new. Raises StoreError when all numbers are taken.
+        """
+        wanted = set(label_sets)
+        for _ in range(ATTEMPTS):
+            records = self._records()
+            numbers = {record.labels: number for number, record in records.items()}
+            again = {
+                number: records[number]
+                for labels in wanted
+                if (number := numbers.get(labels)) is not None and records[number].unused_since_s is not None
+            }
+            new = self._choose(wanted - numbers.keys(), records)
+            if self._write(again, new):
+                return {labels: numbers.get(labels) or new[labels] for labels in wanted}
+        raise StoreError(f"identities: {ATTEMPTS} attempts to allocate met other writers")
+
+    def collect(self, in_use: Iterable[LabelSet], now_s: float) -> tuple[int, ...]:
+        """Mark what is not `in_use` in the whole cluster, release what has been marked for the grace time.
+
+        The released numbers. One that somebody allocates meanwhile stays.
+        """
+        used = set(in_use)
+        released = []
+        for number, record in self._records().items():
+            since = record.unused_since_s
+            if record.labels in used:
+                if since is not None:
+                    self._mark(number, record, None)
+            elif since is None:
+                self._mark(number, record, now_s)
+            elif now_s - since >= self._grace_s and self._release(number, record):
+                released.append(number)
+        return tuple(released)
+
+    def _records(self) -> dict[int, _Record]:
+        """number -> record; an item that was read before is not parsed again."""
+        parsed: dict[str, _Record] = {}
+        for item in self._store.range(self._numbers).items:
+            known = self._parsed.get(item.key)
+            parsed[item.key] = known if known and known.revision == item.revision else _read(item)
+        self._parsed = parsed
+        return {int(key.removeprefix(self._numbers)): record for key, record in parsed.items()}
+
+    def _choose(self, label_sets: Iterable[LabelSet], taken: Mapping[int, _Record]) -> dict[LabelSet, int]:
+        chosen: dict[LabelSet, int] = {}
+        busy = set(taken)
+        for digest, labels in sorted((_digest(labels), labels) for labels in label_sets):
+            if len(busy) >= POOL:
+                raise StoreError(
+                    f"all {POOL} identities are taken",
+                    remedy="use fewer different label sets: labels that no policy selects need not be on workloads",
+                )
+            offset = int(digest[:16], 16) % POOL
+            while (number := self._high + FIRST_CLUSTER + offset) in busy:
+                offset = (offset + 1) % POOL
+            busy.add(number)
+            chosen[labels] = number
+        return chosen
+
+    def _write(self, again: Mapping[int, _Record], new: Mapping[LabelSet, int]) -> bool:
+        """In as many transactions as the store wants; each leaves whole identities."""
+        for number, record in again.items():
+            if not self._mark(number, record, None):
+                return False
+        listed = list(new.items())
+        size = max(1, self._store.max_writes // 2)
+        for start in range(0, len(listed), size):
+            writes: dict[str, bytes | None] = {}
+            for labels, number in listed[start : start + size]:
+                writes[self._label_sets + _digest(labels)] = str(number).encode()
+                writes[f"{self._numbers}{number}"] = _written(labels, None)
+            if not self._store.transact(dict.fromkeys(writes, ABSENT), writes):
+                return False
+        return True
+
+    def _mark(self, number: int, record: _Record, unused_since_s: float | None) -> bool:
+        value = _written(record.labels, unused_since_s)
+        return self._store.compare_and_swap(f"{self._numbers}{number}", value, record.revision)
+
+    def _release(self, number: int, record: _Record) -> bool:
+        key = f"{self._numbers}{number}"
+        return self._store.transact(
+            {key: record.revision}, {key: None, self._label_sets + _digest(record.labels): None}
+        )
+
+
+def _triples(labels: LabelSet) -> list[list[str]]:
+    """Not the text form of labels: no label may be able to spell two."""
+    return [[label.source, label.key, label.value] for label in sorted(labels)]
+
+
+def _digest(labels: LabelSet) -> str:
+    return sha256(json.dumps(_triples(labels)).encode()).hexdigest()
+
+
+def _written(labels: LabelSet, unused_since_s: float | None) -> bytes:
+    return json.dumps({"labels": _triples(labels), "unused_since_s": unused_since_s}).encode()
+
+
+def _read(item: Item) -> _Record:
+    try:
+        value = json.loads(item.value)
+        labels = frozenset(Label(*triple) for triple in value["labels"])
+        return _Record(labels, value["unused_since_s"], item.revision)
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{item.key} in the store is not an identity: {error}") from error
