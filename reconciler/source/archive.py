@@ -15,11 +15,11 @@ import pickle
 import sqlite3
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reconciler import model, shipped
 from reconciler.model.cluster import AllowLocalhost, Enforcement
@@ -28,6 +28,8 @@ from reconciler.model.selector import Operator
 from reconciler.source.manifests import Manifest
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_ENTRIES = 20_000
 _DAY_S = 86_400
@@ -50,37 +52,35 @@ class Archive:
 
     def get(self, keys: Collection[str]) -> dict[str, Manifest]:
         """Those of the keys that are there."""
+        return self._attempt(lambda database: self._found(database, list(keys))) or {}
+
+    def _found(self, database: sqlite3.Connection, keys: list[str]) -> dict[str, Manifest]:
         found: dict[str, Manifest] = {}
-        with self._open() as database:
-            if database is None:
-                return found
-            for some in _chunks(list(keys)):
-                query = f"SELECT key, digest, value FROM manifest WHERE code = ? AND key IN ({_marks(some)})"
-                rows = database.execute(query, (self._code, *some))
-                found |= {key: manifest for key, digest, value in rows if (manifest := _unpickled(key, digest, value))}
-                _touch(database, some)
+        for some in _chunks(keys):
+            query = f"SELECT key, digest, value FROM manifest WHERE code = ? AND key IN ({_marks(some)})"
+            rows = database.execute(query, (self._code, *some))
+            found |= {key: manifest for key, digest, value in rows if (manifest := _unpickled(key, digest, value))}
+            _touch(database, some)
         return found
 
     def put(self, manifests: Mapping[str, Manifest]) -> None:
         """Keep these, and drop what was unused for longest above `MAX_ENTRIES`."""
         values = {key: _pickled(manifest) for key, manifest in manifests.items()}
         rows = [(key, self._code, _digest(key, value), value, _today()) for key, value in values.items()]
-        with self._open() as database:
-            if database is None:
-                return
-            database.executemany("REPLACE INTO manifest VALUES (?, ?, ?, ?, ?)", rows)
-            database.execute("DELETE FROM manifest WHERE code != ?", (self._code,))
-            database.execute(
-                "DELETE FROM manifest WHERE key IN (SELECT key FROM manifest ORDER BY used DESC LIMIT -1 OFFSET ?)",
-                (MAX_ENTRIES,),
-            )
+        self._attempt(lambda database: self._keep(database, rows))
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection | None]:
-        """A transaction; None where the archive is of no use."""
+    def _keep(self, database: sqlite3.Connection, rows: list[tuple[str, str, bytes, bytes, int]]) -> None:
+        database.executemany("REPLACE INTO manifest VALUES (?, ?, ?, ?, ?)", rows)
+        database.execute("DELETE FROM manifest WHERE code != ?", (self._code,))
+        database.execute(
+            "DELETE FROM manifest WHERE key IN (SELECT key FROM manifest ORDER BY used DESC LIMIT -1 OFFSET ?)",
+            (MAX_ENTRIES,),
+        )
+
+    def _attempt(self, use: Callable[[sqlite3.Connection], T]) -> T | None:
+        """One transaction; None where the archive is of no use."""
         if not self._usable:
-            yield None
-            return
+            return None
         try:
             with closing(sqlite3.connect(self._file, timeout=_WAIT_S)) as database, database:
                 database.execute("PRAGMA synchronous = OFF")  # a torn file is found out and thrown away
@@ -88,12 +88,13 @@ class Archive:
                     "CREATE TABLE IF NOT EXISTS manifest "
                     "(key TEXT PRIMARY KEY, code TEXT, digest BLOB, value BLOB, used INTEGER) WITHOUT ROWID"
                 )
-                yield database
+                return use(database)
         except sqlite3.OperationalError as e:  # locked, no room, no permission: not worth an error
             log.info("manifest archive unused file=%s reason=%s", self._file, e)
         except sqlite3.DatabaseError as e:
             log.warning("manifest archive thrown away file=%s reason=%s", self._file, e)
             self._file.unlink(missing_ok=True)
+        return None
 
 
 def _touch(database: sqlite3.Connection, keys: list[str]) -> None:

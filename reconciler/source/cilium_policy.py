@@ -22,10 +22,12 @@ def rules(document: Node, identity: Identity, findings: Findings) -> tuple[Polic
     """The rules of a document that its schema accepts."""
     found = []
     for prefix, rule in _specs(document):
+        before = len(findings.faults)
         cilium_rules.check(rule, cluster_wide=not identity.namespace, findings=findings)
-        unenforced.refuse(rule, findings)
         origin = _origin(rule if prefix else document, identity)
         found.append(_rule(rule, prefix, origin, identity, findings))
+        if len(findings.faults) == before:
+            unenforced.refuse(rule, findings)
     if not found:
         findings.fault(document, f"the {identity.kind} has neither spec nor specs")
     return tuple(found)

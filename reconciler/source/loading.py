@@ -33,6 +33,7 @@ class Cache:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
+        self.files_read = 0  # parsed and checked, since this cache was made
         self._lock = threading.Lock()
         self._archive = Archive(directory) if directory is not None else None
         self._manifests: dict[str, Manifest] = {}  # least recently used first
@@ -86,6 +87,7 @@ class Cache:
         for path, key in keys.items():
             if key not in self._manifests:
                 fresh[key] = self._manifests[key] = _read(read(path), path)
+        self.files_read += len(fresh)
         if fresh and self._archive is not None:
             self._archive.put(fresh)
         self._forget(len(keys))

@@ -20,6 +20,7 @@ _KNOWN = (*_TRANSPORTS, "ICMP", "ICMPV6", ANY, *PORTLESS)
 
 _NAME = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*\Z")
 _LONGEST_NAME = 15
+NAME_FORM = f"a name of up to {_LONGEST_NAME} lower case letters, digits and single -, with at least one letter"
 _NUMBER = re.compile(r"(0|[1-9][0-9]*)\Z")
 
 _ICMP4 = {
@@ -80,8 +81,8 @@ def kubernetes(nodes: Iterable[Node], findings: Findings) -> Matches:
         port = node.read("port")
         if isinstance(port, str):
             found.append(PortMatch(protocol, name=port))
-            if fault := name_fault(port):
-                findings.fault(node.place_of("port"), fault)
+            if not is_name(port):
+                findings.fault(node.place_of("port"), _port_fault(port))
             _refuse_range_of_name(node, findings)
         elif port is None:
             found.append(PortMatch(protocol))
@@ -133,8 +134,8 @@ def _number(node: Node, findings: Findings) -> int | str:
             return 0
         return int(text)
     name = text.lower()
-    if fault := name_fault(name):
-        findings.fault(node.place_of("port"), fault)
+    if not is_name(name):
+        findings.fault(node.place_of("port"), _port_fault(text))
     return name
 
 
@@ -150,14 +151,12 @@ def _refuse_range_of_name(node: Node, findings: Findings) -> None:
         findings.fault(node.place_of("endPort"), "endPort cannot go with a named port")
 
 
-def name_fault(name: str) -> str:
-    """What is wrong with the name of a port, '' if nothing."""
-    if _NAME.match(name) and len(name) <= _LONGEST_NAME:
-        return ""
-    return (
-        f'port "{name}" is neither a number from 0 to {LAST_PORT} nor a name of up to {_LONGEST_NAME} '
-        "letters, digits and single -, with at least one letter"
-    )
+def is_name(text: str) -> bool:
+    return bool(_NAME.match(text)) and len(text) <= _LONGEST_NAME
+
+
+def _port_fault(text: str) -> str:
+    return f'port "{text}" is neither a number from 0 to {LAST_PORT} nor {NAME_FORM}'
 
 
 def icmp(nodes: Iterable[Node], findings: Findings) -> Matches:

@@ -84,8 +84,11 @@ def check(document: Node, findings: Findings) -> Kind | None:
         return None
     before = len(findings.faults)
     _warn_of_nulls(document, findings)
-    for error in kind.errors(_without_nulls(document.value)):
-        report(error, document, findings)
+    errors = list(kind.errors(_without_nulls(document.value)))
+    mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
+    for error in errors:
+        if error.validator == "type" or tuple(error.absolute_path) not in mistyped:
+            report(error, document, findings)
     return kind if len(findings.faults) == before else None
 
 

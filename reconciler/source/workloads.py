@@ -71,8 +71,8 @@ def _ports(spec: Node, findings: Findings) -> tuple[NamedPort, ...]:
     found: dict[str, NamedPort] = {}
     for node in spec.items("ports"):
         name = node.read("name")
-        if fault := ports.name_fault(name):
-            findings.fault(node.place_of("name"), fault)
+        if not ports.is_name(name):
+            findings.fault(node.place_of("name"), f'"{name}" is not {ports.NAME_FORM}')
         if name in found:
             findings.fault(node.place_of("name"), f'two ports are called "{name}"')
         found[name] = NamedPort(name, int(node.read("port")), PROTOCOLS[node.read("protocol", default="TCP")])
