@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -67,10 +67,10 @@ class PolicyTable:
         old = self._rows(known[is_changed], ids[is_changed])
         kept = old.take(np.flatnonzero(_partners(old.keys, touched) < 0))
         owners, makers = self._tries(_joined(kept, upserts))
-        unchanged = [partial(subjects.open_rows, number) for number in ids[~is_changed].tolist()]
+        unchanged = known[~is_changed], ids[~is_changed].tolist()
         self._generation.stage(partial(subjects.remove, outer, keys[mine]), policy=True)
         subjects.remove(outer, keys[keys["generation"] == epoch])  # entered by nobody of us
-        subjects.enter(outer, epoch, np.concatenate([owners, known[~is_changed]]), [*makers, *unchanged])
+        subjects.enter(outer, epoch, np.concatenate([owners, unchanged[0]]), partial(_opened, makers, unchanged[1]))
 
     def discard(self, version: Version) -> None:
         """Take away what is entered under another generation than the current one."""
@@ -84,7 +84,7 @@ class PolicyTable:
         keys, values, owners = [np.empty(0, key_dtype)], [np.empty(0, value_dtype)], [np.empty(0, np.uint32)]
         for subject, number in zip(known.tolist(), ids.tolist(), strict=True):
             try:
-                descriptor = subjects.open_rows(number)
+                (descriptor,) = subjects.open_rows([number])
             except KernelError as error:
                 if error.errno == errno.ENOENT:
                     continue
@@ -99,14 +99,20 @@ class PolicyTable:
     def _tries(self, rows: Columns) -> tuple[Numbers, list[Callable[[], int]]]:
         """The subjects of these rows, and for each what makes its trie."""
         rows = rows.take(np.argsort(rows.keys["subject"], kind="stable"))
-        owners, starts = np.unique(rows.keys["subject"], return_index=True)
+        owners, starts, lengths = np.unique(rows.keys["subject"], return_index=True, return_counts=True)
         keys, values = to_trie(rows, *self._maps.policy_layout)
-        ends = [*starts[1:].tolist(), len(rows)]
         makers: list[Callable[[], int]] = [
-            partial(_trie, subject, keys[start:end], values[start:end])
-            for subject, start, end in zip(owners.tolist(), starts.tolist(), ends, strict=True)
+            partial(_trie, subject, keys[start : start + length], values[start : start + length])
+            for subject, start, length in zip(owners.tolist(), starts.tolist(), lengths.tolist(), strict=True)
         ]
         return owners, makers
+
+
+def _opened(makers: list[Callable[[], int]], ids: list[int], part: slice) -> Iterator[int]:
+    """Descriptors of a part of all tries: first those to be made, then those that are there."""
+    yield from (make() for make in makers[part])
+    first = len(makers)
+    yield from subjects.open_rows(ids[max(0, part.start - first) : max(0, part.stop - first)])
 
 
 def _trie(subject: int, keys: Records, values: Records) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from threading import Thread
 
@@ -46,20 +46,20 @@ def entered_among(outer: Map, generation: int, subjects: Numbers) -> tuple[Numbe
     return subjects[found], ids[found]
 
 
-def open_rows(number: int) -> int:
-    """A descriptor of a subject's rows, by the id of their map."""
-    return syscalls.by_id(syscalls.MAP_BY_ID, number, f"opening policy rows {number}")
+def open_rows(numbers: Iterable[int]) -> Iterator[int]:
+    """A descriptor of each subject's rows, by the ids of their maps."""
+    return syscalls.each_by_id(syscalls.MAP_BY_ID, numbers, "opening policy rows")
 
 
-def enter(outer: Map, generation: int, subjects: Numbers, rows: Sequence[Callable[[], int]]) -> None:
-    """Enter subjects under a generation; `rows[i]()` opens the map of subject i and hands its descriptor over."""
+def enter(outer: Map, generation: int, subjects: Numbers, open_: Callable[[slice], Iterable[int]]) -> None:
+    """Enter subjects under a generation; `open_` opens the maps of a part of them and hands the descriptors over."""
     at_once = _descriptors_for(len(subjects))
     for start in range(0, len(subjects), at_once):
         part = slice(start, start + at_once)
         keys = keys_of(outer, generation, subjects[part])
         descriptors: list[int] = []
         try:
-            descriptors.extend(open_() for open_ in rows[part])
+            descriptors.extend(open_(part))
             last = maps.info(descriptors[-1]).id
         except BaseException:
             _close(descriptors)

@@ -38,7 +38,6 @@ from reconciler.model.datapath import (
     Direction,
     EndpointRow,
     IpcacheFlag,
-    PolicyFlag,
     Verdict,
 )
 
@@ -79,7 +78,7 @@ class Allow:
     port: int = 0
     port_bits: int = 16
     verdict: Verdict = Verdict.ALLOW
-    flags: PolicyFlag = PolicyFlag(0)
+    flags: int = 0  # PolicyFlag
     cookie: int = 1
     proxy_port: int = 0
 

@@ -1,0 +1,76 @@
+"""Which program each workload's device runs, as a table, over TCX links or, on kernels before 6.6, clsact filters.
+
+Only what is ours is seen: a link by its pin, a filter by its name. Programs of others on the same hook stay where they
+are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol, cast
+
+from reconciler.bpf import syscalls
+from reconciler.bpf.pins import PinnedProgram, pinned_programs
+from reconciler.bpf.syscalls import held
+from reconciler.engine.rows import DictRows, Key
+from reconciler.engine.table import Flip
+from reconciler.errors import KernelError
+from reconciler.kernel.clsact import ClsactHooks
+from reconciler.kernel.tcx import TcxHooks
+from reconciler.model.datapath import AttachmentKey, AttachmentRow
+
+_UNKNOWN = AttachmentRow("", "")
+
+
+class Hooks(Protocol):
+    """One way of attaching programs to devices."""
+
+    def attached(self) -> Iterator[tuple[AttachmentKey, int]]:
+        """What is ours, with the id of the program that runs there; 0 where nothing runs any more."""
+
+    def attach(self, key: AttachmentKey, program: int, name: str) -> None:
+        """Run a program (a descriptor) from now on, without a packet between the old one and the new one."""
+
+    def detach(self, key: AttachmentKey) -> None:
+        """Idempotent."""
+
+
+class AttachmentsTable:
+    name = "attachments"
+    after: tuple[str, ...] = ("links", "programs")
+    key_type: type = AttachmentKey
+    row_type: type = AttachmentRow
+    flip: Flip | None = None
+
+    def __init__(self, root: Path, *, tcx: bool = True) -> None:
+        """`root` as in bpf/pins.py; `tcx`: whether the kernel has TCX links."""
+        self._root = root
+        self._hooks: Hooks = TcxHooks(root) if tcx else ClsactHooks()
+
+    def live(self, only: Collection[Key] | None = None) -> DictRows:
+        """The digest is '' where the device, the link, the program's pin or the maps it reads are not there any more."""
+        ours = {program.id: program for program in pinned_programs(self._root)}
+        return DictRows(
+            {key: _row(ours.get(number)) for key, number in self._hooks.attached() if only is None or key in only}
+        )
+
+    def write(self, upserts: Mapping[Key, AttachmentRow], deletes: Collection[Key]) -> None:
+        """A row whose digest is '' (the way back to what was found broken) asks for nothing."""
+        ours = {(program.name, program.digest): program for program in pinned_programs(self._root) if program.intact}
+        for key, row in upserts.items():
+            if not row.digest:
+                continue
+            program = ours.get((row.program, row.digest))
+            if not program:
+                raise KernelError(f"program {row.program} {row.digest} is not loaded")
+            with held(syscalls.get(program.path)) as descriptor:
+                self._hooks.attach(cast(AttachmentKey, key), descriptor, f"{row.program}-{row.digest}")
+        for key in deletes:
+            self._hooks.detach(cast(AttachmentKey, key))
+
+
+def _row(program: PinnedProgram | None) -> AttachmentRow:
+    if not program:
+        return _UNKNOWN
+    return AttachmentRow(program.name, program.digest if program.intact else "")
