@@ -27,6 +27,10 @@ options:
     description: Full name of the commit. Needed for C(present).
     type: str
     default: ""
+  force:
+    description: Converge even to a commit that was rolled back on the host, and hold it back no longer.
+    type: bool
+    default: false
   source:
     description:
       - Path of a policy repository on the controller that has the commit. The default is the variable
@@ -100,6 +104,7 @@ def main() -> None:
         {
             **HOST,
             "state": {"type": "str", "default": "present", "choices": ["present", "gathered"]},
+            "force": {"type": "bool", "default": False},
             "source": {"type": "path"},
             "pack": {"type": "path"},
             "negotiate": {"type": "bool", "default": False},

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -33,7 +34,7 @@ options:
     type: path
     required: true
   directory:
-    description: Where archives are kept. All but the newest three are removed.
+    description: Where archives, and the wheels of dependencies, are kept. All but the newest three are removed.
     type: path
     required: true
 attributes:
@@ -93,9 +94,15 @@ def main() -> None:
         try:
             _build(checkout, pins, archive)
         except subprocess.CalledProcessError as error:
-            module.fail_json(msg=f"{' '.join(error.cmd)}: {error.stderr}")
+            module.fail_json(msg=f"the release cannot be built: {_complaint(error.stderr)}")
         _prune(directory)
     module.exit_json(changed=missing, archive=str(archive), digest=digest, version=_version(checkout))
+
+
+def _complaint(said: str) -> str:
+    """pip's own error lines, without what it tried before."""
+    errors = [line for line in said.splitlines() if line.startswith("ERROR:")]
+    return "\n".join(errors) or said
 
 
 def _digest(checkout: Path, pins: list[str]) -> str:
@@ -137,28 +144,38 @@ def _pins(checkout: Path) -> list[str]:
 def _build(checkout: Path, pins: list[str], archive: Path) -> None:
     """The archive appears whole or not at all. Raises CalledProcessError."""
     archive.parent.mkdir(parents=True, exist_ok=True)
+    dependencies = _dependencies(pins, archive.parent)
     with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
         wheels = Path(folder) / "wheels"
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "wheel",
-            "--quiet",
-            "--wheel-dir",
-            str(wheels),
-        ]
-        environment = {**os.environ, "SOURCE_DATE_EPOCH": "1577836800"}
-        for what in ([*pins, "pip"], ["--no-build-isolation", str(checkout)]):
-            command = [*pip, "--no-deps", *what]
-            subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        shutil.copytree(dependencies, wheels, copy_function=os.link)
+        _pip_wheel(wheels, "--no-build-isolation", str(checkout))
         (Path(folder) / "requirements.txt").write_text("".join(sorted(_locked(wheels))))
         partial = Path(folder) / "archive.tar"
         with tarfile.open(partial, "w") as target:
             target.add(wheels, "wheels")
             target.add(Path(folder) / "requirements.txt", "requirements.txt")
         partial.rename(archive)
+
+
+def _dependencies(pins: list[str], directory: Path) -> Path:
+    """A folder with their wheels; only other versions need the index again."""
+    wheels = directory / f"wheels-{hashlib.sha256(' '.join(pins).encode()).hexdigest()[:16]}"
+    if not wheels.exists():
+        with tempfile.TemporaryDirectory(dir=directory) as folder:
+            _pip_wheel(Path(folder) / "wheels", *pins, "pip")
+            (Path(folder) / "wheels").rename(wheels)
+    return wheels
+
+
+def _pip_wheel(target: Path, *what: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
+    subprocess.run(
+        [*command, "--wheel-dir", str(target), *what],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "1577836800"},
+    )
 
 
 def _locked(wheels: Path) -> Iterator[str]:
@@ -170,9 +187,10 @@ def _locked(wheels: Path) -> Iterator[str]:
 
 
 def _prune(directory: Path) -> None:
-    newest = sorted(directory.glob("*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in newest[_KEPT:]:
-        path.unlink()
+    for pattern in ("*.tar", "wheels-*"):
+        newest = sorted(directory.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in newest[_KEPT:]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _version(checkout: Path) -> str:

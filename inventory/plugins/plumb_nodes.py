@@ -26,6 +26,7 @@ description:
     C(cluster_<name>), and all of them together the group C(plumb).
   - C(Node.spec.ansible) holds the host's variables. There C(host), C(port), C(user) and C(connection) are short for
     C(ansible_host) and so on. A host without C(host) is reached by the first of C(Node.spec.addresses), if it has any.
+    Values are taken literally, braces in them are no templates.
   - The group C(plumb) has the variables C(plumb_repository), C(plumb_revision), C(plumb_commit) and C(plumb_cluster),
     each host C(plumb_node).
   - The commit is validated as a whole; what is wrong in it is reported with file, line and column.

@@ -42,6 +42,10 @@ class Hands(Protocol):
         """Milliseconds that it took."""
         ...
 
+    def release(self) -> None:
+        """Hold no commit back any more."""
+        ...
+
 
 class DaemonHands:
     """Through the daemon's API."""
@@ -67,6 +71,9 @@ class DaemonHands:
     def converge(self, commit: str) -> float:
         return float(self._client.post("/v1/apply", {"revision": commit})["duration_ms"])
 
+    def release(self) -> None:
+        self._client.post("/v1/resume", {})
+
 
 class OwnHands:
     """In this process: the engine under the host's lock."""
@@ -91,6 +98,9 @@ class OwnHands:
                 self._host.recover()
         record = self._host.converge(commit)
         return record.duration_ms if record else 0.0
+
+    def release(self) -> None:
+        self._host.resume()
 
 
 def daemon(config: Config) -> Client | None:

@@ -39,7 +39,7 @@ def reconcile(parameters: Mapping[str, Any], check: bool) -> Result:
         )
     if check:
         return _checked(config, commit, pack)
-    return _converged(config, commit, pack)
+    return _converged(config, commit, pack, bool(parameters.get("force")))
 
 
 def _may_feed(repository: Path) -> bool:
@@ -72,7 +72,7 @@ def _passing_copy(ref: str) -> Iterator[Path]:
         yield repository
 
 
-def _converged(config: Config, commit: str, pack: str | None) -> Result:
+def _converged(config: Config, commit: str, pack: str | None, force: bool) -> Result:
     if not config.repository.exists():
         repository_copy.create(config.repository, config.ref)
     if pack:
@@ -82,21 +82,25 @@ def _converged(config: Config, commit: str, pack: str | None) -> Result:
         result = _result(config, planned, commit)
         if not result["changed"]:
             return result
-        _refuse_if_kept_from(by.status(), commit)
+        held = _held(by.status(), commit, force)
         with _followed(config, commit):
             result["duration_ms"] = by.converge(commit)
+        if held:
+            by.release()
     return result
 
 
-def _refuse_if_kept_from(status: Mapping[str, Any], commit: str) -> None:
-    """People's wishes on the host itself win: they know why."""
+def _held(status: Mapping[str, Any], commit: str, force: bool) -> bool:
+    """Whether the commit was rolled back here. What people decided on the host itself wins: they know why."""
     if status["suspended"]:
         raise PlumbError(f"{status['node']} is suspended: {status['suspended']}", remedy="on the host: plumb resume")
-    if status["held"] == commit:
+    held = bool(status["held"] == commit)
+    if held and not force:
         raise PlumbError(
             f"commit {commit[:12]} was rolled back on {status['node']}, and is held back there",
-            remedy="converge to a newer commit; or on the host: plumb resume",
+            remedy="converge to a newer commit, or to this one all the same: -e plumb_force=true",
         )
+    return held
 
 
 @contextmanager

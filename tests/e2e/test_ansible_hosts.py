@@ -1,0 +1,170 @@
+"""site.yml and the modules on hosts that are namespaces: over a real sshd, and over the namespace connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.engine.lock import host_lock
+from tests.e2e.fleet import BPF, NETNS, POLICY, PROBED, Fleet, built, copy_of_checkout, run
+
+pytestmark = pytest.mark.root
+
+NewFleet = Callable[..., Fleet]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared, and its release built here once: the namespaces have no way to an index of packages."""
+    return built(copy_of_checkout(tmp_path_factory.mktemp("checkout")))
+
+
+@pytest.fixture
+def new_fleet(tmp_path: Path, checkout: Path) -> Iterator[NewFleet]:
+    made: list[Fleet] = []
+
+    def make(*names: str, ssh: bool = False) -> Fleet:
+        made.append(Fleet(tmp_path, checkout, names, ssh))
+        made[-1].up()
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.down()
+        assert not [name for name in fleet.namespaces() if (NETNS / name).exists()]
+        assert not (BPF / fleet.tag).exists()
+
+
+def policy_rows(fleet: Fleet, name: str) -> list[object]:
+    return list(json.loads(fleet.plumb(name, "map", "show", "policy", "-o", "json")))
+
+
+@pytest.mark.parametrize("ssh", [False, True], ids=["netns", "sshd"])
+def test_a_first_run_installs_and_converges_and_a_second_changes_nothing(new_fleet: NewFleet, ssh: bool) -> None:
+    fleet = new_fleet("alpha", ssh=ssh)
+    first = fleet.play()
+    assert first.code == 0, first.output
+    status = json.loads(fleet.plumb("alpha", "status", "-o", "json"))
+    assert (status["commit"], status["state"]) == (fleet.git("rev-parse", "HEAD"), "converged")
+    assert len(json.loads(fleet.plumb("alpha", "endpoint", "list", "-o", "json"))) == 2
+    second = fleet.play()
+    assert second.code == 0, second.output
+    assert second.changed() == {"alpha": 0}
+
+
+def test_a_check_shows_the_exact_plan_and_writes_nothing(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha")
+    assert fleet.play().code == 0
+    fleet.write("policies/web.yaml", POLICY)
+    commit = fleet.commit("policy")
+    before = fleet.snapshot()
+    check = fleet.play("--check", "--diff")
+    assert check.code == 0, check.output
+    assert f"-> {commit[:12]}" in check.output
+    assert "(NetworkPolicy web)" in check.output
+    assert check.changed() == {"alpha": 1}
+    assert fleet.snapshot() == before
+    done = fleet.play("--diff")
+    assert done.code == 0, done.output
+    planned = [line for line in check.output.splitlines() if line.lstrip().startswith(("+ ", "~ ", "- ", "policy:"))]
+    assert [line for line in planned if line not in done.output] == []
+
+
+def test_a_check_on_a_host_without_anything_says_so_and_writes_nothing(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha")
+    before = fleet.snapshot()
+    check = fleet.play("--check", "--diff")
+    assert check.code == 0, check.output
+    assert "Nothing is installed on alpha yet" in check.output
+    assert "+release: " in check.output
+    assert fleet.snapshot() == before
+
+
+def test_two_hosts_each_get_their_own_rows_over_ssh(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha", "beta", ssh=True)
+    fleet.write("policies/web.yaml", POLICY)
+    fleet.commit("policy")
+    assert (played := fleet.play()).code == 0, played.output
+    for name in ("alpha", "beta"):
+        endpoints = json.loads(fleet.plumb(name, "endpoint", "list", "-o", "json"))
+        assert {one["workload"] for one in endpoints} == {f"default/{name}-web", f"default/{name}-client"}
+        assert policy_rows(fleet, name)
+    assert fleet.play().changed() == {"alpha": 0, "beta": 0}
+
+
+def test_a_bad_commit_touches_no_host(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha")
+    assert fleet.play().code == 0
+    before = fleet.snapshot()
+    fleet.write("policies/web.yaml", POLICY.replace("port: 80", "port: 70000"))
+    fleet.commit("bad")
+    played = fleet.play()
+    assert played.code != 0
+    assert "policies/web.yaml:8:" in played.output
+    assert "70000" in played.output
+    assert fleet.snapshot() == before
+
+
+def test_a_host_that_cannot_be_reached_stops_the_rollout(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha", "beta", ssh=True)
+    fleet.servers[0].terminate()
+    fleet.servers[0].wait()
+    played = fleet.play()
+    assert played.code != 0
+    assert played.recap["alpha"]["unreachable"] == 1, played.output
+    assert "beta" not in played.recap
+    assert not fleet.home("beta").exists()
+
+
+def test_a_commit_that_fails_on_the_first_host_never_reaches_the_second(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha", "beta")
+    assert (played := fleet.play()).code == 0, played.output
+    first = fleet.git("rev-parse", "HEAD")
+    fleet.write("cluster.yaml", PROBED)
+    fleet.commit("a probe that cannot hold")
+    played = fleet.play()
+    assert played.code != 0
+    assert "the previous state was restored" in played.output
+    for name in ("alpha", "beta"):
+        assert json.loads(fleet.plumb(name, "status", "-o", "json"))["commit"] == first
+        assert run("git", "-C", fleet.home(name) / "policy.git", "rev-parse", "main") == first
+
+
+def test_a_host_that_somebody_else_holds_says_who_it_is(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha")
+    (fleet.home("alpha") / "run").mkdir(parents=True)
+    with host_lock(fleet.home("alpha") / "run" / "lock", "an operator's command"):
+        played = fleet.play("-e", "plumb_wait_s=1")
+    assert played.code != 0
+    assert "an operator's command" in played.output
+
+
+def test_a_suspended_host_is_left_alone(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha")
+    assert fleet.play().code == 0
+    fleet.plumb("alpha", "suspend", "maintenance of the rack")
+    assert fleet.play().changed() == {"alpha": 0}
+    fleet.write("policies/web.yaml", POLICY)
+    fleet.commit("policy")
+    played = fleet.play()
+    assert played.code != 0
+    assert "maintenance of the rack" in played.output
+
+
+def test_a_changed_setting_restarts_the_daemon_and_nothing_else(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha")
+    assert fleet.play().code == 0
+    pid = (fleet.home("alpha") / "daemon.pid").read_text()
+    rows = policy_rows(fleet, "alpha")
+    node = fleet.repository / "nodes" / "alpha.yaml"
+    node.write_text(node.read_text().replace("state_directory:", "audit_interval_s: 5\n      state_directory:"))
+    fleet.commit("look more often")
+    played = fleet.play("--diff")
+    assert played.code == 0, played.output
+    assert "+audit_interval_s: 5" in played.output
+    assert (fleet.home("alpha") / "daemon.pid").read_text() != pid
+    assert policy_rows(fleet, "alpha") == rows
+    assert fleet.play().changed() == {"alpha": 0}
