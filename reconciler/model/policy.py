@@ -52,7 +52,10 @@ Peer = EndpointPeer | CidrPeer | ServicePeer
 
 @dataclass(frozen=True, slots=True)
 class PortMatch:
-    """Destination ports `first` to `last` of one IP protocol; 0 to 0 is every port. ICMP types stand in as ports.
+    """Destination ports `first` to `last` of one IP protocol; 0 to 0 is every port.
+
+    ICMP types stand in as ports. Type 0 (echo reply) is a type like any other: for ICMP 0 to 0 is that one type, and
+    0 to 255 is all of them.
 
     A named port has `name`, and `first` and `last` are 0: it is resolved at the destination.
     """
