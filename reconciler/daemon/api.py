@@ -226,5 +226,3 @@ def _limit(request: Request) -> int:
         return max(0, int(request.query.get("limit", DEFAULT_LIMIT)))
     except ValueError:
         raise UsageError("limit must be a whole number") from None
-
-

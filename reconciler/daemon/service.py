@@ -1,6 +1,6 @@
 """The daemon: one event loop, one thread that writes to the kernel, one trigger that wakes it.
 
-    run(config)    blocks until SIGTERM or SIGINT; enforcement stays as it is when it ends
+run(config)    blocks until SIGTERM or SIGINT; enforcement stays as it is when it ends
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Service:
         self.drift.extend(done.drift)
         self.repairs += len(done.drift)
         self.converging = False
-        self._follow()
+        await self._follow()
         if done.outcome is not None:
             await self._tell(done.outcome)
 
@@ -150,7 +150,7 @@ class Service:
             log.info("commit %s", outcome)
         await self.outcomes.publish(outcome)
 
-    def _follow(self) -> None:
+    async def _follow(self) -> None:
         """Listen to the namespaces and pins that are ours after a pass."""
         target = self.host.target
         namespaces = {HOST_NETNS}
@@ -160,7 +160,7 @@ class Service:
         root = self.config.pin_root
         with suppress(PlumbError):
             self.watchers.listen_to(namespaces, [root / name for name in ("maps", "programs", "links")])
-        self.tamper.watch(self.host)
+            self.tamper.watch(await self.on_host(self.host.watched_maps))
 
     async def _audit(self) -> None:
         while True:

@@ -76,7 +76,9 @@ def _by_kind(delta: Delta) -> dict[str, list[Change]]:
 
 
 def _key(change: Change, fields: Fields) -> str:
-    return " ".join(f"{name}={value}" if name else str(value) for name, value in fields(change.table, change.key).items())
+    return " ".join(
+        f"{name}={value}" if name else str(value) for name, value in fields(change.table, change.key).items()
+    )
 
 
 def _origin(changes: Iterable[Change]) -> Origin | None:

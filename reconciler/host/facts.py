@@ -32,16 +32,14 @@ def this_node(snapshot: Snapshot, name: str) -> Node:
     )
 
 
-def gather(
-    snapshot: Snapshot, node: str, store: Store, host_addresses: frozenset[IPv4Address | IPv6Address]
-) -> Facts:
+def gather(snapshot: Snapshot, node: str, store: Store, host_addresses: frozenset[IPv4Address | IPv6Address]) -> Facts:
     """Identities for every label set of the commit, addresses for this node's workloads.
 
     Raises CompileError if the commit does not know the node, StoreError if a range is exhausted.
     """
     here = this_node(snapshot, node)
     labels = {reference: labels_of(snapshot, workload) for reference, workload in snapshot.workloads.items()}
-    numbers = Identities(store, snapshot.cluster.id).allocate(labels.values())
+    numbers = Identities(store, snapshot.cluster.id, snapshot.cluster.name).allocate(labels.values())
     addressed = _addresses(snapshot, here, store)
     ifnames = device_names(reference for reference, workload in snapshot.workloads.items() if workload.node == node)
     endpoints = {}
@@ -75,18 +73,19 @@ def _addresses(snapshot: Snapshot, node: Node, store: Store) -> Addressed:
         for workload in mine
         if workload.address4 is not None or workload.address6 is not None
     }
-    allocator = Addresses(store, node.name, node.cidr4, node.cidr6)
+    allocator = _allocator(snapshot, node, store)
     return allocator.allocate([workload.reference for workload in mine], fixed)
+
+
+def _allocator(snapshot: Snapshot, node: Node, store: Store) -> Addresses:
+    own = [address for address in (node.address4, node.address6) if address is not None]
+    return Addresses(store, node.name, node.cidr4, node.cidr6, cluster=snapshot.cluster.name, excluded=own)
 
 
 def release_gone(snapshot: Snapshot, node: str, store: Store) -> None:
     """Gives back the addresses of workloads that the commit no longer has on this node."""
-    here = this_node(snapshot, node)
-    allocator = Addresses(store, node, here.cidr4, here.cidr6)
-    gone = [
-        reference
-        for reference in allocator.held()
-        if reference not in snapshot.workloads or snapshot.workloads[reference].node != node
-    ]
+    allocator = _allocator(snapshot, this_node(snapshot, node), store)
+    there = {reference for reference, workload in snapshot.workloads.items() if workload.node == node}
+    gone = set(allocator.held().values()) - there
     if gone:
         allocator.release(gone)

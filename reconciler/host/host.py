@@ -29,10 +29,12 @@ from reconciler.host.connection_probe import connection_probes
 from reconciler.host.facts import gather, release_gone
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
+from reconciler.host.resolver import TargetResolver
 from reconciler.host.tables import HostTables
 from reconciler.host.target import Target
 from reconciler.kernel.host_addresses import host_addresses
 from reconciler.model.snapshot import Snapshot
+from reconciler.observe.counters import Counters
 from reconciler.source.loading import Cache, load
 from reconciler.source.repository import resolve
 from reconciler.store.embedded import EmbeddedStore
@@ -209,7 +211,7 @@ class Host:
     # Back
 
     def rollback(self, to: str | None = None) -> Record | None:
-        """Apply an earlier commit and hold the present one back until a newer one comes. Without `to`: the one before."""
+        """Apply an earlier commit (without `to`: the one before), and hold the present one back until a newer comes."""
         present = self.base
         if not present:
             raise UsageError("nothing was applied to this host yet")
@@ -240,7 +242,34 @@ class Host:
         """Neither suspended nor holding a commit back any more."""
         self._hold.write(Hold())
 
+    # The datapath at work; each is quick, and does nothing while there is no datapath
+
+    def collect_flows(self) -> None:
+        self._tables.collect_flows()
+
+    def counters(self) -> Counters | None:
+        return self._tables.counters()
+
+    def events(self) -> int:
+        """A descriptor of the ring buffer of events. Raises KernelError while there is none."""
+        return self._tables.events()
+
+    def listen_for(self, mask: int) -> None:
+        """Which events the programs send: `enum event_mask`, bpf/lib/state.h."""
+        self._tables.listen_for(mask)
+
+    def watched_maps(self) -> dict[int, int]:
+        """Map id -> bytes of its key, of every map whose rows are ours."""
+        return self._tables.watched_maps()
+
     # For people
+
+    def row_counts(self) -> dict[str, int]:
+        """Table -> live rows."""
+        return {name: len(table.live()) for name, table in self.tables.items()}
+
+    def resolver(self) -> TargetResolver | None:
+        return TargetResolver(self.target) if self.target else None
 
     def listing(self) -> Listing:
         """What is there, explained by the applied commit."""

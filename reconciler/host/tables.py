@@ -1,0 +1,142 @@
+"""The tables of this host, and where each of them looks.
+
+Tables over netlink look into namespaces: those of the workloads that a commit names, and of the one applied before, so
+that what is gone from a commit is found and removed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from reconciler.bpf.programs import run_syscall
+from reconciler.bpf.syscalls import get, held
+from reconciler.config import Config
+from reconciler.datapath.features import has
+from reconciler.datapath.loader import Datapath
+from reconciler.datapath.options import map_sizes_of, options_of
+from reconciler.engine.rows import DictRows
+from reconciler.engine.table import Table
+from reconciler.errors import KernelError
+from reconciler.host.target import Target
+from reconciler.kernel.addresses import AddressesTable
+from reconciler.kernel.attachments import AttachmentsTable
+from reconciler.kernel.bpf_maps import PinnedMaps
+from reconciler.kernel.endpoints import EndpointsTable
+from reconciler.kernel.generation import Generation
+from reconciler.kernel.ipcache import IpcacheTable
+from reconciler.kernel.links import LinksTable
+from reconciler.kernel.neighbours import NeighboursTable
+from reconciler.kernel.policy import PolicyTable
+from reconciler.kernel.programs import ProgramsTable
+from reconciler.kernel.routes import RoutesTable
+from reconciler.kernel.rules import RulesTable
+from reconciler.kernel.sysctls import SysctlsTable
+from reconciler.model.cluster import Cluster
+from reconciler.model.datapath import ProgramRow
+from reconciler.model.network import SysctlKey
+from reconciler.observe import counters
+from reconciler.observe.counters import Counters
+
+log = logging.getLogger(__name__)
+
+COLLECTOR = "collect_conntrack"
+
+
+class HostTables:
+    """`by_name` is in the order in which plans show them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._namespaces: frozenset[str] = frozenset()
+        self._sysctls: frozenset[SysctlKey] = frozenset()
+        self._datapaths: dict[Cluster, Datapath] = {}
+        self.maps = PinnedMaps(config.pin_root)
+        self.generation = Generation(self.maps)
+        tables: tuple[Table, ...] = (
+            LinksTable(self._places),
+            SysctlsTable(lambda: self._sysctls),
+            ProgramsTable(config.pin_root, self._load),
+            EndpointsTable(self.maps),
+            IpcacheTable(self.maps, self.generation),
+            PolicyTable(self.maps, self.generation),
+            AttachmentsTable(config.pin_root, tcx=has("tcx")),
+            AddressesTable(self._places),
+            NeighboursTable(self._places),
+            RoutesTable(self._places),
+            RulesTable(self._places),
+        )
+        self.by_name: Mapping[str, Table] = {table.name: table for table in tables}
+
+    def close(self) -> None:
+        """What the last flip left behind is gone when this returns."""
+        self.generation.finish()
+
+    def _places(self) -> frozenset[str]:
+        return self._namespaces
+
+    def look_into(self, *targets: Target | None) -> None:
+        """From now on read what these commits name, and nothing else."""
+        known = [target for target in targets if target is not None]
+        self._namespaces = frozenset(
+            workload.netns
+            for target in known
+            for workload in target.snapshot.workloads.values()
+            if workload.node == self._config.node
+        )
+        rows = (target.desired.tables["sysctls"] for target in known)
+        self._sysctls = frozenset(key for one in rows if isinstance(one, DictRows) for key in one.rows)
+
+    # Programs
+
+    def programs(self, cluster: Cluster) -> DictRows:
+        """The programs as this version and the cluster's settings make them."""
+        datapath = self._datapaths.get(cluster)
+        if datapath is None:
+            options = options_of(cluster, redirect_peer=has("redirect_peer"))
+            datapath = Datapath(self._config.pin_root, options, map_sizes_of(cluster))
+            self._datapaths = {**dict(list(self._datapaths.items())[-1:]), cluster: datapath}
+        return DictRows(dict(datapath.program_rows()))
+
+    def _load(self, name: str, row: ProgramRow) -> None:
+        for datapath in self._datapaths.values():
+            if datapath.program_rows().get(name) == row:
+                datapath.load_program(name, row)
+                return
+        raise KernelError(f"program {name} {row.digest} is not what this version and configuration would load")
+
+    def collect_flows(self) -> None:
+        """Forget expired flows. Nothing happens while there is no datapath."""
+        live = self.by_name["programs"].live()
+        row = live.rows.get(COLLECTOR) if isinstance(live, DictRows) else None
+        if row is None or not row.digest:
+            return
+        path = self._config.pin_root / "programs" / f"{COLLECTOR}-{row.digest}"
+        with held(get(str(path))) as program:
+            run_syscall(program, bytes(16))  # struct collection, bpf/collect.bpf.c
+
+    def counters(self) -> Counters | None:
+        """None while there is no datapath."""
+        found = self.maps.find("counters")
+        return counters.read(found) if found else None
+
+    def events(self) -> int:
+        """The descriptor of the ring buffer. Raises KernelError while there is no datapath."""
+        return self.maps.open("events").descriptor
+
+    def listen_for(self, mask: int) -> None:
+        if self.maps.find("state"):
+            self.generation.set_events(mask)
+
+    def watched_maps(self) -> dict[int, int]:
+        """Map id -> bytes of its key, of every map whose rows are ours, inner maps of policy included."""
+        found: dict[int, int] = {}
+        for name in ("endpoints4", "endpoints6", "ipcache4", "ipcache6", "cidr4", "cidr6", "policy", "state"):
+            if map_ := self.maps.find(name):
+                found[map_.info.id] = map_.info.key_size
+                if name == "policy":
+                    inner = map_.read()[1].view(np.uint32)
+                    found.update(dict.fromkeys(map(int, inner), self.maps.policy_layout[0].itemsize))
+        return found
