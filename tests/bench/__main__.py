@@ -1,0 +1,39 @@
+"""Measures what Plumbline claims: `python -m tests.bench [NAME...]`, as root. Prints a table, writes build/bench.json.
+
+Each NAME is a module here with a `measure()`; without names all are run, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+
+from tests.bench import figures
+from tests.bench.building import CHECKOUT, build_all
+
+GROUPS = ("packet", "path", "wire", "rows", "compile", "push", "repair", "daemon", "playbook")
+RESULT = CHECKOUT / "build" / "bench.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(GROUPS)}")
+    names = parser.parse_args().names or list(GROUPS)
+    if unknown := set(names) - set(GROUPS):
+        parser.error(f"no measurement {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    if os.geteuid():
+        parser.error("root is needed: network namespaces and BPF")
+    build_all()
+    found: list[figures.Figure] = []
+    for name in names:
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        found += import_module(f"tests.bench.{name}").measure()
+    figures.write(found, names, RESULT)
+    print(f"{figures.machine()}\n\n{figures.table(found)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
