@@ -8,6 +8,8 @@ from reconciler.cli.output import output_option, show_fields, show_json, show_ro
 from reconciler.cli.session import Session, pass_session
 from reconciler.errors import UsageError
 
+_COLUMNS = ("workload", "identity", "addresses", "device", "netns", "labels")
+
 
 @click.group("endpoint")
 def command() -> None:
@@ -30,7 +32,7 @@ def list_(session: Session, output: str) -> None:
     if output == "json":
         show_json(found)
     else:
-        show_rows(found, empty="this host has no workloads")
+        show_rows(found, _COLUMNS, empty="this host has no workloads")
 
 
 @command.command("show")

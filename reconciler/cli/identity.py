@@ -30,7 +30,7 @@ def list_(session: Session, output: str) -> None:
     if output == "json":
         show_json(found)
     else:
-        show_rows(found, empty="there are no identities")
+        show_rows(found, ("identity", "workloads", "labels"), empty="there are no identities")
 
 
 @command.command("show")

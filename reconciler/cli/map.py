@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from reconciler.cli.output import output_option, show_json, show_rows
@@ -45,4 +47,16 @@ def show(session: Session, table: str, output: str) -> None:
     if output == "json":
         show_json(rows)
     else:
-        show_rows(rows, empty=f"{table} has no rows")
+        shown = [_row(row) for row in rows]
+        names = dict.fromkeys(name for row in shown for name in row if name != "origin")
+        show_rows(shown, (*names, "origin"), empty=f"{table} has no rows")
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """The names of the key's and the row's fields become columns, if they have names."""
+    key, value, origin = row["key"], row["row"], row["origin"]
+    shown = {
+        **(key if isinstance(key, dict) else {"key": key}),
+        **(value if isinstance(value, dict) else {"value": value}),
+    }
+    return {**shown, "origin": f"{origin['path']}:{origin['line']}" if origin else ""}

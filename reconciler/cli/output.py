@@ -31,12 +31,15 @@ def show_json(value: Any) -> None:
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = (), *, empty: str) -> None:
-    """A line a row, a column for each of `names` (all fields of the first row if none); `empty` if there is none."""
+    """A line a row, a column for each of `names` (every field of any row if none); `empty` if there is none.
+
+    Long cells are cut, but for the last column's.
+    """
     if not rows:
         click.echo(empty)
         return
-    chosen = list(names) or list(rows[0])
-    cells = [[_cell(row.get(name)) for name in chosen] for row in rows]
+    chosen = list(names) or list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[*(_cut(text(row.get(name))) for name in chosen[:-1]), text(row.get(chosen[-1]))] for row in rows]
     click.echo(columns([[name.upper() for name in chosen], *cells]))
 
 
@@ -48,12 +51,12 @@ def columns(lines: Sequence[Sequence[str]]) -> str:
 
 def show_fields(fields: Iterable[tuple[str, Any]]) -> None:
     """`name  value`, a line each."""
-    click.echo(columns([[name, _text(value)] for name, value in fields]))
+    click.echo(columns([[name, text(value)] for name, value in fields]))
 
 
-def show_plan(text: str) -> None:
+def show_plan(rendered: str) -> None:
     """A rendered plan, its rows in the colour of what happens to them."""
-    for line in text.splitlines():
+    for line in rendered.splitlines():
         colour = _COLOURS.get(line.lstrip()[:1]) if line.startswith("  ") else None
         click.echo(click.style(line, colour) if colour else line)
 
@@ -70,18 +73,18 @@ def _counts(counts: Any) -> str:
     return f"+{added} ~{changed} -{removed}"
 
 
-def _cell(value: Any) -> str:
-    text = _text(value)
-    return text if len(text) <= _CELL_LIMIT else text[: _CELL_LIMIT - 1] + "…"
+def _cut(shown: str) -> str:
+    return shown if len(shown) <= _CELL_LIMIT else shown[: _CELL_LIMIT - 1] + "…"
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value as a cell: `-` for nothing, `yes` and `no`, `name=value` pairs, items after commas."""
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return " ".join(f"{name}={_text(one)}" for name, one in value.items()) or "-"
+        return " ".join(f"{name}={text(one)}" for name, one in value.items()) or "-"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value)) or "-"
+        return ", ".join(map(text, value)) or "-"
     return str(value)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from reconciler.config import RUN_ROOT, Config
 from reconciler.engine.lock import host_lock
-from reconciler.errors import UsageError
+from reconciler.errors import Busy, UsageError
 
 LABS = RUN_ROOT / "labs"
+_LOCK = LABS / "lock"
+_LOCK_TIMEOUT_S = 60.0
+_LOCK_PAUSE_S = 0.05
 
 
 @dataclass(slots=True)
@@ -87,14 +91,26 @@ def namespace_of(config: Config) -> str:
 
 @contextmanager
 def lab_lock() -> Iterator[None]:
-    """One command at a time makes or removes labs. Raises Busy."""
-    try:
-        with host_lock(LABS / "lock", "plumb lab"):
+    """One command at a time makes or removes labs; the others wait. Raises Busy when that takes too long."""
+    with ExitStack() as stack:
+        _take(stack, time.monotonic() + _LOCK_TIMEOUT_S)
+        try:
             yield
-    finally:
-        if not list(LABS.glob("*.json")):
-            (LABS / "lock").unlink(missing_ok=True)
-            remove_if_empty([LABS, RUN_ROOT])
+        finally:
+            if not list(LABS.glob("*.json")):
+                _LOCK.unlink(missing_ok=True)
+                remove_if_empty([LABS, RUN_ROOT])
+
+
+def _take(stack: ExitStack, deadline: float) -> None:
+    while True:
+        try:
+            stack.enter_context(host_lock(_LOCK, "plumb lab"))
+            return
+        except (Busy, FileNotFoundError):  # the other one may have removed the empty directory this instant
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_LOCK_PAUSE_S)
 
 
 def remove_if_empty(directories: list[Path]) -> None:

@@ -17,9 +17,9 @@ def test_no_rows_are_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "there are none\n"
 
 
-def test_a_long_cell_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    show_rows([{"a": "x" * 100}], empty="")
-    assert capsys.readouterr().out.splitlines()[1] == "x" * 59 + "…"
+def test_a_long_cell_is_cut_but_for_the_last(capsys: pytest.CaptureFixture[str]) -> None:
+    show_rows([{"a": "x" * 100, "b": "y" * 100}], empty="")
+    assert capsys.readouterr().out.splitlines()[1] == "x" * 59 + "…  " + "y" * 100
 
 
 def test_fields_show_what_is_nested(capsys: pytest.CaptureFixture[str]) -> None:
