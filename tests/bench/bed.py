@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -106,31 +106,30 @@ class Wires:
 class Bed(Wires):
     """`rows`: policy rows of the two workloads together, few of which any packet here meets."""
 
-    def __init__(self, name: str, rows: int = 10) -> None:
+    def __init__(self, name: str, rows: int = 10, map_sizes: Mapping[str, int] | None = None) -> None:
         super().__init__(name)
         self.pins = BPFFS / f"{PREFIX}-{name}"
         self._rows = rows
         cluster = Cluster("bench", Origin("", 0, "Cluster", "bench", ""))
-        self._datapath = Datapath(self.pins, options_of(cluster))
+        self._datapath = Datapath(self.pins, options_of(cluster), map_sizes)
         self.maps = PinnedMaps(self.pins)
+        self.generation = Generation(self.maps)
+        self.tables: dict[str, Table] = {
+            "endpoints": EndpointsTable(self.maps),
+            "ipcache": IpcacheTable(self.maps, self.generation),
+            "policy": PolicyTable(self.maps, self.generation),
+        }
         self._links: list[int] = []
 
     def make(self) -> None:
         super().make()
         self._datapath.load()
-        generation = Generation(self.maps)
-        tables: dict[str, Table] = {
-            "endpoints": EndpointsTable(self.maps),
-            "ipcache": IpcacheTable(self.maps, generation),
-            "policy": PolicyTable(self.maps, generation),
-        }
+        desired = {"endpoints": _endpoints(), "ipcache": _ipcache(), "policy": _policy(self._rows)}
         with netns.inside(self.path):
-            live = {name: table.live() for name, table in tables.items()}
-            desired = {"endpoints": _endpoints(), "ipcache": _ipcache(), "policy": _policy(self._rows)}
-            repair(diff("", "", desired, live, False), {name: _alone(table) for name, table in tables.items()})
-        generation.finish()
-        generation.set_events(0)
-        self.generation = generation
+            live = {name: table.live() for name, table in self.tables.items()}
+            repair(diff("", "", desired, live, False), self.tables)
+        self.generation.finish()
+        self.generation.set_events(0)
 
     def remove(self) -> None:
         for link in self._links:
@@ -192,12 +191,6 @@ def _connect(host: str, workload: str, side: Side) -> None:
             f"neigh replace {GATEWAY} lladdr {GATEWAY_MAC} dev eth0 nud permanent",
         ],
     )
-
-
-def _alone(table: Table) -> Table:
-    """The same table with nothing that has to be there before: the bed made it otherwise."""
-    table.after = tuple(name for name in table.after if name in ("endpoints", "ipcache", "policy"))
-    return table
 
 
 def _endpoints() -> DictRows:
