@@ -119,7 +119,7 @@ def pieces(connection: "_socket.socket") -> "Iterator[bytes]":
     head, _, data = data.partition(b"\r\n\r\n")
     status, *fields = head.lower().split(b"\r\n")
     if b" 200" not in status:
-        yield b"plumb: the daemon answered " + status.partition(b" ")[2] + b": "
+        yield b"plumb: the daemon answered " + status.partition(b" ")[2].strip() + b": "
     if not any(field.replace(b" ", b"") == b"transfer-encoding:chunked" for field in fields):
         while data:
             yield data

@@ -4,7 +4,7 @@
                               `tree`        `manifests`            `assembly`
 
 A file that was read before, at any path and any commit, is not read again: what a cache holds is keyed by content
-alone. With 1,000 policies and one of them changed a load takes about 15 ms.
+alone. With 1,000 policies and one of them changed a load takes about 10 ms.
 """
 
 from __future__ import annotations

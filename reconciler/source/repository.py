@@ -1,7 +1,7 @@
 """The policy repository: commits, trees and files straight from its objects, bare or not, without a work tree.
 
-GitPython's persistent `git cat-file --batch` serves them: 0.05 to 0.1 ms an object, where its gitdb needs twice that
-for packed ones and knows neither quarantine nor alternates of a push.
+GitPython's persistent `git cat-file --batch` serves them, in 40 to 70 us an object. Its gitdb took 30 us for loose and
+70 us for packed ones, and knows nothing of the quarantine of a push.
 """
 
 from __future__ import annotations

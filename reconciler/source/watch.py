@@ -7,7 +7,7 @@ restored backup) are noticed from the directory above and watched anew.
 from __future__ import annotations
 
 import logging
-import threading
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,7 +58,10 @@ def current(repository: str | Path, ref: str) -> str | None:
 
 
 class RefWatcher(FileSystemEventHandler):
-    """Owns watchdog's threads. `callback(commit)` runs in one of them, once for each new commit of the ref."""
+    """Owns watchdog's threads. `callback(commit)` runs in one of them, once for each new commit of the ref.
+
+    After `start` that one thread alone changes anything here, so there is no lock.
+    """
 
     def __init__(self, repository: str | Path, ref: str, callback: Callable[[str], None]) -> None:
         self._repository = Path(repository).absolute()
@@ -66,18 +69,23 @@ class RefWatcher(FileSystemEventHandler):
         self._callback = callback
         self._observer = Observer()
         self._watches: dict[Path, tuple[_Inode, ObservedWatch]] = {}
-        self._lock = threading.Lock()
         self._last: str | None = None
 
     def start(self) -> None:
         """What the ref holds now is known, not told. Raises RepositoryError if nothing can be watched."""
-        with self._lock:
+        self._last = current(self._repository, self._ref)
+        self._attach()
+        if not self._watches:
+            raise RepositoryError(f"{self._repository.parent} cannot be watched: there is no such directory")
+        try:
             self._observer.start()
-            self._attach()
-            if not self._watches:
-                self._observer.stop()
-                raise RepositoryError(f"{self._repository.parent} cannot be watched: there is no such directory")
-            self._last = current(self._repository, self._ref)
+        except OSError as e:
+            raise RepositoryError(
+                f"{self._repository} cannot be watched: {e.strerror}", remedy="raise fs.inotify.max_user_watches"
+            ) from e
+        # The ref may have moved before the kernel began to watch: a first look, in the thread of all others.
+        _, watch = next(iter(self._watches.values()))
+        self._observer.event_queue.put((FileModifiedEvent(watch.path), watch))
 
     def stop(self) -> None:
         """Ends the threads; fine before `start`, and twice."""
@@ -87,18 +95,24 @@ class RefWatcher(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         try:
+            if isinstance(event, DirDeletedEvent | DirMovedEvent):
+                self._detach(Path(os.fsdecode(event.src_path)))
             self._look()
         except Exception:  # the thread must live on to see the next change
             log.exception("ref not followed repository=%s ref=%s", self._repository, self._ref)
 
     def _look(self) -> None:
-        with self._lock:
-            self._attach()
-            commit = current(self._repository, self._ref)
-            if commit is None or commit == self._last:
-                return
+        self._attach()
+        commit = current(self._repository, self._ref)
+        if commit is not None and commit != self._last:
             self._last = commit
-        self._callback(commit)
+            self._callback(commit)
+
+    def _detach(self, gone: Path) -> None:
+        """A directory that was removed takes its watch with it, and its inode number may be given to the next one."""
+        for directory in list(self._watches):
+            if directory == gone or gone in directory.parents:
+                self._observer.unschedule(self._watches.pop(directory)[1])
 
     def _attach(self) -> None:
         """Make the watches be on the directories that are there now."""
@@ -108,8 +122,7 @@ class RefWatcher(FileSystemEventHandler):
             if held is not None and held[0] == inode:
                 continue
             if held is not None:
-                del self._watches[directory]
-                self._observer.unschedule(held[1])
+                self._detach(directory)
             if inode is None:
                 continue
             try:
