@@ -51,12 +51,22 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drift_row(report: dict[str, Any]) -> dict[str, Any]:
-    by, took = report["by"], report["repaired_ms"]
+    took = report["repaired_ms"]
     return {
         "time": report["time"][:19].replace("T", " "),
         "table": report["table"],
         "what": report["what"],
-        "keys": report["keys"],
-        "by": f"{by['command']} (pid {by['pid']}, {by['user']})" if by else f"unknown: {report['unknown_because']}",
+        "by": _culprit(report),
         "repaired": "not yet" if took is None else f"{took:.1f} ms",
+        "keys": report["keys"],
     }
+
+
+def _culprit(report: dict[str, Any]) -> str:
+    """One that ended before it could be looked at may have left nothing but its number."""
+    by = report["by"]
+    if not by:
+        return f"unknown: {report['unknown_because']}"
+    if by["ended"] and by["command"] == "?":
+        return f"pid {by['pid']}, which has ended"
+    return f"{by['command']} (pid {by['pid']}, {by['user']})"

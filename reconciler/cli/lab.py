@@ -10,11 +10,12 @@ import click
 
 from reconciler.cli.output import output_option, show_json, show_rows
 from reconciler.cli.progress import progress
+from reconciler.cli.session import Session, pass_session
 from reconciler.errors import UsageError
 
 _DEFAULT_NAME = "plumb"
 
-name_option = click.option("--name", metavar="NAME", help="Which lab; not needed while there is only one.")
+name_option = click.option("--name", metavar="NAME", help="Which lab, if --node does not tell.")
 
 
 @click.group("lab")
@@ -58,7 +59,8 @@ def up(repository: Path, name: str, output: str) -> None:
 @command.command("down")
 @name_option
 @click.option("--all", "all_labs", is_flag=True, help="Every lab on this machine.")
-def down(name: str | None, all_labs: bool) -> None:
+@pass_session
+def down(session: Session, name: str | None, all_labs: bool) -> None:
     """Remove a lab: its processes (whatever runs inside its namespaces), namespaces, pins and files.
 
     Again, or after a crash, it removes what is left. No lab at all is success.
@@ -70,7 +72,9 @@ def down(name: str | None, all_labs: bool) -> None:
     """
     from reconciler.lab import lifecycle, registry
 
-    chosen = registry.labs() if all_labs else [registry.the(name)] if registry.labs() and _up(name) else []
+    chosen = (
+        registry.labs() if all_labs else [registry.the(name, session.node)] if registry.labs() and _up(name) else []
+    )
     for lab in chosen:
         with progress("removing the lab"):
             lifecycle.down(lab, click.echo)
@@ -82,7 +86,8 @@ def down(name: str | None, all_labs: bool) -> None:
 @name_option
 @click.argument("place", metavar="NODE|WORKLOAD|outside")
 @click.argument("arguments", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
-def execute(name: str | None, place: str, arguments: tuple[str, ...]) -> None:
+@pass_session
+def execute(session: Session, name: str | None, place: str, arguments: tuple[str, ...]) -> None:
     """Run a command in the network namespace of a node or a workload; its exit code is the command's.
 
     \b
@@ -94,7 +99,7 @@ def execute(name: str | None, place: str, arguments: tuple[str, ...]) -> None:
     from reconciler.kernel import netns
     from reconciler.lab import places, registry
 
-    path = places.namespace(registry.the(name), place)
+    path = places.namespace(registry.the(name, session.node), place)
     with netns.inside(path):
         try:
             os.execvp(arguments[0], arguments)
@@ -105,7 +110,8 @@ def execute(name: str | None, place: str, arguments: tuple[str, ...]) -> None:
 @command.command("status")
 @name_option
 @output_option
-def status(name: str | None, output: str) -> None:
+@pass_session
+def status(session: Session, name: str | None, output: str) -> None:
     """Show the hosts of a lab, what their daemons say, and where the workloads are.
 
     \b
@@ -114,7 +120,7 @@ def status(name: str | None, output: str) -> None:
     """
     from reconciler.lab import overview, registry
 
-    _show(overview.overview(registry.the(name)), output)
+    _show(overview.overview(registry.the(name, session.node)), output)
 
 
 @command.command("demo")

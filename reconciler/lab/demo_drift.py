@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from reconciler.lab.scene import Scene
 
 _REPAIRED_WITHIN_S = 10.0
 _PAUSE_S = 0.02
+_GENERATION_BYTES = 4  # struct subject_key, bpf/lib/policy.h
 
 
 def policy_row(scene: Scene) -> None:
@@ -17,10 +19,11 @@ def policy_row(scene: Scene) -> None:
     stage = scene.stage
     stage.step("Drift: somebody deletes a policy row with bpftool")
     known = len(_reports(scene))
-    number, key = _some_row(scene)
-    stage.run("bpftool", "map", "delete", "id", str(number), "key", *key)
+    before = _policy_rows(scene)
+    (_, key), number = next(iter(before.items()))
+    stage.run("bpftool", "map", "delete", "id", str(number), "key", *key.split())
     _show_repair(scene, known, table="policy", culprit="bpftool")
-    scene.expect(_holds(number, key, scene), "the row is not back")
+    scene.expect(_policy_rows(scene).keys() == before.keys(), "the row is not back")
     scene.try_connect("client", opens=True)
     stage.proved("the row is back before anyone misses it, and the report names the process that took it away")
 
@@ -31,32 +34,26 @@ def route(scene: Scene) -> None:
     stage.step("Drift: somebody deletes a route with ip")
     known = len(_reports(scene))
     address = scene.addresses("web")[0]
-    inside = ("lab", "exec", "--name", scene.name, scene.node, "--", "ip", "route")
+    inside = ("lab", "exec", scene.node, "--", "ip", "route")
     stage.plumb(*inside, "del", address)
     _show_repair(scene, known, table="routes", culprit="")
     scene.expect(bool(stage.plumb(*inside, "show", address).strip()), "the route is not back")
     stage.proved("the kernel's notification wakes the daemon; it compares, and repairs only what differs")
 
 
-def _some_row(scene: Scene) -> tuple[int, list[str]]:
-    """The id of a subject's map that has rows, and the bytes of its first key."""
-    outer = json.loads(scene.stage.run("bpftool", "-j", "map", "dump", "pinned", _policy(scene), quiet=True))
-    for entry in outer:
-        number = int(entry["inner_map_id"])
-        rows = json.loads(scene.stage.run("bpftool", "-j", "map", "dump", "id", str(number), quiet=True))
-        if rows:
-            return number, rows[0]["key"]
-    scene.expect(False, "no policy row to delete")
-    raise AssertionError("unreachable")
+def _policy_rows(scene: Scene) -> dict[tuple[str, str], int]:
+    """(subject, key), both as bytes in bpftool's notation -> the id of the map that holds the row now."""
+    found = {}
+    for entry in _dump(scene, "pinned", str(scene.pins() / "maps" / "policy")):
+        number = int.from_bytes((int(byte, 16) for byte in entry["value"]), sys.byteorder)
+        subject = " ".join(entry["key"][_GENERATION_BYTES:])
+        found.update({(subject, " ".join(row["key"])): number for row in _dump(scene, "id", str(number))})
+    return found
 
 
-def _holds(number: int, key: list[str], scene: Scene) -> bool:
-    rows = json.loads(scene.stage.run("bpftool", "-j", "map", "dump", "id", str(number), quiet=True))
-    return any(row["key"] == key for row in rows)
-
-
-def _policy(scene: Scene) -> str:
-    return str(scene.pins() / "maps" / "policy")
+def _dump(scene: Scene, *which: str) -> list[dict[str, list[str]]]:
+    rows: list[dict[str, list[str]]] = json.loads(scene.stage.run("bpftool", "-j", "map", "dump", *which, quiet=True))
+    return rows
 
 
 def _show_repair(scene: Scene, known: int, table: str, culprit: str) -> None:

@@ -69,11 +69,14 @@ def find(name: str) -> Lab | None:
     return _read(_path(name)) if _path(name).exists() else None
 
 
-def the(name: str | None) -> Lab:
-    """The lab of that name; without a name, the only one there is. Raises UsageError."""
+def the(name: str | None, node: str | None = None) -> Lab:
+    """The lab of that name; without a name the one that has the node, or the only one there is. Raises UsageError."""
     here = {lab.name: lab for lab in labs()}
-    if name is None and len(here) == 1:
-        return next(iter(here.values()))
+    if name is None:
+        of_node = [lab for lab in here.values() if node in lab.hosts]
+        candidates = of_node or list(here.values())
+        if len(candidates) == 1:
+            return candidates[0]
     if name in here:
         return here[name]
     if name is None and here:

@@ -74,7 +74,7 @@ class Scene:
         """Connects from a workload to `web` over each family; raises PlumbError when that is not as expected."""
         for address in self.addresses("web"):
             attempt = ("timeout", "1", "bash", "-c", f"</dev/tcp/{address}/{self.port}")
-            arguments = ("lab", "exec", "--name", self.name, workload, "--", *attempt)
+            arguments = ("lab", "exec", workload, "--", *attempt)
             self.stage.plumb(*arguments, expect=0 if opens else _BLOCKED)
             self.stage.tell(f"exit {0 if opens else _BLOCKED}: {'connected' if opens else 'no answer'}")
 

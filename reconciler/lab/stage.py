@@ -38,7 +38,8 @@ class Stage:
         print(_paint(_GREEN, text), flush=True)
 
     def tell(self, text: str) -> None:
-        print(textwrap.indent(text.rstrip("\n"), "     "), flush=True)
+        lines = (line.rstrip() for line in text.splitlines())  # git pads what a hook says
+        print(textwrap.indent("\n".join(lines), "     "), flush=True)
 
     def plumb(self, *arguments: str, expect: int = 0, quiet: bool = False) -> str:
         """Our own command, shown as `plumb ...`."""

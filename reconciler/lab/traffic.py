@@ -17,9 +17,9 @@ _SERVER_TIMEOUT_S = 10.0
 _PAUSE_S = 0.02
 # Answers each line with itself, on both families, until it is ended.
 _SERVER = """
-import socket, sys, threading
+import contextlib, socket, sys, threading
 def serve(connection):
-    with connection, connection.makefile("rwb", buffering=0) as lines:
+    with contextlib.suppress(OSError), connection, connection.makefile("rwb", buffering=0) as lines:
         for line in lines:
             lines.write(line)
 listener = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True)
