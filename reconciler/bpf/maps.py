@@ -153,6 +153,11 @@ def update(descriptor: int, keys: Records, values: Records) -> int:
     return update_singly(descriptor, keys[done:], values[done:])
 
 
+def update_batch(descriptor: int, keys: Records, values: Records) -> int:
+    """The same by a batch or not at all."""
+    return _batch(syscalls.MAP_UPDATE_BATCH, descriptor, np.ascontiguousarray(keys), np.ascontiguousarray(values))[1]
+
+
 def update_singly(descriptor: int, keys: Records, values: Records) -> int:
     """The same, a system call an entry."""
     return _singly(syscalls.MAP_UPDATE, descriptor, np.ascontiguousarray(keys), np.ascontiguousarray(values))

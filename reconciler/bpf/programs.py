@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from reconciler.bpf import syscalls
-from reconciler.bpf.syscalls import address, bpf, packed
+from reconciler.bpf.syscalls import address, attempt, bpf, packed
 
 SCHED_CLS, TRACEPOINT, XDP, CGROUP_SOCK_ADDR, RAW_TRACEPOINT = 3, 5, 6, 18, 17
 TRACING, LSM, SK_LOOKUP, SYSCALL = 26, 29, 30, 31
@@ -18,6 +19,8 @@ LINK_TCX = 11  # enum bpf_link_type
 
 _OUTPUT = 1 << 14  # a packet may grow by encapsulation, no more than this
 _RUN = struct.Struct("=IIIIQQIIIIQQIII")  # BPF_PROG_TEST_RUN
+_LICENSE = b"GPL\0"
+_LOAD = "IIQQIIQII16sIIIIQIIQII"  # union bpf_attr of BPF_PROG_LOAD up to attach_btf_id
 _MAP_IDS = 64
 
 
@@ -108,10 +111,29 @@ def load_program(
 ) -> int:
     """A file descriptor of a program. `attach_to`: the BTF id of a kernel function, for tracing programs."""
     code = b"".join(instruction.encoded() for instruction in instructions)
-    license_ = b"GPL\0"
-    head = (kind, len(instructions), address(code), address(license_), 0, 0, 0, 0, flags, name.encode()[:15], 0)
-    attributes = packed("IIQQIIQII16sIIIIQIIQII", *head, attach_type, 0, 0, 0, 0, 0, 0, 0, attach_to, size=128)
+    head = (kind, len(instructions), address(code), address(_LICENSE), 0, 0, 0, 0, flags, name.encode()[:15], 0)
+    attributes = packed(_LOAD, *head, attach_type, 0, 0, 0, 0, 0, 0, 0, attach_to, size=128)
     return bpf(syscalls.PROGRAM_LOAD, attributes, f"loading program {name}")
+
+
+def verifier_log(kind: int, instructions: Sequence[Instruction], *, flags: int = 0) -> str:
+    """What the verifier says of instructions; loaded or not, they are gone afterwards."""
+    code, said = b"".join(instruction.encoded() for instruction in instructions), bytearray(1 << 14)
+    log = 1, len(said), address(said)
+    head = (kind, len(instructions), address(code), address(_LICENSE), *log, 0, flags, b"verifier_log", 0)
+    descriptor, error = attempt(syscalls.PROGRAM_LOAD, packed(_LOAD, *head, *(0,) * 9, size=128))
+    if not error:
+        os.close(descriptor)
+    return syscalls.text(said)
+
+
+def open_raw_tracepoint(name: str, program: int) -> int:
+    """Attach to a raw tracepoint, or with an empty name to what the program was loaded for, until it is closed."""
+    encoded = name.encode() + b"\0"
+    where = address(encoded) if name else 0
+    return bpf(
+        syscalls.RAW_TRACEPOINT_OPEN, packed("QI", where, program, size=16), f"attaching to {name or 'a function'}"
+    )
 
 
 def info(descriptor: int) -> ProgramInfo:

@@ -45,12 +45,11 @@ def build(source: Path, target: Path, *, always: bool = False) -> list[Path]:
 
 
 def compile_object(source: Path, target: Path, root: Path) -> None:
-    """One object, put in its place when it is complete. `root` is the folder that paths are relative to."""
-    fresh = target.with_suffix(".o.new")
-    where = (f"-ffile-prefix-map={root.resolve()}=bpf", f"-fdebug-compilation-dir={root.name}")
-    clang = os.environ.get("CLANG", "clang")
-    _run([clang, *_FLAGS, *where, *_includes(), "-c", str(source), "-o", str(fresh)])
-    _run([os.environ.get("LLVM_STRIP", "llvm-strip"), "-g", str(fresh)])
+    """One object, put in its place when it is complete; it knows its source by a path relative to `root`."""
+    fresh = target.resolve().with_suffix(".o.new")
+    files = ("-fdebug-compilation-dir=.", "-c", str(source.relative_to(root)), "-o", str(fresh))
+    _run([os.environ.get("CLANG", "clang"), *_FLAGS, *_includes(), *files], root)
+    _run([os.environ.get("LLVM_STRIP", "llvm-strip"), "-g", str(fresh)], root)
     fresh.replace(target)
     log.info("built object=%s bytes=%d", target.name, target.stat().st_size)
 
@@ -72,9 +71,9 @@ def _includes() -> Iterable[str]:
     return ()
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], folder: Path) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     except FileNotFoundError as error:
         raise KernelError(f"{command[0]} is not installed", remedy=_REMEDY) from error
     if done.returncode:

@@ -49,7 +49,7 @@ class AttachmentsTable:
         self._hooks: Hooks = TcxHooks(root) if tcx else ClsactHooks()
 
     def live(self, only: Collection[Key] | None = None) -> DictRows:
-        """The digest is '' where the device, the link, the program's pin or the maps it reads are not there any more."""
+        """The digest is '' where the device, the link, the program's pin or its maps are not there any more."""
         ours = {program.id: program for program in pinned_programs(self._root)}
         return DictRows(
             {key: _row(ours.get(number)) for key, number in self._hooks.attached() if only is None or key in only}

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -44,6 +45,7 @@ from reconciler.model.datapath import (
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+DEADLINE_S = 10.0
 UNSPEC, OK, SHOT, REDIRECT = -1, 0, 2, 7  # TC_ACT_*
 ROWS = ("endpoints4", "endpoints6", "ipcache4", "ipcache6", "cidr4", "cidr6", "policy")
 FLOWS = ("conntrack4", "conntrack6", "denials4", "denials6", "fragments4", "fragments6")
@@ -81,6 +83,13 @@ class Allow:
     flags: int = 0  # PolicyFlag
     cookie: int = 1
     proxy_port: int = 0
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """For what the kernel does in its own time, such as freeing."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
 
 
 def policy_rows(rows: Iterable[Allow]) -> Columns:
