@@ -20,6 +20,7 @@ import numpy as np
 
 from reconciler.bpf import programs, syscalls
 from reconciler.bpf.syscalls import held
+from reconciler.compile.routes import GATEWAY4
 from reconciler.datapath.loader import Datapath
 from reconciler.datapath.options import options_of
 from reconciler.engine.apply import repair
@@ -51,7 +52,7 @@ PREFIX = f"pt-bench-{os.getpid()}"
 NETNS = Path("/run/netns")
 BPFFS = Path("/sys/fs/bpf")
 WORLD4 = "198.51.100.7"
-GATEWAY = "169.254.0.1"
+GATEWAY = str(GATEWAY4)
 
 PORT = 80  # the one that policy allows
 _OTHER_IDENTITIES = 1 << 17  # rows beyond the few that matter name peers from here on
