@@ -9,6 +9,7 @@ taken away, so that whoever comes next, in whatever process, cleans up first.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import struct
 import sys
@@ -23,6 +24,8 @@ from reconciler.bpf.grace import wait_for_programs
 from reconciler.bpf.programs import Instruction
 from reconciler.bpf.syscalls import held
 from reconciler.kernel.bpf_maps import Map, PinnedMaps
+
+log = logging.getLogger(__name__)
 
 _STATE, _STAGING = "state", "staging"
 _FLOWS = ("conntrack4", "conntrack6", "denials4", "denials6")
@@ -81,7 +84,10 @@ class Generation:
 
         Cheap, unless an earlier transaction did not get to its end: then all rows are looked at.
         """
-        self.finish()
+        try:
+            self.finish()
+        except Exception as failure:
+            log.warning("cleaning after a flip failed and is done again reason=%r", failure)
         self._after.clear()
         self._policy_staged = self._staged = False
         with held(self._lock()):

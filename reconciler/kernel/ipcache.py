@@ -79,13 +79,21 @@ class IpcacheTable:
 
 
 def _live(map_: Map, family: Family, epoch: int, only: NDArray[np.void] | None) -> Columns:
-    keys, values = map_.read() if only is None else _among(map_, to_map(family, only, map_.key_dtype))
+    keys, values = _every(map_) if only is None else _among(map_, to_map(family, only, map_.key_dtype))
     says = meaning(values, epoch)
     there = np.flatnonzero(says.is_own)
     rows = np.zeros(len(there), IPCACHE_VALUE)
     rows["identity"] = says.identity[there]
     rows["flags"] = plain_flags(map_, keys[there], says.flags[there])
     return Columns(from_map(family, keys[there]), rows)
+
+
+def _every(map_: Map) -> tuple[Records, Records]:
+    """As `_among` shows them: a stranger's copy of the row that covers it, which no lookup tells apart, is left out."""
+    keys, values = map_.read()
+    strange = np.flatnonzero(values["flags"] & ~np.uint16(ipcache_rows.FLAGS | BORROWED) != lengths(map_, keys))
+    hidden = strange[~rows_of(map_, keys[strange])[0]]
+    return np.delete(keys, hidden), np.delete(values, hidden)
 
 
 def _among(map_: Map, keys: Records) -> tuple[Records, Records]:
