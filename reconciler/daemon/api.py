@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +12,7 @@ from reconciler import __version__
 from reconciler.daemon.hooks import Hooks, parse
 from reconciler.daemon.http import Request, Response, json_response
 from reconciler.daemon.outcome import Outcome, as_json
-from reconciler.datapath.features import cached_probe
+from reconciler.datapath.features import probe
 from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, to_plain
 from reconciler.errors import PlumbError, UsageError
@@ -105,7 +104,7 @@ class Api:
         return json_response(await self._service.on_host(lambda: self._service.host.listing().rows(name)))
 
     async def _features(self, request: Request) -> Response:
-        found = await asyncio.to_thread(cached_probe, self._service.config.run_directory)
+        found = await self._service.on_host(probe)
         return json_response([asdict(one) for one in found])
 
     async def _drift(self, request: Request) -> Response:

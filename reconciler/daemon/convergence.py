@@ -52,6 +52,7 @@ class Convergence:
 
     def run(self, work: Work) -> Pass:
         done = Pass()
+        began = self._clock_ns()
         if self._host.hold.suspended:
             return done
         try:
@@ -62,6 +63,7 @@ class Convergence:
                 done.drift = self._repair(None if work.everything else frozenset(work.tables))
         except PlumbError as error:
             done.error = error
+        self._suspects.forget(before_ns=began)
         if done.error is None and done.outcome is not None and done.outcome.error:
             done.error = self._refused.get(done.outcome.commit) or PlumbError(done.outcome.error)
         return done

@@ -114,11 +114,15 @@ def _same(one: Path, other: Path) -> bool:
 
 def _summary(snapshot: Snapshot, ref: str) -> str:
     parts = [
-        f"{len(snapshot.nodes)} nodes",
-        f"{len(snapshot.workloads)} workloads",
-        f"{len(snapshot.rules)} policy rules",
+        _counted(len(snapshot.nodes), "node"),
+        _counted(len(snapshot.workloads), "workload"),
+        _counted(len(snapshot.rules), "policy rule"),
     ]
     return f"plumb: {snapshot.commit[:12]} on {ref.removeprefix(BRANCHES)} is valid: {', '.join(parts)}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _plan_lines(node: str, base: str, rendered: str) -> str:

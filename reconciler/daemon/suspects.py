@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from reconciler.engine.change import Change, Delta
 from reconciler.engine.plan import Plan
-from reconciler.engine.render import Fields
+from reconciler.engine.render import Fields, key_text
 from reconciler.model.origin import Origin
 from reconciler.observe.drift_log import DriftReport
 from reconciler.observe.process import Process
 
-FORGOTTEN_AFTER_NS = 5_000_000_000
 KEPT = 512
 KEYS_KEPT = 100
 
@@ -30,20 +29,23 @@ class Suspect:
 
 
 class Suspects:
-    """The latest writers, newest last; old ones are forgotten."""
+    """The latest writers, newest last."""
 
-    def __init__(self, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
-        self._clock_ns = clock_ns
+    def __init__(self) -> None:
         self._seen: deque[Suspect] = deque(maxlen=KEPT)
 
     def add(self, suspect: Suspect) -> None:
         self._seen.append(suspect)
 
+    def forget(self, before_ns: int) -> None:
+        """Those of a pass that has ended: what they changed was found by then, or put right by somebody else."""
+        while self._seen and self._seen[0].at_ns < before_ns:
+            self._seen.popleft()
+
     def of(self, table: str) -> Suspect | None:
         """Whoever touched the table last; one who is known by name goes before one who is not."""
-        oldest = self._clock_ns() - FORGOTTEN_AFTER_NS
-        fresh = [one for one in self._seen if one.at_ns >= oldest and table in one.tables]
-        return next((one for one in reversed(fresh) if one.process), fresh[-1] if fresh else None)
+        touched = [one for one in self._seen if table in one.tables]
+        return next((one for one in reversed(touched) if one.process), touched[-1] if touched else None)
 
 
 def reports(
@@ -58,7 +60,7 @@ def reports(
                 time_ns=time.time_ns(),
                 table=delta.table,
                 what=what,
-                keys=tuple(_key(change, fields) for change in changes[:KEYS_KEPT]),
+                keys=tuple(key_text(change, fields) for change in changes[:KEYS_KEPT]),
                 commit=commit,
                 by=suspect.process if suspect else None,
                 unknown_because=_unknown(suspect),
@@ -73,12 +75,6 @@ def _by_kind(delta: Delta) -> dict[str, list[Change]]:
         what = "deleted" if change.before is None else "added" if change.after is None else "changed"
         kinds.setdefault(what, []).append(change)
     return kinds
-
-
-def _key(change: Change, fields: Fields) -> str:
-    return " ".join(
-        f"{name}={value}" if name else str(value) for name, value in fields(change.table, change.key).items()
-    )
 
 
 def _origin(changes: Iterable[Change]) -> Origin | None:

@@ -12,12 +12,12 @@ import logging
 from reconciler.daemon.suspects import Suspect, Suspects
 from reconciler.daemon.trigger import Trigger
 from reconciler.errors import PlumbError
+from reconciler.host.tables import WatchedMap
 from reconciler.observe.drift import DriftTracer, Tamper, Target
 from reconciler.observe.process import describe
 
 log = logging.getLogger(__name__)
 
-OF_MAPS = frozenset(("endpoints", "ipcache", "policy"))
 OF_HOOKS = frozenset(("attachments", "programs"))
 
 
@@ -28,7 +28,7 @@ class TamperWatch:
         self._trigger = trigger
         self._suspects = suspects
         self._tracer: DriftTracer | None = None
-        self._watched: dict[int, int] = {}
+        self._watched: dict[int, WatchedMap] = {}
         self.description = "on" if enabled else "off: attribute_drift is false in this host's configuration"
         if enabled:
             self._start()
@@ -42,10 +42,10 @@ class TamperWatch:
             return
         asyncio.get_running_loop().add_reader(self._tracer.fileno(), self._on_tamper)
 
-    def watch(self, watched: dict[int, int]) -> None:
-        """Exactly these maps from now on: id -> bytes of the key."""
+    def watch(self, watched: dict[int, WatchedMap]) -> None:
+        """Exactly these maps from now on, by id."""
         if self._tracer is not None and watched != self._watched:
-            self._tracer.watch(watched)
+            self._tracer.watch({number: map_.key_size for number, map_ in watched.items()})
             self._watched = watched
 
     def close(self) -> None:
@@ -58,7 +58,8 @@ class TamperWatch:
         if self._tracer is None:
             return
         for tamper in self._tracer.read():
-            tables = OF_MAPS if tamper.target is Target.MAP else OF_HOOKS
+            known = self._watched.get(tamper.target_id) if tamper.target is Target.MAP else None
+            tables = known.tables if known else OF_HOOKS
             writer = describe(tamper.tgid, comm=tamper.comm, uid=tamper.uid, parent=tamper.parent)
             self._suspects.add(Suspect(tamper.time_ns, tables, writer))
             self._trigger.poke(_reason(tamper), *tables)

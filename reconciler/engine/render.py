@@ -43,9 +43,14 @@ def fields_of(table: str, value: Any) -> Mapping[str, object]:
     return {"": value}
 
 
+def key_text(change: Change, fields: Fields = fields_of) -> str:
+    """Which row: `ifname=plweb-3f2a91 direction=ingress`."""
+    return _text(fields(change.table, change.key))
+
+
 def change_text(change: Change, fields: Fields = fields_of) -> str:
     """The row of a plan without its origin: `~ net/ipv4/ip_forward   value=0 -> 1`."""
-    key = _text(fields(change.table, change.key))
+    key = key_text(change, fields)
     if change.before is None:
         return f"+ {key}   {_text(fields(change.table, change.after))}".rstrip()
     if change.after is None:

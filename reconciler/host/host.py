@@ -30,7 +30,7 @@ from reconciler.host.facts import gather, release_gone
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
 from reconciler.host.resolver import TargetResolver
-from reconciler.host.tables import HostTables
+from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
 from reconciler.kernel.host_addresses import host_addresses
 from reconciler.model.snapshot import Snapshot
@@ -258,8 +258,8 @@ class Host:
         """Which events the programs send: `enum event_mask`, bpf/lib/state.h."""
         self._tables.listen_for(mask)
 
-    def watched_maps(self) -> dict[int, int]:
-        """Map id -> bytes of its key, of every map whose rows are ours."""
+    def watched_maps(self) -> dict[int, WatchedMap]:
+        """By map id, every map whose rows are ours."""
         return self._tables.watched_maps()
 
     # For people

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,6 +44,24 @@ from reconciler.observe.counters import Counters
 log = logging.getLogger(__name__)
 
 COLLECTOR = "collect_conntrack"
+TABLES_OF_MAPS = {
+    "endpoints4": frozenset(("endpoints",)),
+    "endpoints6": frozenset(("endpoints",)),
+    "ipcache4": frozenset(("ipcache",)),
+    "ipcache6": frozenset(("ipcache",)),
+    "cidr4": frozenset(("ipcache",)),
+    "cidr6": frozenset(("ipcache",)),
+    "policy": frozenset(("policy",)),
+    "state": frozenset(("ipcache", "policy")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedMap:
+    """`tables`: those whose rows lie in the map. `key_size` in bytes."""
+
+    tables: frozenset[str]
+    key_size: int
 
 
 class HostTables:
@@ -130,13 +149,16 @@ class HostTables:
         if self.maps.find("state"):
             self.generation.set_events(mask)
 
-    def watched_maps(self) -> dict[int, int]:
-        """Map id -> bytes of its key, of every map whose rows are ours, inner maps of policy included."""
-        found: dict[int, int] = {}
-        for name in ("endpoints4", "endpoints6", "ipcache4", "ipcache6", "cidr4", "cidr6", "policy", "state"):
-            if map_ := self.maps.find(name):
-                found[map_.info.id] = map_.info.key_size
-                if name == "policy":
-                    inner = map_.read()[1].view(np.uint32)
-                    found.update(dict.fromkeys(map(int, inner), self.maps.policy_layout[0].itemsize))
+    def watched_maps(self) -> dict[int, WatchedMap]:
+        """By id: every map whose rows are ours, inner maps of policy included."""
+        found: dict[int, WatchedMap] = {}
+        for name, tables in TABLES_OF_MAPS.items():
+            map_ = self.maps.find(name)
+            if map_ is None:
+                continue
+            found[map_.info.id] = WatchedMap(tables, map_.info.key_size)
+            if name == "policy":
+                inner = map_.read()[1].view(np.uint32)
+                rows = WatchedMap(tables, self.maps.policy_layout[0].itemsize)
+                found.update(dict.fromkeys(map(int, inner), rows))
         return found

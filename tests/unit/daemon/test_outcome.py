@@ -40,7 +40,7 @@ def test_waiting_ends_in_words() -> None:
     async def body() -> None:
         await Outcomes().wait(COMMIT, 0.01)
 
-    with pytest.raises(PlumbError, match="nothing is known of 1a2b3c4d1a2b after 0.01 s"):
+    with pytest.raises(PlumbError, match=r"nothing is known of 1a2b3c4d1a2b after 0\.01 s"):
         asyncio.run(body())
 
 
