@@ -194,7 +194,12 @@ class Api:
             raise UsageError("commit is missing")
         if self._service.outcomes.get(commit) is None:
             self._service.trigger.poke(f"asked for {commit[:12]}", commit=True)
-        return await self._service.outcomes.wait(commit, timeout_s)
+        try:
+            return await self._service.outcomes.wait(commit, timeout_s)
+        except PlumbError as unknown:
+            if self._service.error is None:
+                raise
+            raise PlumbError(f"{unknown}: {self._service.error}", remedy=unknown.remedy) from unknown
 
     async def _wait_line(self, commit: str, timeout_s: float) -> str:
         try:
