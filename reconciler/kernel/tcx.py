@@ -6,8 +6,10 @@ Source: linux/bpf.h (BPF_TCX_INGRESS), kernel kernel/bpf/tcx.c.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from reconciler.errors import KernelError
 from reconciler.model.datapath import AttachmentKey, Direction
 
 _HOOKS = {Direction.INGRESS: TCX_INGRESS, Direction.EGRESS: TCX_EGRESS}
+_RELEASE_S, _POLL_S = 1.0, 0.0005
 _NAMES = {direction.name.lower(): direction for direction in Direction}
 
 
@@ -50,7 +53,7 @@ class TcxHooks:
         ifindex = _ifindex(key.ifname)
         if not ifindex:
             raise KernelError(f"no device {key.ifname} to run {name} on")
-        with held(programs.attach_tcx(program, ifindex, _HOOKS[key.direction])) as link:
+        with held(_link(program, ifindex, _HOOKS[key.direction])) as link:
             syscalls.pin(link, path)
 
     def detach(self, key: AttachmentKey) -> None:
@@ -71,6 +74,18 @@ class TcxHooks:
 
     def _path(self, key: AttachmentKey) -> str:
         return str(self._folder / f"{escaped(key.ifname)}-{key.direction.name.lower()}")
+
+
+def _link(program: int, ifindex: int, hook: int) -> int:
+    """A new link. A hook takes a program once, and a link whose pin was removed is on it for some milliseconds more."""
+    deadline = time.monotonic() + _RELEASE_S
+    while True:
+        try:
+            return programs.attach_tcx(program, ifindex, hook)
+        except KernelError as error:
+            if error.errno != errno.EEXIST or time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_S)
 
 
 def _is_on(about: LinkInfo, key: AttachmentKey) -> bool:
