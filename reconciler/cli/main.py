@@ -17,7 +17,7 @@ from click.shell_completion import shell_complete
 from reconciler.cli.completion import COMPLETION_VARIABLE
 from reconciler.cli.lazy import LazyGroup
 from reconciler.cli.session import Session, complete_node
-from reconciler.errors import ManifestError, PlumbError
+from reconciler.errors import ManifestError, PermissionMissing, PlumbError
 
 INTERRUPTED = 128 + 2  # as a shell reports SIGINT
 OUTPUT_CLOSED = 128 + 13  # and SIGPIPE
@@ -92,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends
         return OUTPUT_CLOSED
+    except PermissionError as error:
+        return _report(PermissionMissing(str(error)))
+    except OSError as error:  # a full disk, a file that is gone: the system's own words say it best
+        return _report(PlumbError(str(error)))
     return result if isinstance(result, int) else 0
 
 

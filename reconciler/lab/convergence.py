@@ -43,7 +43,7 @@ def wait_for_commit(nodes: Mapping[str, Config], commit: str) -> dict[str, Any]:
         if one["result"] not in GOOD
     ]
     if bad:
-        raise ApplyError("\n".join(bad), remedy="see what its daemon says: plumb --node NAME status")
+        raise ApplyError("\n".join(bad), remedy="correct the commit, then again: plumb lab up")
     return results
 
 

@@ -7,9 +7,12 @@ in a temporary directory and in a lab of its own, and leaves nothing of either.
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from reconciler.lab import demo_drift, demo_playbook, demo_policy
 from reconciler.lab.lifecycle import down
@@ -20,6 +23,8 @@ from reconciler.lab.traffic import echo_server
 
 def run(keep: bool, name: str) -> int:
     """0; raises what the failing step raises. `name` is the lab's; with `keep` it and its repository stay."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     directory = Path(tempfile.mkdtemp(prefix=f"plumb-{name}-"))
     scene = Scene(name, directory)
     finished = False
@@ -63,6 +68,11 @@ def _lab(scene: Scene) -> None:
     stage.plumb("lab", "up", BARE, "--name", scene.name)
     scene.learn_addresses()
     stage.proved("from a commit to devices, addresses, routes and attached programs, without a command on the host")
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """As an exception, so that everything is cleaned up on the way out."""
+    raise SystemExit(128 + number)
 
 
 def _left(scene: Scene) -> str:

@@ -129,7 +129,7 @@ def _document(config: Config) -> str:
 
 def _start(config: Config, namespace: str) -> None:
     if running_daemon(config.run_directory) is None:
-        process = start_daemon(config.run_directory, config.path, namespace)
+        process = start_daemon(config, namespace)
         wait_for_socket(config, process)
 
 

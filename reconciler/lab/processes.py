@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from reconciler.config import Config
 from reconciler.kernel import netns
 
 PID_FILE = "lab.pid"
@@ -25,19 +26,19 @@ _STOP_S = 10.0
 _START_TIME = 22 - 3  # counted from what follows the name in brackets
 
 
-def start_daemon(run_directory: Path, configuration: Path, namespace: str) -> subprocess.Popen[bytes]:
+def start_daemon(config: Config, namespace: str) -> subprocess.Popen[bytes]:
     """Returns at once; the daemon's output goes to a file beside its pid."""
-    arguments = [sys.executable, "-m", "reconciler.cli", "--config", str(configuration), "daemon"]
-    with (run_directory / LOG_FILE).open("ab") as log, netns.inside(namespace):
+    options = ["--config", str(config.path), "--node", config.node]  # whatever PLUMB_NODE says here
+    with (config.run_directory / LOG_FILE).open("ab") as log, netns.inside(namespace):
         return subprocess.Popen(
-            arguments,
+            [sys.executable, "-m", "reconciler.cli", *options, "daemon"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
             env={**os.environ, "PYTHONPATH": _search_path()},
             start_new_session=True,
-            preexec_fn=lambda: _write_own_pid(run_directory / PID_FILE),
+            preexec_fn=lambda: _write_own_pid(config.run_directory / PID_FILE),
         )
 
 

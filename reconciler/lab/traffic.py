@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from reconciler.errors import PlumbError
 from reconciler.kernel import netns
 
-ATTEMPT_TIMEOUT_S = 1.0
+ATTEMPT_TIMEOUT_S = 0.5
 _SERVER_TIMEOUT_S = 10.0
 _PAUSE_S = 0.02
 # Answers each line with itself, on both families, until it is ended.

@@ -67,7 +67,7 @@ def test_a_refused_push_names_the_place_and_leaves_everything(served: Site) -> N
     policy.write_text(policy.read_text().replace("port: 80", "port: 70000"))
     refused = served.push()
     assert refused.returncode == 1
-    assert "remote: policies/web.yaml:14:16: " in refused.stderr
+    assert "remote: policies/web.yaml:14:18: port 70000 is above 65535" in refused.stderr
     assert served.json("status")["commit"] == before["commit"]
     assert served.git("ls-remote", "origin", "main").stdout.startswith(before["commit"])
     assert served.connects("client") == [True, True]
@@ -85,8 +85,7 @@ def test_a_rollback_brings_the_packets_back_and_holds_the_commit(served: Site) -
 
 
 def test_a_plan_that_was_kept_is_applied_exactly_once(lab: Site, tmp_path: Path) -> None:
-    """The commit is on a branch that the daemon does not follow."""
-    plan = _plan_of_a_branch(lab, tmp_path)
+    plan = _kept_plan(lab, tmp_path)
     assert lab.plumb("apply", str(plan)).returncode == 0
     assert lab.json("status")["commit"] == json.loads(plan.read_text())["commit"]
     again = lab.plumb("apply", str(plan))
@@ -95,17 +94,26 @@ def test_a_plan_that_was_kept_is_applied_exactly_once(lab: Site, tmp_path: Path)
 
 
 def test_a_plan_that_was_changed_is_refused(lab: Site, tmp_path: Path) -> None:
-    plan = _plan_of_a_branch(lab, tmp_path)
-    plan.write_text(plan.read_text().replace('"changed": 0', '"changed": 1', 1))
-    assert lab.plumb("apply", str(plan)).returncode == 2
+    plan = _kept_plan(lab, tmp_path)
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "base": ""}))
+    refused = lab.plumb("apply", str(plan))
+    assert refused.returncode == 2
+    assert "its digest does not match" in refused.stderr
 
 
-def _plan_of_a_branch(lab: Site, directory: Path) -> Path:
+def test_a_file_that_holds_no_plan_is_refused(lab: Site, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("main")
+    (tmp_path / "b").write_text("[]")
+    assert lab.plumb("apply", str(tmp_path / "a")).returncode == 2
+    assert lab.plumb("apply", str(tmp_path / "b")).returncode == 2
+
+
+def _kept_plan(lab: Site, directory: Path) -> Path:
+    """Of a commit that was rolled back, so that the daemon does not apply it by itself."""
     lab.write("policies/web.yaml", _OPEN)
-    lab.git("checkout", "-q", "-b", "topic")
-    lab.commit()
-    assert lab.git("push", "-q", "origin", "topic").returncode == 0
-    made = lab.plumb("plan", "topic", "--out", str(directory / "next.plan"))
+    assert lab.push().returncode == 0
+    assert lab.plumb("rollback").returncode == 0
+    made = lab.plumb("plan", "--out", str(directory / "next.plan"))
     assert made.returncode == 0, made.stderr
     return directory / "next.plan"
 
