@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,10 @@ from reconciler.daemon.client import Client
 from reconciler.kernel import netns
 from reconciler.lab.convergence import wait_for_commit, wait_for_socket
 from reconciler.lab.policy_repository import set_socket
-from reconciler.lab.processes import running_daemon, start_daemon, stop
 from reconciler.lab.underlay import make_namespace
 from reconciler.source.hooks import init_bare, init_repository
 from tests.bench.bed import BPFFS, NETNS, PREFIX
+from tests.bench.building import CHECKOUT
 
 NODE, ELSEWHERE = "bench", "elsewhere"
 WORKLOADS = 20
@@ -51,6 +52,7 @@ class Hosted:
             pin_root=BPFFS / f"{PREFIX}-host",
         )
         self.client = Client(self.config.socket)
+        self.daemon: subprocess.Popen[bytes] | None = None
 
     def inside(self, workload: int) -> str:
         return f"{self.path}-w{workload}"
@@ -69,25 +71,18 @@ class Hosted:
         self.config.run_directory.mkdir()
         configuration = self._directory / "config.yaml"
         configuration.write_text(yaml.safe_dump({name: str(getattr(self.config, name)) for name in _CONFIGURED}))
-        process = start_daemon(self.config.run_directory, configuration, self.path)
-        wait_for_socket(self.config, process)
+        self._start(configuration)
         set_socket(self.bare, self.config.socket)
         self.wait()
 
     def remove(self) -> None:
-        daemon = running_daemon(self.config.run_directory)
-        stop([daemon] if daemon else [])
+        if self.daemon is not None:
+            self.daemon.terminate()
+            self.daemon.wait()
         for path in (*map(self.inside, range(WORKLOADS)), self.path):
             netns.remove(path)
         if self.config.pin_root.exists():
             shutil.rmtree(self.config.pin_root)
-
-    @property
-    def daemon(self) -> int:
-        """Its process id."""
-        found = running_daemon(self.config.run_directory)
-        assert found, (self.config.run_directory / "daemon.log").read_text()[-2000:]
-        return found
 
     def address(self, workload: int) -> str:
         """IPv4."""
@@ -110,6 +105,13 @@ class Hosted:
     def git(self, *arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(self.work), *arguments], check=True, capture_output=True, text=True)
         return done.stdout.strip()
+
+    def _start(self, configuration: Path) -> None:
+        """Returns when the daemon answers. Raises DaemonUnreachable with the end of its log if it ends."""
+        command = [sys.executable, "-m", "reconciler.cli", "--config", str(configuration), "daemon"]
+        with (self.config.run_directory / "daemon.log").open("wb") as log, netns.inside(self.path):
+            self.daemon = subprocess.Popen(command, cwd=CHECKOUT, stdout=log, stderr=log)
+        wait_for_socket(self.config, self.daemon)
 
     def _write_manifests(self) -> None:
         nodes = _node(NODE, "10.98.0.0/16") + (_node(ELSEWHERE, "10.97.0.0/16") if self._remote else "")

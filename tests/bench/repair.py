@@ -1,0 +1,129 @@
+"""From tampering to repaired: somebody deletes a map row, deletes a route, detaches a program, removes a pin.
+
+What was done is looked at all the time until it is undone; the next round begins when the daemon has counted the repair.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from reconciler.bpf import programs, syscalls
+from reconciler.bpf.syscalls import held
+from reconciler.errors import KernelError
+from reconciler.kernel import netns
+from reconciler.kernel.bpf_maps import PinnedMaps
+from tests.bench.figures import Figure, median, percentile
+from tests.bench.hosted import Hosted, hosted
+
+POLICIES = 100
+ROUNDS = 50
+VICTIM = 5
+DEADLINE_S = 10.0
+
+Tampering = Callable[[], tuple[Callable[[], object], Callable[[], bool]]]  # -> the deed, and whether it is undone
+
+
+def measure() -> Iterator[Figure]:
+    with hosted(POLICIES) as host:
+        for name, tampering in (
+            ("map_row", lambda: _map_row(host)),
+            ("route", lambda: _route(host)),
+            ("program", lambda: _program(host)),
+            ("pin", lambda: _pin(host)),
+        ):
+            times = [_round(host, tampering) for _ in range(ROUNDS)]
+            yield Figure(f"repair.{name}.p50", median(times), "ms")
+            yield Figure(f"repair.{name}.p99", percentile(times, 99), "ms")
+
+
+def _round(host: Hosted, tampering: Tampering) -> float:
+    """Milliseconds. Raises TimeoutError."""
+    deed, is_undone = tampering()
+    repairs = _repairs(host)
+    began = time.monotonic()
+    deed()
+    _wait(is_undone)
+    spent = time.monotonic() - began
+    _wait(lambda: _repairs(host) > repairs and host.client.get("/v1/status")["state"] == "converged")
+    return spent * 1000
+
+
+def _repairs(host: Hosted) -> int:
+    return int(host.client.get("/v1/status")["drift_repairs"])
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("not repaired in time")
+
+
+def _map_row(host: Hosted) -> tuple[Callable[[], object], Callable[[], bool]]:
+    """The identity of a workload's address."""
+    map_ = PinnedMaps(host.config.pin_root).open("ipcache4")
+    key = np.frombuffer(socket.inet_aton(host.address(VICTIM)), map_.key_dtype)
+    return lambda: map_.delete(key), lambda: bool(map_.lookup(key)[0][0])
+
+
+def _route(host: Hosted) -> tuple[Callable[[], object], Callable[[], bool]]:
+    """The host's route to a workload, by an ip(8) that has started already."""
+    address = host.address(VICTIM)
+    written = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}"
+    command = ["nsenter", f"--net={host.path}", "ip", "-batch", "-"]
+    ip = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+
+    def is_there() -> bool:
+        with netns.inside(host.path):
+            return written in Path("/proc/thread-self/net/route").read_text()
+
+    def delete() -> None:
+        assert ip.stdin is not None
+        ip.stdin.write(f"route del {address}/32\n")
+        ip.stdin.flush()
+        _wait(lambda: not is_there())
+
+    def is_back() -> bool:
+        if not is_there():
+            return False
+        ip.communicate()
+        return True
+
+    return delete, is_back
+
+
+def _program(host: Hosted) -> tuple[Callable[[], object], Callable[[], bool]]:
+    """The link that attaches what judges a workload's packets."""
+    path = _link(host)
+
+    def detach() -> None:
+        with held(syscalls.get(path)) as link:
+            programs.detach(link)
+
+    return detach, lambda: _is_attached(path)
+
+
+def _pin(host: Hosted) -> tuple[Callable[[], object], Callable[[], bool]]:
+    """The same, by removing the link's pin: nothing else holds it."""
+    path = _link(host)
+    return lambda: os.unlink(path), lambda: _is_attached(path)
+
+
+def _link(host: Hosted) -> str:
+    device = host.endpoint(VICTIM)["device"]
+    return str(next((host.config.pin_root / "links").glob(f"{device}*")))
+
+
+def _is_attached(path: str) -> bool:
+    try:
+        with held(syscalls.get(path)) as link:
+            return programs.link_info(link).ifindex != 0
+    except KernelError:
+        return False
