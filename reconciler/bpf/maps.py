@@ -114,7 +114,7 @@ def read_singly(
     key, following = bytearray(keys.itemsize), bytearray(keys.itemsize)
     start = 0
     while len(found) <= 2 * max_entries:
-        _, error = attempt(syscalls.MAP_NEXT_KEY, packed("IIQQQ", descriptor, 0, start, address(following), 0))
+        _, error = attempt(syscalls.MAP_NEXT_KEY, _attributes(descriptor, start, address(following)))
         if error == errno.ENOENT:
             every = np.frombuffer(b"".join(found), keys)
             there, rows = lookup(descriptor, every, values)
@@ -142,6 +142,14 @@ def lookup(descriptor: int, keys: Records, values: np.dtype[Any]) -> tuple[NDArr
             raise refusal(error, "looking a key up")
         found[index] = not error
     return found, rows
+
+
+def is_empty(descriptor: int, key_size: int) -> bool:
+    following = bytearray(key_size)
+    _, error = attempt(syscalls.MAP_NEXT_KEY, _attributes(descriptor, 0, address(following)))
+    if error not in (0, errno.ENOENT):
+        raise refusal(error, "reading a map")
+    return error == errno.ENOENT
 
 
 def update(descriptor: int, keys: Records, values: Records) -> int:
@@ -174,6 +182,10 @@ def delete(descriptor: int, keys: Records) -> int:
             return error
         keys = keys[done + 1 :]
     return 0
+
+
+def _attributes(descriptor: int, key: int, value: int) -> bytearray:
+    return bytearray(_ELEMENT.pack(descriptor, 0, key, value, 0))
 
 
 def _batch(command: int, descriptor: int, keys: Records, values: Records | None) -> tuple[int, int]:

