@@ -11,6 +11,7 @@ from reconciler.errors import RepositoryError
 from reconciler.model.snapshot import Snapshot
 from reconciler.source.loading import Cache, load
 
+_MAKE_ONE = "make a policy repository: plumb init DIRECTORY"
 _SOCKET_KEY = "plumb.socket"  # read by the hooks of `plumb init --bare`
 
 
@@ -28,10 +29,11 @@ class Followed:
 
 
 def follow(path: Path) -> Followed:
-    """Raises RepositoryError when it is no repository, or its HEAD is on no branch."""
-    top = _git(path, "rev-parse", "--absolute-git-dir")
+    """Raises RepositoryError when it is no repository or only a part of one, or its HEAD is on no branch."""
     bare = _git(path, "rev-parse", "--is-bare-repository") == "true"
-    repository = Path(top) if bare else Path(_git(path, "rev-parse", "--show-toplevel"))
+    repository = Path(_git(path, "rev-parse", "--absolute-git-dir" if bare else "--show-toplevel"))
+    if not repository.samefile(path):
+        raise RepositoryError(f"{path} is inside the repository {repository}, not one itself", remedy=_MAKE_ONE)
     return Followed(repository.resolve(), _git(path, "symbolic-ref", "HEAD"))
 
 
@@ -51,5 +53,5 @@ def _git(path: Path, *arguments: str) -> str:
     result = subprocess.run(["git", "-C", str(path), *arguments], capture_output=True, text=True, check=False)
     if result.returncode:
         said = " ".join(result.stderr.split()).removeprefix("fatal: ")
-        raise RepositoryError(f"{path}: {said}", remedy="make a policy repository: plumb init DIRECTORY")
+        raise RepositoryError(f"{path}: {said}", remedy=_MAKE_ONE)
     return result.stdout.strip()

@@ -22,7 +22,7 @@ from reconciler.kernel import netns
 
 PID_FILE = "lab.pid"
 LOG_FILE = "daemon.log"
-_STOP_S = 10.0
+PATIENCE_S = 10.0
 _START_TIME = 22 - 3  # counted from what follows the name in brackets
 
 
@@ -51,17 +51,17 @@ def running_daemon(run_directory: Path) -> int | None:
     return pid if _start_time(pid) == began else None
 
 
-def stop(pids: Iterable[int]) -> None:
-    """Asks them to end; those that have not within some seconds are killed. Returns when all are gone."""
+def stop(pids: Iterable[int], patience_s: float = PATIENCE_S) -> None:
+    """Asks them to end; those that have not done so in time are killed. Returns when all are gone."""
     handles = []
     for pid in pids:
         with suppress(ProcessLookupError):
             handles.append(os.pidfd_open(pid))
-    for number, patience_s in ((signal.SIGTERM, _STOP_S), (signal.SIGKILL, _STOP_S)):
+    for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, PATIENCE_S)):
         for handle in handles:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, number)
-        handles = _still_running(handles, time.monotonic() + patience_s)
+        handles = _still_running(handles, time.monotonic() + wait_s)
 
 
 def inside_any(namespaces: Iterable[str]) -> list[int]:

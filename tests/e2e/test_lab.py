@@ -118,6 +118,24 @@ def test_a_repository_without_a_commit_makes_no_lab(site: Site, tmp_path: Path) 
     assert site.left_over() == []
 
 
+def test_a_directory_inside_a_repository_makes_no_lab(site: Site) -> None:
+    refused = site.plumb("lab", "up", str(site.tree / "nodes"), "--name", site.name)
+    assert refused.returncode == 4
+    assert f"is inside the repository {site.tree}" in refused.stderr
+
+
+def test_a_push_shows_every_hosts_plan_and_outcome(site: Site) -> None:
+    site.write("nodes/beta.yaml", _SECOND_NODE.format(site.name))
+    assert site.push().returncode == 0
+    site.up()
+    site.write("namespaces.yaml", (site.tree / "namespaces.yaml").read_text().replace("demo", "other"))
+    pushed = site.push().stderr
+    commit = site.git("rev-parse", "HEAD").stdout.strip()[:12]
+    for host in ("alpha", "beta"):
+        assert f"remote: {site.name}-{host}: plan from " in pushed
+        assert f"remote: {site.name}-{host}: applied {commit} in " in pushed
+
+
 def test_a_lab_that_cannot_converge_says_why_and_is_removed(site: Site) -> None:
     node = site.tree / "nodes/alpha.yaml"
     node.write_text(node.read_text().replace("10.44.0.0/24", "10.44.0.0/30"))
