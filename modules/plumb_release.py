@@ -27,22 +27,37 @@ description:
   - The release before this one stays, older ones are removed.
 author: Plumbline
 options:
+  state:
+    description:
+      - C(present) installs.
+      - C(gathered) only asks, for everything that an installation needs to know in one task.
+    type: str
+    default: present
+    choices: [present, gathered]
   prefix:
     description: Symbolic link to the release in use. Releases stand beside it as C(<prefix>-<digest>).
     type: path
     required: true
   digest:
-    description: Digest of the release, as M(plumb_wheelhouse) returns it.
+    description: Digest of the release, as M(plumb_wheelhouse) returns it. Needed for C(present).
     type: str
-    required: true
   archive:
-    description: Path of the archive on the host.
+    description: Path of the archive on the host. Needed for C(present).
     type: path
-    required: true
   command:
     description: Symbolic link to the command, or empty for none.
     type: str
     default: ""
+  packages:
+    description: Debian packages to ask for.
+    type: list
+    elements: str
+    default: []
+  paths:
+    description: Files and folders to ask for.
+    type: list
+    elements: path
+    default: []
 attributes:
   check_mode:
     description: Tells which release would be installed.
@@ -53,6 +68,14 @@ attributes:
 """
 
 EXAMPLES = r"""
+- name: Ask what is there
+  plumb_release:
+    state: gathered
+    prefix: /opt/plumb
+    packages: [git, libbpf1]
+    paths: [/etc/plumb]
+  register: there
+
 - name: Install the release
   plumb_release:
     prefix: /opt/plumb
@@ -68,8 +91,13 @@ before:
   type: str
 after:
   description: Digest of the release that is in use.
-  returned: always
+  returned: for the state present
   type: str
+missing:
+  description: Which of I(packages) and I(paths) are not there.
+  returned: for the state gathered
+  type: dict
+  sample: {packages: [libbpf1], paths: []}
 """
 
 _MARK = "installed"  # written last: without it a release is not whole
@@ -78,14 +106,20 @@ _MARK = "installed"  # written last: without it a release is not whole
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            "state": {"type": "str", "default": "present", "choices": ["present", "gathered"]},
             "prefix": {"type": "path", "required": True},
-            "digest": {"type": "str", "required": True},
-            "archive": {"type": "path", "required": True},
+            "digest": {"type": "str"},
+            "archive": {"type": "path"},
             "command": {"type": "str", "default": ""},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "paths": {"type": "list", "elements": "path", "default": []},
         },
+        required_if=[("state", "present", ("digest", "archive"))],
         supports_check_mode=True,
     )
     prefix, digest = Path(module.params["prefix"]), module.params["digest"]
+    if module.params["state"] == "gathered":
+        module.exit_json(changed=False, before=_in_use(prefix, module.params["command"]), missing=_missing(module))
     if prefix.exists() and not prefix.is_symlink():
         module.fail_json(msg=f"{prefix} exists and is no symbolic link; move it away, or set another prefix")
     try:
@@ -97,19 +131,17 @@ def main() -> None:
 
 
 def _converge(prefix: Path, digest: str, module: AnsibleModule) -> dict[str, object]:
-    before = _current(prefix)
-    links = {prefix: f"{prefix.name}-{digest}"}
-    if module.params["command"]:
-        links[Path(module.params["command"])] = str(prefix / "bin" / "plumb")
-    wrong = [link for link, target in links.items() if not link.is_symlink() or os.readlink(link) != target]
-    changed = before != digest or bool(wrong)
+    command = module.params["command"]
+    before = _in_use(prefix, command)
+    changed = before != digest
     if changed and not module.check_mode:
-        prefix.parent.mkdir(parents=True, exist_ok=True)
         with _alone(prefix):
             _install(_release(prefix, digest), Path(module.params["archive"]))
-            for link in wrong:
-                _point(link, links[link])
-            _prune(prefix, keep={before, digest})
+            keep = {digest, os.readlink(prefix).rpartition("-")[2] if prefix.is_symlink() else ""}
+            _point(prefix, f"{prefix.name}-{digest}")
+            if command:
+                _point(Path(command), str(prefix / "bin" / "plumb"))
+            _prune(prefix, keep)
     diff = {"before": f"release: {before or 'none'}\n", "after": f"release: {digest}\n"}
     return {"changed": changed, "before": before, "after": digest, "diff": diff}
 
@@ -118,11 +150,22 @@ def _release(prefix: Path, digest: str) -> Path:
     return prefix.with_name(f"{prefix.name}-{digest}")
 
 
-def _current(prefix: Path) -> str:
-    """Digest of the release in use, '' if there is none or it is not whole."""
-    if not (prefix / _MARK).exists():
+def _in_use(prefix: Path, command: str) -> str:
+    """Digest of the release in use, '' if there is none, it is not whole, or the command does not lead to it."""
+    reached = not command or (os.path.islink(command) and os.readlink(command) == str(prefix / "bin" / "plumb"))
+    if not reached or not (prefix / _MARK).exists():
         return ""
     return os.readlink(prefix).rpartition("-")[2]
+
+
+def _missing(module: AnsibleModule) -> dict[str, list[str]]:
+    query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *module.params["packages"]]
+    known = subprocess.run(query, capture_output=True, text=True).stdout if module.params["packages"] else ""
+    installed = {line.split()[0] for line in known.splitlines() if line.endswith(" installed")}
+    return {
+        "packages": [name for name in module.params["packages"] if name not in installed],
+        "paths": [path for path in module.params["paths"] if not os.path.exists(path)],
+    }
 
 
 @contextlib.contextmanager

@@ -88,9 +88,13 @@ class OwnHands:
         return self._host.listing().endpoints()
 
     def plan(self, commit: str, environment: Mapping[str, str]) -> Planned:
-        plan = self._host.plan(commit, environment)
+        from reconciler.host.listing import Listing
+
+        target = self._host.aim(commit, environment, preview=True)
+        plan = self._host.compare(target)
         counts = {table: str(one) for table, one in plan.counts.items()}
-        return Planned(plan.commit, plan.base, counts, plan.render(rows=True, fields=self._host.listing().fields()))
+        text = plan.render(rows=True, fields=Listing(target, self._host.tables).fields())
+        return Planned(plan.commit, plan.base, counts, text)
 
     def converge(self, commit: str) -> float:
         if self._host.journal.unfinished:

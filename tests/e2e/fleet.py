@@ -6,6 +6,7 @@ The release is built from a copy of the checkout, so that a file that is edited 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -111,6 +112,7 @@ class Fleet:
 
     folder: Path
     checkout: Path
+    prefix: Path
     names: tuple[str, ...]
     ssh: bool
     tag: str = field(default_factory=lambda: f"pt-a{os.getpid()}")
@@ -240,7 +242,7 @@ class Fleet:
             reached["ansible_ssh_common_args"] = options
         variables = {
             "plumb_service": "process",
-            "plumb_prefix": str(self.folder / "opt" / "plumb"),
+            "plumb_prefix": str(self.prefix),
             "plumb_command": "",
             "plumb_config_path": str(home / "config.yaml"),
             "plumb_host_repository": str(home / "policy.git"),
@@ -275,35 +277,72 @@ class Fleet:
 
     # Ansible
 
-    def play(self, *arguments: str | Path, playbook: Path | None = None) -> Played:
-        """ansible-playbook on the fleet, site.yml unless told otherwise, in the controller's namespace."""
-        command = ["nsenter", f"--net={NETNS / f'{self.tag}-ctl'}", Path(sys.executable).with_name("ansible-playbook")]
+    def play(self, *arguments: str | Path) -> Played:
+        """site.yml."""
         extra = ["-e", f"plumb_checkout={self.checkout}"]
-        target = playbook or CHECKOUT / "playbooks" / "site.yml"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PLUMB_"))}
-        clean |= {"PLUMB_REPOSITORY": str(self.repository), "ANSIBLE_LOCAL_TEMP": str(self.folder / "local")}
-        clean |= {"ANSIBLE_REMOTE_TEMP": str(self.folder / "remote"), "ANSIBLE_NOCOLOR": "1"}
-        done = subprocess.run(
-            [str(one) for one in (*command, target, *extra, *arguments)],
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            env=clean,
-        )
+        done = self._ansible("ansible-playbook", CHECKOUT / "playbooks" / "site.yml", *extra, *arguments)
         output = done.stdout + done.stderr
         return Played(done.returncode, output, recap(output))
 
+    def module(self, name: str, module: str, *flags: str, **arguments: Any) -> dict[str, Any]:
+        """What one module says on one host; its interpreter is this one, with the checkout on its path."""
+        interpreter = ["-e", f"ansible_python_interpreter={sys.executable}"]
+        content = json.dumps({"config_file": str(self.home(name) / "config.yaml"), **arguments})
+        done = self._ansible("ansible", name, *interpreter, "-m", module, "-a", content, *flags)
+        head, arrow, result = done.stdout.partition(" => ")
+        assert arrow, done.stdout + done.stderr
+        return {**json.JSONDecoder().raw_decode(result)[0], "failed": "| FAILED" in head}
+
+    def _ansible(self, command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """In the controller's namespace, with the checkout's ansible.cfg."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PLUMB_"))}
+        own = {
+            "PLUMB_REPOSITORY": str(self.repository),
+            "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
+            "PYTHONPATH": str(CHECKOUT),
+            "ANSIBLE_LOCAL_TEMP": str(self.folder / "local"),
+            "ANSIBLE_REMOTE_TEMP": str(self.folder / "remote"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json" if command == "ansible" else "yaml",
+        }
+        entered = ["nsenter", f"--net={NETNS / f'{self.tag}-ctl'}", Path(sys.executable).with_name(command)]
+        whole = [str(one) for one in (*entered, *arguments)]
+        return subprocess.run(whole, cwd=self.folder, capture_output=True, text=True, env={**clean, **own})
+
     def plumb(self, name: str, *arguments: str) -> str:
         """The command as it is installed on the host."""
-        command = [self.folder / "opt" / "plumb" / "bin" / "plumb", "--config", self.home(name) / "config.yaml"]
+        command = [self.prefix / "bin" / "plumb", "--config", self.home(name) / "config.yaml"]
         return run("nsenter", f"--net={NETNS / self.host(name)}", *command, *arguments)
+
+    def configure(self, name: str) -> None:
+        """The configuration of a host without a release: it reads the fleet's own repository."""
+        home = self.home(name)
+        home.mkdir(exist_ok=True)
+        folders = {"state_directory": home / "state", "run_directory": home / "run", "pin_root": self.pins(name)}
+        content = {"node": name, "repository": str(self.repository), **{key: str(one) for key, one in folders.items()}}
+        (home / "config.yaml").write_text(yaml.safe_dump(content))
+
+    def follow(self, name: str) -> None:
+        """A daemon from this checkout, until the fleet goes."""
+        home = self.home(name)
+        command = ["nsenter", f"--net={NETNS / self.host(name)}", sys.executable, "-m", "reconciler.cli"]
+        arguments = ["--config", str(home / "config.yaml"), "daemon"]
+        with (home / "daemon.log").open("wb") as log:
+            daemon = subprocess.Popen([*command, *arguments], cwd=CHECKOUT, stdout=log, stderr=log)
+        self.servers.append(daemon)
+        wait_for((home / "run" / "plumb.sock").exists, f"the daemon of {name} does not answer")
 
     def snapshot(self) -> dict[str, object]:
         """What a check must leave as it is: files and pins of the hosts, devices and routes of all namespaces."""
         files = {str(path): path.lstat().st_mtime_ns for name in self.names for path in _files(self.home(name))}
         pins = sorted(str(path) for path in (BPF / self.tag).rglob("*")) if (BPF / self.tag).exists() else []
         kernel = [run("ip", "-n", name, what, "show") for name in self.namespaces() for what in ("link", "route")]
-        return {"files": files, "pins": pins, "kernel": kernel, "opt": sorted(map(str, _files(self.folder / "opt")))}
+        return {
+            "files": files,
+            "pins": pins,
+            "kernel": kernel,
+            "releases": sorted(map(str, self.prefix.parent.glob("plumb*"))),
+        }
 
 
 def _files(folder: Path) -> Iterable[Path]:

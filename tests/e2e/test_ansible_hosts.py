@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,11 +24,20 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def new_fleet(tmp_path: Path, checkout: Path) -> Iterator[NewFleet]:
+def folder() -> Iterator[Path]:
+    """Its name is short: ssh puts a socket there, whose path has at most 108 bytes."""
+    with tempfile.TemporaryDirectory(prefix="pt-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def new_fleet(folder: Path, checkout: Path) -> Iterator[NewFleet]:
+    """Makes fleets. Their hosts find the release of an earlier one there, unless they are `bare`."""
     made: list[Fleet] = []
 
-    def make(*names: str, ssh: bool = False) -> Fleet:
-        made.append(Fleet(tmp_path, checkout, names, ssh))
+    def make(*names: str, ssh: bool = False, bare: bool = False) -> Fleet:
+        prefix = (folder if bare else checkout.parent) / "plumb"
+        made.append(Fleet(folder, checkout, prefix, names, ssh))
         made[-1].up()
         return made[-1]
 
@@ -39,12 +49,14 @@ def new_fleet(tmp_path: Path, checkout: Path) -> Iterator[NewFleet]:
 
 
 def policy_rows(fleet: Fleet, name: str) -> list[object]:
-    return list(json.loads(fleet.plumb(name, "map", "show", "policy", "-o", "json")))
+    """Without the commit that each is from."""
+    rows = json.loads(fleet.plumb(name, "map", "show", "policy", "-o", "json"))
+    return [(one["key"], one["row"]) for one in rows]
 
 
 @pytest.mark.parametrize("ssh", [False, True], ids=["netns", "sshd"])
 def test_a_first_run_installs_and_converges_and_a_second_changes_nothing(new_fleet: NewFleet, ssh: bool) -> None:
-    fleet = new_fleet("alpha", ssh=ssh)
+    fleet = new_fleet("alpha", ssh=ssh, bare=True)
     first = fleet.play()
     assert first.code == 0, first.output
     status = json.loads(fleet.plumb("alpha", "status", "-o", "json"))
@@ -64,7 +76,7 @@ def test_a_check_shows_the_exact_plan_and_writes_nothing(new_fleet: NewFleet) ->
     check = fleet.play("--check", "--diff")
     assert check.code == 0, check.output
     assert f"-> {commit[:12]}" in check.output
-    assert "(NetworkPolicy web)" in check.output
+    assert "(NetworkPolicy default/web)" in check.output
     assert check.changed() == {"alpha": 1}
     assert fleet.snapshot() == before
     done = fleet.play("--diff")
@@ -74,7 +86,7 @@ def test_a_check_shows_the_exact_plan_and_writes_nothing(new_fleet: NewFleet) ->
 
 
 def test_a_check_on_a_host_without_anything_says_so_and_writes_nothing(new_fleet: NewFleet) -> None:
-    fleet = new_fleet("alpha")
+    fleet = new_fleet("alpha", bare=True)
     before = fleet.snapshot()
     check = fleet.play("--check", "--diff")
     assert check.code == 0, check.output
@@ -103,7 +115,7 @@ def test_a_bad_commit_touches_no_host(new_fleet: NewFleet) -> None:
     fleet.commit("bad")
     played = fleet.play()
     assert played.code != 0
-    assert "policies/web.yaml:8:" in played.output
+    assert "policies/web.yaml:9:" in played.output
     assert "70000" in played.output
     assert fleet.snapshot() == before
 
