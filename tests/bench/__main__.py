@@ -18,7 +18,9 @@ RESULT = CHECKOUT / "build" / "bench.json"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(GROUPS)}")
     names = parser.parse_args().names or list(GROUPS)
     if unknown := set(names) - set(GROUPS):

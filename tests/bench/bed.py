@@ -1,7 +1,7 @@
 """A host's datapath with two workloads, made by the tables themselves: what packets are sent through to be timed.
 
-    bed namespace         a, b       host ends of two veth pairs, programs attached or not
-    bed namespace_a, _b   eth0       the workloads' ends
+bed namespace         a, b       host ends of two veth pairs, programs attached or not
+bed namespace_a, _b   eth0       the workloads' ends
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from reconciler.datapath.options import options_of
 from reconciler.engine.apply import repair
 from reconciler.engine.plan import diff
 from reconciler.engine.rows import Columns, DictRows, Rows
-from reconciler.engine.table import Table
+from reconciler.engine.table import ColumnTable, Table
 from reconciler.kernel import netns
 from reconciler.kernel.bpf_maps import PinnedMaps
 from reconciler.kernel.endpoints import EndpointsTable
@@ -115,11 +115,11 @@ class Bed(Wires):
         self._datapath = Datapath(self.pins, options_of(cluster), map_sizes)
         self.maps = PinnedMaps(self.pins)
         self.generation = Generation(self.maps)
-        self.tables: dict[str, Table] = {
-            "endpoints": EndpointsTable(self.maps),
+        self.columns: dict[str, ColumnTable] = {
             "ipcache": IpcacheTable(self.maps, self.generation),
             "policy": PolicyTable(self.maps, self.generation),
         }
+        self.tables: dict[str, Table] = {"endpoints": EndpointsTable(self.maps), **self.columns}
         self._links: list[int] = []
 
     def make(self) -> None:
@@ -203,7 +203,7 @@ def _endpoints() -> DictRows:
 
 
 def _ipcache() -> Rows:
-    rows = [(0, _MAPPED, 96, Reserved.WORLD_IPV4, 0), (0, 0, 0, Reserved.WORLD_IPV6, 0)]
+    rows: list[tuple[int, ...]] = [(0, _MAPPED, 96, Reserved.WORLD_IPV4, 0), (0, 0, 0, Reserved.WORLD_IPV6, 0)]
     for side in (A, B):
         six = int(IPv6Address(side.address6))
         rows.append((0, _MAPPED | int(IPv4Address(side.address4)), 128, side.identity, IpcacheFlag.LOCAL))

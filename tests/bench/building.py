@@ -1,4 +1,4 @@
-"""What measurements need beside Python: BPF objects and C programs, compiled when they are first needed."""
+"""What measurements need beside the product: BPF objects and C programs, compiled when they are first needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ OBJECTS = CHECKOUT / "build" / "bench"
 
 def build_all() -> None:
     """Raises KernelError for the BPF objects, CalledProcessError for the rest; what is up to date is left."""
-    build(CHECKOUT / "bpf", CHECKOUT / "build" / "bpf")
     build(_HERE / "bpf", OBJECTS)
     for source in sorted((_HERE / "native").glob("*.c")):
         target = OBJECTS / source.stem

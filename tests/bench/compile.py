@@ -102,9 +102,7 @@ def _rule(number: int, selected: int, port: int) -> PolicyRule:
     peers = (_peer("tier", f"t{number % 50}"), _peer("app", f"a{(number + 1) % IDENTITIES}"))
     item = RuleItem("ingress[0]", peers, (PortMatch(6, port, port),), origin)
     subject = _peer("app", f"a{selected}").selector
-    return PolicyRule(
-        "NetworkPolicy", "default", f"p{number}", subject, origin, ingress=(item,), isolates_ingress=True
-    )
+    return PolicyRule("NetworkPolicy", "default", f"p{number}", subject, origin, ingress=(item,), isolates_ingress=True)
 
 
 def _peer(key: str, value: str) -> EndpointPeer:

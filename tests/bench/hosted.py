@@ -1,8 +1,8 @@
 """A host with its daemon, its workloads and the policy repository that it follows: what a user has, to be timed.
 
-    HOST namespace                 the daemon, the host ends of the veth pairs
-    HOST-w0, HOST-w1, ... namespaces    workloads; w0 is the server, w1 the client
-    DIRECTORY/policy, policy.git   the repository and its server side, with hooks
+HOST namespace                 the daemon, the host ends of the veth pairs
+HOST-w0, HOST-w1, ... namespaces    workloads; w0 is the server, w1 the client
+DIRECTORY/policy, policy.git   the repository and its server side, with hooks
 """
 
 from __future__ import annotations

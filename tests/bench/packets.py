@@ -15,7 +15,14 @@ PORTS4, PORTS6 = 14 + 20, 14 + 40
 
 
 def tcp(
-    source: str, destination: str, source_port: int, destination_port: int, *, sender: str, receiver: str, flags: int = ACK
+    source: str,
+    destination: str,
+    source_port: int,
+    destination_port: int,
+    *,
+    sender: str,
+    receiver: str,
+    flags: int = ACK,
 ) -> bytes:
     """An Ethernet frame; `sender` and `receiver` are MAC addresses."""
     addresses = ip_address(source), ip_address(destination)
@@ -51,7 +58,7 @@ def _mac(text: str) -> bytes:
 
 def _checksum(data: bytes) -> int:
     """RFC 1071."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) // 2 * 2]))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) // 2 * 2]))
     total += data[-1] << 8 if len(data) % 2 else 0
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

@@ -1,6 +1,6 @@
 """From tampering to repaired: somebody deletes a map row, deletes a route, detaches a program, removes a pin.
 
-What was done is looked at all the time until it is undone; the next round begins when the daemon has counted the repair.
+What was done is looked at all the time until it is undone; the next round begins when the daemon has counted it.
 """
 
 from __future__ import annotations

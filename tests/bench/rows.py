@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -106,18 +107,18 @@ def _written(map_: int, rows: Columns) -> None:
 
 
 def _ipcache(on: Bed, times: dict[str, list[float]]) -> None:
-    table = on.tables["ipcache"]
+    table = on.columns["ipcache"]
     keys, values = np.zeros(ROWS, IPCACHE_KEY), np.zeros(ROWS, IPCACHE_VALUE)
     keys["low"] = _MAPPED | 20 << 24 | np.arange(ROWS, dtype=np.uint64)
     keys["bits"], values["identity"] = 128, 5000
     begun = Columns(keys, values)
-    times["ipcache.fill"].append(_ms(lambda: _converge(table, begun, ROWS)))
+    times["ipcache.fill"].append(_ms(partial(_converge, table, begun, ROWS)))
     for turn in range(1, ROUNDS + 1):
-        times["ipcache.audit"].append(_ms(lambda: _converge(table, begun, 0)))
+        times["ipcache.audit"].append(_ms(partial(_converge, table, begun, 0)))
         changed = values.copy()
         changed["identity"][: ROWS // 100] = 5000 + turn
         begun = Columns(keys, changed)
-        times["ipcache.converge"].append(_ms(lambda: _converge(table, begun, ROWS // 100)))
+        times["ipcache.converge"].append(_ms(partial(_converge, table, begun, ROWS // 100)))
     _converge(table, Columns(keys[:0], values[:0]), 0, complete=True)
 
 
@@ -134,7 +135,7 @@ def _converge(table: ColumnTable, desired: Columns, changes: int, *, complete: b
 
 def _one_rule_changed(on: Bed) -> float:
     """Milliseconds from a plan of one row to its flip, median."""
-    table = on.tables["policy"]
+    table = on.columns["policy"]
     number = np.arange(SUBJECTS * ROWS_EACH)
     keys, values = np.zeros(len(number), POLICY_KEY), np.zeros(len(number), POLICY_VALUE)
     keys["subject"], keys["peer"] = 5000 + number // ROWS_EACH, 10_000 + number % ROWS_EACH
@@ -148,7 +149,7 @@ def _one_rule_changed(on: Bed) -> float:
         other = Columns(row.keys, row.values.copy())
         other.values["cookie"] = 2
         plan = Plan("", "", (diff_columns(table.name, other, row, False),))
-        times.append(_ms(lambda: repair(plan, {table.name: table})))  # noqa: B023  called at once
+        times.append(_ms(partial(repair, plan, {table.name: table})))
         assert table.flip is not None
         table.flip.begin()  # waits until the old rows are gone
     return median(times)
