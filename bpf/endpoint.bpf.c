@@ -129,30 +129,68 @@ INLINE int remember(struct __sk_buff *skb, struct passage *at, struct conntrack_
 	return conntrack_add(&at->key, &fresh, v6) ? REASON_CONNTRACK_FULL : 0;
 }
 
-/* The flow of an ICMP error is the one that it reports on; where nobody knows that one, the error stands for itself. */
+/* The flow of an ICMP error is the one that it reports on. Where nobody knows that one, or the error is on its way to
+ * somebody else than who sent the packet that it quotes, the error stands for itself.
+ */
 INLINE void stand_for_itself(struct passage *at, const union address *source, const union address *destination,
-			     __u8 type, __u8 code, const bool v6)
+			     const bool v6)
 {
 	at->flow.source = *source;
 	at->flow.destination = *destination;
 	at->flow.source_port = 0;
 	at->flow.destination_port = 0;
 	at->flow.protocol = v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
-	at->flow.icmp_type = type;
-	at->flow.icmp_code = code;
+	at->flow.icmp_type = at->flow.error_type;
+	at->flow.icmp_code = at->flow.error_code;
 	at->end = conntrack_key(&at->flow, &at->key, v6);
+}
+
+/* Addresses of the packet itself, where the flow has those of the packet that it quotes. False if it is too short. */
+INLINE bool load_addresses(struct __sk_buff *skb, union address *source, union address *destination, const bool v6)
+{
+	const __u32 length = v6 ? 16 : 4;
+	const __u32 from = ETH_HLEN + (v6 ? offsetof(struct ipv6hdr, saddr) : offsetof(struct iphdr, saddr));
+
+	return !bpf_skb_load_bytes(skb, from, source->bytes, length) &&
+	       !bpf_skb_load_bytes(skb, from + length, destination->bytes, length);
+}
+
+INLINE bool same_address(const union address *one, const union address *other, const bool v6)
+{
+	return v6 ? one->v6[0] == other->v6[0] && one->v6[1] == other->v6[1] : one->v4 == other->v4;
+}
+
+/* Whether a known flow's other end may send this packet: a workload of this host through its own device only, this host
+ * itself not through any. (IPv4 has the kernel's martian check for the host's addresses, IPv6 has none.)
+ */
+INLINE bool may_send(struct __sk_buff *skb, __u32 ifindex, __u32 identity)
+{
+	if (ifindex)
+		return ifindex == skb->ingress_ifindex;
+	return !(skb->ingress_ifindex && identity == IDENTITY_HOST);
+}
+
+/* The same for a packet on its way to a workload whose flow is not known, or not any more. */
+INLINE bool is_forged(struct __sk_buff *skb, const struct conntrack_entry *entry, __u32 theirs,
+		      const union address *source, const bool v6)
+{
+	struct endpoint *endpoint = find_endpoint(source, v6);
+
+	if (endpoint)
+		return endpoint->ifindex != skb->ingress_ifindex;
+	return entry && !may_send(skb, 0, entry->identity[theirs & 1]);
 }
 
 /* A packet whose flow has no verdict of this epoch, or that needs a closer look. Returns an action. */
 INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry, const bool outbound,
 		   const bool v6)
 {
+	bool from_host, forward, quoted = false;
 	union address source, destination;
-	bool from_host, forward;
-	struct outcome outcome;
+	union judgement judgement = {};
+	struct outcome outcome = {};
 	struct denial *denial;
 	__u32 origin;
-	__be16 dport;
 	int reason;
 
 	if (entry && (passed(at->now, entry->expires) || reopens(entry, &at->flow)))
@@ -166,46 +204,45 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 	}
 	source = at->flow.source;
 	destination = at->flow.destination;
-	if (unlikely(at->flow.related)) { /* the addresses of the error, not those of what it quotes */
-		if (v6) {
-			if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), source.bytes, 16) ||
-			    bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), destination.bytes, 16))
-				return drop(skb, at, REASON_MALFORMED, v6);
+	if (unlikely(at->flow.related)) {
+		if (!load_addresses(skb, &source, &destination, v6))
+			return drop(skb, at, REASON_MALFORMED, v6);
+		quoted = entry && same_address(&destination, &at->flow.source, v6);
+		if (quoted) {
+			at->end ^= 1; /* the quoted packet went the other way */
 		} else {
-			if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), &source.v4, 4) ||
-			    bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr), &destination.v4, 4))
-				return drop(skb, at, REASON_MALFORMED, v6);
+			entry = NULL;
+			stand_for_itself(at, &source, &destination, v6);
 		}
 	}
 	if (!owns_address(skb, outbound ? &source : &destination, v6))
 		return drop(skb, at, outbound ? REASON_SPOOFED_SOURCE : REASON_UNKNOWN_DESTINATION, v6);
-	if (unlikely(at->flow.related && !entry))
-		stand_for_itself(at, &source, &destination, at->flow.icmp_type, at->flow.icmp_code, v6);
-	if (unlikely(at->flow.related && entry))
-		at->end = at->end ^ 1; /* the quoted packet went the other way */
+	if (!outbound && is_forged(skb, entry, at->end, &source, v6))
+		return drop(skb, at, REASON_SPOOFED_SOURCE, v6);
 
 	origin = entry ? entry->origin : at->end;
 	forward = origin == at->end;
 	from_host = entry ? entry->from_host : !outbound && !skb->ingress_ifindex;
-	if (entry && entry->epoch == at->version.epoch) {
+	if (entry)
+		judgement = judgement_of(entry);
+	if (entry && judgement.epoch == at->version.epoch) {
 		outcome.identity[0] = origin ? entry->identity[1] : entry->identity[0];
 		outcome.identity[1] = origin ? entry->identity[0] : entry->identity[1];
 		outcome.cookie = entry->cookie;
-		outcome.reason = entry->reason;
-		outcome.side = entry->side;
+		outcome.reason = judgement.reason;
+		outcome.side = judgement.side;
 	} else {
-		bool from_sender = unlikely(at->flow.related && entry) ? !forward : forward;
-		const union address *first = from_sender ? &at->flow.source : &at->flow.destination;
-		const union address *second = from_sender ? &at->flow.destination : &at->flow.source;
+		bool as_sent = quoted ? !forward : forward; /* the flow's fields are those of its first packet */
+		__be16 dport = as_sent ? at->flow.destination_port : at->flow.source_port;
 
-		dport = from_sender ? at->flow.destination_port : at->flow.source_port;
 		if (at->flow.protocol == IPPROTO_ICMP || at->flow.protocol == IPPROTO_ICMPV6)
 			dport = bpf_htons(entry ? entry->icmp_type : at->flow.icmp_type);
-		judge(first, second, at->flow.protocol, dport, from_host, outbound == forward, at->version, &outcome,
-		      v6);
+		judge(as_sent ? &at->flow.source : &at->flow.destination,
+		      as_sent ? &at->flow.destination : &at->flow.source, at->flow.protocol, dport, from_host,
+		      outbound == forward, at->version, &outcome, v6);
 		if (!outcome.reason)
-			report(skb, at, EVENT_VERDICT, outcome.reason, outcome.side, outcome.cookie,
-			       forward ? outcome.identity[0] : outcome.identity[1],
+			report(skb, at, EVENT_VERDICT, outcome.audited ? REASON_AUDITED : REASON_ALLOWED, outcome.side,
+			       outcome.cookie, forward ? outcome.identity[0] : outcome.identity[1],
 			       forward ? outcome.identity[1] : outcome.identity[0], !forward, v6);
 	}
 	if (outcome.reason)
@@ -222,16 +259,21 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound, const bool v6)
 {
 	struct conntrack_entry *entry;
-	__u32 ours;
+	union judgement judgement;
+	__u32 ours, theirs;
 
 	at->end = conntrack_key(&at->flow, &at->key, v6);
 	entry = conntrack_find(&at->key, v6);
+	if (unlikely(!entry || at->flow.related))
+		return examine(skb, at, entry, outbound, v6);
 	ours = (outbound ? at->end : at->end ^ 1) & 1;
-	if (likely(entry && entry->epoch == at->version.epoch && !entry->reason && !at->flow.related &&
-		   entry->ifindex[ours] == skb->ifindex && !passed(at->now, entry->expires) &&
-		   !reopens(entry, &at->flow))) {
+	theirs = ours ^ 1;
+	judgement = judgement_of(entry);
+	if (likely(judgement.epoch == at->version.epoch && !judgement.reason && entry->ifindex[ours] == skb->ifindex &&
+		   (outbound || may_send(skb, entry->ifindex[theirs], entry->identity[theirs])) &&
+		   !passed(at->now, entry->expires) && !reopens(entry, &at->flow))) {
 		conntrack_touch(entry, &at->flow, at->end, at->now, skb->len);
-		if (outbound && entry->ifindex[ours ^ 1])
+		if (outbound && entry->ifindex[theirs])
 			return deliver(skb, &at->flow.destination, v6);
 		return PASS;
 	}

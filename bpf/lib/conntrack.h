@@ -28,22 +28,32 @@ struct conntrack6_key {
 	__u8 pad[3];
 };
 
+/* A verdict and the epoch it was given in: one word, so that two packets that judge at once leave one or the other. */
+union judgement {
+	__u64 word;
+	struct {
+		__u32 epoch;
+		__u8 reason; /* enum reason: allowed, or why not */
+		__u8 side; /* enum side: whose policy decided */
+		__u16 pad;
+	};
+};
+
 struct conntrack_entry {
 	__u64 packets[2]; /* by the end that sent them */
 	__u64 bytes[2];
-	__u32 epoch; /* in which it was judged */
+	__u64 judgement; /* union judgement */
 	__u32 expires; /* ticks */
+	__u32 pad;
 	__u32 ifindex[2]; /* host end of the workload at that end, 0 if it is not one of ours */
 	__u32 identity[2];
 	__u32 cookie; /* of the rule that decided */
 	__u8 origin; /* the end that sent the first packet */
-	__u8 reason; /* enum reason: allowed, or why not */
-	__u8 side; /* enum side: whose policy decided */
 	__u8 closing; /* a bit for each end that sent FIN; both after RST */
 	__u8 replied; /* the other end has sent something */
 	__u8 icmp_type; /* of the first packet */
 	__u8 from_host; /* the first packet came from this host itself */
-	__u8 pad;
+	__u8 pad2[3];
 };
 
 /* Flows that were allowed at least once. Written and read by the programs, counted and collected by the daemon. Full:
@@ -167,6 +177,13 @@ INLINE void denial_add(const union conntrack_key *key, const struct denial *deni
 		bpf_map_update_elem(&denials6, &key->v6, denial, BPF_ANY);
 	else
 		bpf_map_update_elem(&denials4, &key->v4, denial, BPF_ANY);
+}
+
+INLINE union judgement judgement_of(const struct conntrack_entry *entry)
+{
+	union judgement judgement = { .word = *(volatile __u64 *)&entry->judgement };
+
+	return judgement;
 }
 
 INLINE __u32 conntrack_timeout(const struct conntrack_entry *entry, __u8 protocol)

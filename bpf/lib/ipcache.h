@@ -8,6 +8,8 @@ enum identity {
 	IDENTITY_UNKNOWN = 0,
 	IDENTITY_HOST = 1,
 	IDENTITY_WORLD = 2,
+	IDENTITY_WORLD_IPV4 = 9,
+	IDENTITY_WORLD_IPV6 = 10,
 };
 
 enum ipcache_flags {
@@ -22,7 +24,7 @@ struct ipcache_value {
 	__u32 identity; /* from epoch `since` on */
 	__u32 previous; /* before */
 	__u32 since;
-	__u16 flags;
+	__u16 flags; /* enum ipcache_flags; the upper half is the daemon's own, in the tries */
 	__u16 previous_flags;
 };
 

@@ -24,6 +24,7 @@ struct outcome {
 	__u32 cookie;
 	__u8 reason;
 	__u8 side;
+	bool audited; /* allowed, because the rule that would not is on trial */
 };
 
 INLINE void report(struct __sk_buff *skb, const struct passage *at, __u8 type, __u8 reason, __u8 side, __u32 cookie,
@@ -79,6 +80,28 @@ INLINE __u8 reason_of(const struct decision *decision)
 	return decision->verdict == POLICY_DENY ? REASON_POLICY_DENY : REASON_POLICY_DEFAULT;
 }
 
+/* Adds what one side says. False if it has the last word: it refuses, or would if its rule were not on trial. */
+INLINE bool add_side(struct outcome *outcome, const struct decision *decision, __u8 side)
+{
+	__u8 reason = reason_of(decision);
+
+	if (reason && reason != REASON_NO_POLICY && decision->flags & POLICY_AUDIT) {
+		outcome->audited = true;
+		outcome->cookie = decision->cookie;
+		outcome->side = side;
+		return true;
+	}
+	if (reason) {
+		outcome->audited = false;
+		outcome->reason = reason;
+	}
+	if (reason || (decision->cookie && !outcome->audited)) {
+		outcome->cookie = decision->cookie;
+		outcome->side = side;
+	}
+	return !reason;
+}
+
 /* Policy of both ends for a flow in the direction of its first packet. `from_host`: the host itself sent it.
  * `ours_is_source`: the workload whose device this is opened the flow; it must be known, or nothing passes.
  */
@@ -93,10 +116,15 @@ INLINE void judge(const union address *source, const union address *destination,
 	if (from_host) {
 		from.identity = IDENTITY_HOST;
 		from.flags = IPCACHE_HOST;
+	} else if (!ours_is_source && from.flags & IPCACHE_HOST) {
+		/* Forwarded, with an address of this host: masqueraded by it, or forged. Not the host's own word. */
+		from.identity = v6 ? IDENTITY_WORLD_IPV6 : IDENTITY_WORLD_IPV4;
+		from.flags = 0;
 	}
 	outcome->identity[0] = from.identity;
 	outcome->identity[1] = to.identity;
 	outcome->cookie = 0;
+	outcome->audited = false;
 	outcome->side = ours_is_source ? SIDE_EGRESS : SIDE_INGRESS;
 	if (!((ours_is_source ? from.flags : to.flags) & IPCACHE_LOCAL) || !from.identity || !to.identity) {
 		outcome->reason = REASON_NO_POLICY;
@@ -105,30 +133,23 @@ INLINE void judge(const union address *source, const union address *destination,
 	outcome->reason = REASON_ALLOWED;
 	if (from.flags & IPCACHE_LOCAL) {
 		decision = judge_side(version.generation, from.identity, to.identity, true, protocol, dport);
-		outcome->side = SIDE_EGRESS;
-		outcome->cookie = decision.cookie;
-		outcome->reason = reason_of(&decision);
-		if (outcome->reason)
+		if (!add_side(outcome, &decision, SIDE_EGRESS))
 			return;
 	}
 	if (to.flags & IPCACHE_LOCAL) {
 		decision = judge_side(version.generation, to.identity, from.identity, false, protocol, dport);
-		outcome->side = SIDE_INGRESS;
-		outcome->reason = reason_of(&decision);
-		if (outcome->reason || decision.cookie)
-			outcome->cookie = decision.cookie;
+		add_side(outcome, &decision, SIDE_INGRESS);
 	}
 }
 
 /* Writes a verdict into an entry, new or old. */
 INLINE void settle(struct conntrack_entry *entry, const struct outcome *outcome, __u32 epoch)
 {
+	union judgement judgement = { .epoch = epoch, .reason = outcome->reason, .side = outcome->side };
 	bool swap = entry->origin; /* fixed indices: an entry may lie on the stack */
 
 	entry->identity[0] = swap ? outcome->identity[1] : outcome->identity[0];
 	entry->identity[1] = swap ? outcome->identity[0] : outcome->identity[1];
 	entry->cookie = outcome->cookie;
-	entry->reason = outcome->reason;
-	entry->side = outcome->side;
-	entry->epoch = epoch;
+	*(volatile __u64 *)&entry->judgement = judgement.word;
 }

@@ -20,6 +20,8 @@ struct flow {
 	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 icmp_code;
+	__u8 error_type; /* of the ICMP error itself, where `related` */
+	__u8 error_code;
 	bool icmp; /* ICMP or ICMPv6 */
 	bool related; /* an ICMP error: the flow is the one that it reports on */
 };
@@ -46,6 +48,13 @@ struct ports {
 	__be16 destination;
 };
 
+/* What the later fragments of a packet lack. */
+struct fragment {
+	struct ports ports;
+	__u8 protocol; /* behind all headers */
+	__u8 pad[3];
+};
+
 struct fragment4_key {
 	__be32 source;
 	__be32 destination;
@@ -58,7 +67,7 @@ struct fragment6_key {
 	__u64 source[2];
 	__u64 destination[2];
 	__be32 id;
-	__u32 protocol;
+	__u32 protocol; /* as the fragment header names it, which every fragment has */
 };
 
 /* Ports of a packet whose first fragment passed here, for the fragments behind it. Written and read by the programs;
@@ -68,7 +77,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct fragment4_key);
-	__type(value, struct ports);
+	__type(value, struct fragment);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } fragments4 SEC(".maps");
 
@@ -76,7 +85,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct fragment6_key);
-	__type(value, struct ports);
+	__type(value, struct fragment);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } fragments6 SEC(".maps");
 
@@ -130,6 +139,7 @@ INLINE int load_ports(struct __sk_buff *skb, __u32 offset, struct flow *flow, co
 struct extensions {
 	__u32 offset; /* of what follows them */
 	__u8 protocol;
+	__u8 fragment_protocol; /* what the fragment header names */
 	bool fragment;
 	bool first; /* fragment offset 0 */
 	__be32 id;
@@ -166,6 +176,7 @@ NOINLINE int skip_extensions(struct __sk_buff *skb, struct extensions *at)
 			__builtin_memcpy(&where, header + 2, 2);
 			__builtin_memcpy(&at->id, header + 4, 4);
 			at->protocol = header[0];
+			at->fragment_protocol = header[0];
 			at->offset += 8;
 			at->fragment = true;
 			at->first = !(bpf_ntohs(where) & 0xfff8);
@@ -186,6 +197,10 @@ INLINE int load_quoted(struct __sk_buff *skb, __u32 offset, struct flow *flow, c
 	__u32 inner = offset + ICMP_HEADER_LENGTH;
 
 	flow->related = true;
+	flow->error_type = flow->icmp_type;
+	flow->error_code = flow->icmp_code;
+	flow->icmp_type = 0;
+	flow->icmp_code = 0;
 	if (v6) {
 		struct ipv6hdr ip;
 		struct extensions at = {};
@@ -252,6 +267,27 @@ INLINE bool read_transport(const void *transport, const void *data_end, struct f
 	return false;
 }
 
+INLINE struct fragment fragment_of(const struct flow *flow)
+{
+	struct fragment fragment = { .protocol = flow->protocol };
+
+	fragment.ports.source = flow->source_port;
+	fragment.ports.destination = flow->destination_port;
+	return fragment;
+}
+
+/* A later fragment belongs where the first one did. Returns 0 or a reason. */
+INLINE int follow(const struct fragment *first, struct flow *flow)
+{
+	if (!first)
+		return REASON_FRAGMENT_UNKNOWN;
+	flow->source_port = first->ports.source;
+	flow->destination_port = first->ports.destination;
+	flow->protocol = first->protocol;
+	flow->icmp = first->protocol == IPPROTO_ICMP || first->protocol == IPPROTO_ICMPV6;
+	return 0;
+}
+
 INLINE int load_fragment4(struct __sk_buff *skb, const struct iphdr *ip, __u32 offset, struct flow *flow)
 {
 	struct fragment4_key key = {
@@ -260,51 +296,34 @@ INLINE int load_fragment4(struct __sk_buff *skb, const struct iphdr *ip, __u32 o
 		.id = ip->id,
 		.protocol = ip->protocol,
 	};
-	bool first = !(ip->frag_off & bpf_htons(0x1fff));
-	struct ports ports = {}, *known;
+	struct fragment first;
+	int reason;
 
-	if (first) {
-		int reason = load_transport(skb, offset, flow, false);
-
-		if (reason)
-			return reason;
-		ports.source = flow->source_port;
-		ports.destination = flow->destination_port;
-		bpf_map_update_elem(&fragments4, &key, &ports, BPF_ANY);
-		return 0;
-	}
-	known = bpf_map_lookup_elem(&fragments4, &key);
-	if (!known)
-		return REASON_FRAGMENT_UNKNOWN;
-	flow->source_port = known->source;
-	flow->destination_port = known->destination;
-	flow->icmp = ip->protocol == IPPROTO_ICMP;
+	if (ip->frag_off & bpf_htons(0x1fff))
+		return follow(bpf_map_lookup_elem(&fragments4, &key), flow);
+	reason = load_transport(skb, offset, flow, false);
+	if (reason)
+		return reason;
+	first = fragment_of(flow);
+	bpf_map_update_elem(&fragments4, &key, &first, BPF_ANY);
 	return 0;
 }
 
 INLINE int load_fragment6(struct __sk_buff *skb, const struct extensions *at, struct flow *flow)
 {
-	struct fragment6_key key = { .id = at->id, .protocol = at->protocol };
-	struct ports ports = {}, *known;
+	struct fragment6_key key = { .id = at->id, .protocol = at->fragment_protocol };
+	struct fragment first;
+	int reason;
 
 	__builtin_memcpy(key.source, flow->source.v6, 16);
 	__builtin_memcpy(key.destination, flow->destination.v6, 16);
-	if (at->first) {
-		int reason = load_transport(skb, at->offset, flow, true);
-
-		if (reason)
-			return reason;
-		ports.source = flow->source_port;
-		ports.destination = flow->destination_port;
-		bpf_map_update_elem(&fragments6, &key, &ports, BPF_ANY);
-		return 0;
-	}
-	known = bpf_map_lookup_elem(&fragments6, &key);
-	if (!known)
-		return REASON_FRAGMENT_UNKNOWN;
-	flow->source_port = known->source;
-	flow->destination_port = known->destination;
-	flow->icmp = at->protocol == IPPROTO_ICMPV6;
+	if (!at->first)
+		return follow(bpf_map_lookup_elem(&fragments6, &key), flow);
+	reason = load_transport(skb, at->offset, flow, true);
+	if (reason)
+		return reason;
+	first = fragment_of(flow);
+	bpf_map_update_elem(&fragments6, &key, &first, BPF_ANY);
 	return 0;
 }
 

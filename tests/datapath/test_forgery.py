@@ -1,0 +1,143 @@
+"""What nobody may get past the endpoint programs: borrowed addresses, borrowed flows, errors about others' packets."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from reconciler.model.datapath import PolicyFlag, Verdict
+
+from .harness import REDIRECT, SHOT, UNSPEC, Allow, Device, Harness
+from .packets import ICMP, ICMPV6, UDP, checksum, echo, ip, tcp, udp
+
+SPOOFED, AUDITED, DEFAULT = 4, 10, 1  # enum reason
+ELSEWHERE = 77  # the index of no device here
+HOST = {"address4": "10.0.0.1", "address6": "fd00::1"}
+WORLD = {"address4": "203.0.113.9", "address6": "2001:db8::9"}
+
+families = pytest.mark.parametrize("family", ["address4", "address6"])
+
+
+def _of(device: Device, family: str) -> str:
+    return str(getattr(device, family))
+
+
+def _open(*devices: Device) -> list[Allow]:
+    return [Allow(device.identity, egress=egress, cookie=0) for device in devices for egress in (False, True)]
+
+
+def _unreachable(source: str, destination: str, quoted: bytes) -> bytes:
+    """A port unreachable, from and to these, about a packet."""
+    v6 = ":" in source
+    message = struct.pack("!BBHI", 1 if v6 else 3, 4 if v6 else 3, 0, 0) + quoted[14:]
+    if not v6:
+        message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+    return ip(source, destination, ICMPV6 if v6 else ICMP, message)
+
+
+@families
+def test_an_error_about_ones_own_flow_reaches_nobody_else(datapath: Harness, family: str) -> None:
+    sender, friend, stranger = datapath.devices
+    isolated = Allow(stranger.identity, verdict=Verdict.DEFAULT_DENY, cookie=5)
+    datapath.become_usual([*_open(sender, friend), isolated])
+    flow = udp(_of(sender, family), 1000, _of(friend, family), 53)
+    assert datapath.sent(flow, sender).action == REDIRECT
+    error = _unreachable(_of(sender, family), _of(stranger, family), flow)
+    assert datapath.sent(error, sender).action == SHOT
+
+
+@families
+def test_an_error_about_somebody_elses_flow_is_judged_by_itself(datapath: Harness, family: str) -> None:
+    sender, friend, stranger = datapath.devices
+    isolated = Allow(stranger.identity, verdict=Verdict.DEFAULT_DENY, cookie=5)
+    datapath.become_usual([*_open(sender, friend), isolated])
+    flow = udp(_of(sender, family), 1000, _of(friend, family), 53)
+    assert datapath.sent(flow, sender).action == REDIRECT
+    error = _unreachable(WORLD[family], _of(stranger, family), flow)
+    assert datapath.received(error, stranger, ingress_ifindex=ELSEWHERE).action == SHOT
+
+
+@families
+def test_an_error_is_not_taken_for_the_echo_that_it_quotes(datapath: Harness, family: str) -> None:
+    server = datapath.devices[1]
+    protocol, kind = (ICMP, 8) if family == "address4" else (ICMPV6, 128)
+    isolated = Allow(server.identity, verdict=Verdict.DEFAULT_DENY, cookie=5)
+    datapath.become_usual([isolated, Allow(server.identity, 2, protocol=protocol, port=kind)])
+    quoted = echo(WORLD[family], HOST[family])
+    error = _unreachable(WORLD[family], _of(server, family), quoted)
+    assert datapath.received(error, server, ingress_ifindex=ELSEWHERE).action == SHOT
+
+
+@families
+def test_a_workloads_address_is_nobody_elses_to_use(datapath: Harness, family: str) -> None:
+    sender, friend, _ = datapath.devices
+    datapath.become_usual(_open(sender, friend))
+    packet = udp(_of(sender, family), 5, _of(friend, family), 53)
+    assert datapath.received(packet, friend, ingress_ifindex=ELSEWHERE).action == SHOT
+    assert datapath.events()["reason"].tolist() == [SPOOFED]
+
+
+@families
+def test_nor_is_its_flow(datapath: Harness, family: str) -> None:
+    sender, friend, _ = datapath.devices
+    datapath.become_usual(_open(sender, friend))
+    packet = udp(_of(sender, family), 5, _of(friend, family), 53)
+    assert datapath.sent(packet, sender).action == REDIRECT
+    assert datapath.received(packet, friend, ingress_ifindex=ELSEWHERE).action == SHOT
+    assert datapath.received(packet, friend, ingress_ifindex=sender.ifindex).action == UNSPEC
+
+
+@families
+def test_a_packet_from_outside_with_the_hosts_address_is_not_the_hosts(datapath: Harness, family: str) -> None:
+    server = datapath.devices[1]
+    isolated = Allow(server.identity, verdict=Verdict.DEFAULT_DENY, cookie=5)
+    datapath.become_usual([isolated, Allow(server.identity, peer=1)])
+    packet = udp(HOST[family], 5, _of(server, family), 53)
+    assert datapath.received(packet, server, ingress_ifindex=ELSEWHERE).action == SHOT
+
+
+@families
+def test_nor_does_it_join_a_flow_of_the_hosts(datapath: Harness, family: str) -> None:
+    server = datapath.devices[1]
+    isolated = Allow(server.identity, verdict=Verdict.DEFAULT_DENY, cookie=5)
+    datapath.become_usual([isolated, Allow(server.identity, peer=1), Allow(server.identity, egress=True)])
+    packet = udp(HOST[family], 5, _of(server, family), 53)
+    assert datapath.received(packet, server).action == UNSPEC
+    assert datapath.received(packet, server, ingress_ifindex=ELSEWHERE).action == SHOT
+    assert datapath.sent(udp(_of(server, family), 53, HOST[family], 5), server).action == UNSPEC
+
+
+@families
+def test_a_rule_on_trial_records_and_lets_pass(datapath: Harness, family: str) -> None:
+    client, server, _ = datapath.devices
+    trial = Allow(server.identity, verdict=Verdict.DEFAULT_DENY, flags=PolicyFlag.AUDIT, cookie=5)
+    datapath.become_usual([*_open(client), trial])
+    packet = tcp(_of(client, family), 1000, _of(server, family), 80)
+    assert datapath.sent(packet, client).action == REDIRECT
+    (event,) = datapath.events()
+    assert (event["type"], event["reason"], event["cookie"]) == (2, AUDITED, 5)
+
+
+@families
+def test_a_trial_on_one_side_leaves_the_other_in_force(datapath: Harness, family: str) -> None:
+    client, server, _ = datapath.devices
+    trial = Allow(client.identity, egress=True, verdict=Verdict.DEFAULT_DENY, flags=PolicyFlag.AUDIT, cookie=5)
+    datapath.become_usual([trial, Allow(server.identity, verdict=Verdict.DEFAULT_DENY, cookie=6)])
+    packet = tcp(_of(client, family), 1000, _of(server, family), 80)
+    assert datapath.sent(packet, client).action == SHOT
+    (event,) = datapath.events()
+    assert (event["reason"], event["cookie"]) == (DEFAULT, 6)
+
+
+def test_fragments_with_headers_behind_the_fragment_header_follow_the_first(datapath: Harness) -> None:
+    client, server, _ = datapath.devices
+    allowed = Allow(server.identity, client.identity, protocol=UDP, port=53)
+    isolated = Allow(server.identity, verdict=Verdict.DEFAULT_DENY, cookie=5)
+    datapath.become_usual([*_open(client), isolated, allowed])
+    there, back = str(client.address6), str(server.address6)
+    options = bytes([UDP, 0, 1, 4, 0, 0, 0, 0])
+    first = bytes([60, 0, 0, 1, 0, 0, 0, 7]) + options + b"\0\1\0\x35\0\x20\0\0" + bytes(16)
+    later = bytes([60, 0, 0, 4 << 3, 0, 0, 0, 7]) + bytes(8)
+    assert datapath.sent(ip(there, back, 44, first), client).action == REDIRECT
+    assert datapath.sent(ip(there, back, 44, later), client).action == REDIRECT
