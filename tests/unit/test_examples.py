@@ -1,0 +1,151 @@
+"""The examples are valid, and their rows say what their READMEs promise."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from reconciler.compile.cache import CompileCache
+from reconciler.compile.host import Desired, compile_host
+from reconciler.engine.rows import DictRows
+from reconciler.host.facts import gather
+from reconciler.model.facts import Facts
+from reconciler.model.network import HOST_NETNS
+from reconciler.source.loading import load_directory
+from reconciler.store.embedded import EmbeddedStore
+from tests.unit.compile.lookup import IpAddress, judge
+from tests.unit.compile.worlds import PROGRAMS
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAMES = sorted(path.name for path in EXAMPLES.iterdir())
+HOST = ip_address("192.0.2.1")
+ICMP, TCP, UDP = 1, 6, 17
+
+
+class Example:
+    """One example on its only node."""
+
+    def __init__(self, name: str, store: EmbeddedStore) -> None:
+        self.snapshot = load_directory(EXAMPLES / name)
+        (self.node,) = self.snapshot.nodes
+        self.facts: Facts = gather(self.snapshot, self.node, store, frozenset({HOST}))
+        self.desired: Desired = compile_host(self.snapshot, self.facts, CompileCache(), PROGRAMS)
+
+    def address(self, where: str) -> IpAddress:
+        """Of a workload, or the address itself."""
+        if where not in self.facts.endpoints:
+            return ip_address(where)
+        found = self.facts.endpoints[where].address4
+        assert found
+        return found
+
+    def passes(self, sender: str, receiver: str, protocol: int, port: int) -> bool:
+        """Whether the sides that are workloads allow it, egress and ingress."""
+        source, destination = self.address(sender), self.address(receiver)
+        sides = [(sender, source, destination, True), (receiver, destination, source, False)]
+        return all(
+            judge(self.desired, subject, peer, protocol, port, egress=egress).passes
+            for name, subject, peer, egress in sides
+            if name in self.facts.endpoints
+        )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EmbeddedStore:
+    return EmbeddedStore(tmp_path / "store.sqlite")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_is_valid_without_warnings_and_compiles(name: str, store: EmbeddedStore) -> None:
+    example = Example(name, store)
+    assert (example.snapshot.warnings, example.desired.warnings) == ((), ())
+    assert example.desired.complete
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_explains_itself(name: str) -> None:
+    assert (EXAMPLES / name / "README.md").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver", "protocol", "port", "passes"),
+    [
+        ("198.51.100.9", "shop/front", TCP, 443, True),
+        ("198.51.100.9", "shop/front", TCP, 80, False),
+        ("shop/front", "shop/api", TCP, 8080, True),
+        ("shop/front", "shop/db", TCP, 5432, False),
+        ("shop/api", "shop/db", TCP, 5432, True),
+        ("shop/db", "shop/api", TCP, 8080, False),
+        ("shop/db", "198.51.100.9", TCP, 443, False),
+        ("ops/monitor", "shop/db", TCP, 9100, True),
+        ("ops/monitor", "shop/db", TCP, 5432, False),
+        ("shop/front", "shop/api", TCP, 9100, False),
+    ],
+)
+def test_three_tiers_talk_as_their_table_says(
+    store: EmbeddedStore, sender: str, receiver: str, protocol: int, port: int, passes: bool
+) -> None:
+    assert Example("three-tiers", store).passes(sender, receiver, protocol, port) is passes
+
+
+@pytest.mark.parametrize(
+    ("receiver", "protocol", "port", "passes"),
+    [
+        ("198.51.100.9", TCP, 443, True),
+        ("198.51.100.9", TCP, 22, False),
+        ("198.51.100.9", ICMP, 8, True),
+        ("10.1.2.3", TCP, 443, False),
+        ("192.168.1.1", TCP, 80, False),
+        ("10.0.0.53", UDP, 53, True),
+        ("10.0.0.53", TCP, 443, False),
+        ("10.0.0.54", UDP, 53, False),
+        ("2001:db8::1", TCP, 443, True),
+        ("fd00::1", TCP, 443, False),
+    ],
+)
+def test_egress_reaches_the_world_without_its_exceptions(
+    store: EmbeddedStore, receiver: str, protocol: int, port: int, passes: bool
+) -> None:
+    example = Example("egress", store)
+    subject = example.facts.endpoints["default/crawler"]
+    own = subject.address6 if ":" in receiver else subject.address4
+    assert own
+    assert judge(example.desired, own, ip_address(receiver), protocol, port, egress=True).passes is passes
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver", "port", "passes"),
+    [
+        ("default/user", "default/service", 80, True),
+        ("default/user", "default/service", 9000, False),
+        ("default/suspect", "default/service", 80, False),
+        ("default/suspect", "default/user", 80, False),
+        ("default/user", "default/suspect", 80, False),
+        ("default/service", "default/user", 80, True),
+        (str(HOST), "default/service", 9000, True),
+        ("198.51.100.9", "default/service", 80, False),
+    ],
+)
+def test_a_deny_beats_every_allow(store: EmbeddedStore, sender: str, receiver: str, port: int, passes: bool) -> None:
+    assert Example("deny", store).passes(sender, receiver, TCP, port) is passes
+
+
+def test_a_node_asks_for_routes_rules_and_sysctls(store: EmbeddedStore) -> None:
+    tables = Example("node", store).desired.tables
+    routes, rules, sysctls = tables["routes"], tables["rules"], tables["sysctls"]
+    assert isinstance(routes, DictRows)
+    assert isinstance(rules, DictRows)
+    assert isinstance(sysctls, DictRows)
+    assert {(str(key.destination), key.table, row.ifname) for key, row in routes.rows.items()} == {
+        ("0.0.0.0/0", 200, "uplink1"),
+        ("198.51.100.0/24", 254, "uplink0"),
+    }
+    assert [(key.netns, key.priority, row.table) for key, row in rules.rows.items()] == [(HOST_NETNS, 1000, 200)]
+    assert {key.name: row.value for key, row in sysctls.rows.items()} == {
+        "net/ipv4/conf/uplink1/rp_filter": "2",
+        "net/ipv4/tcp_syncookies": "1",
+        "net/ipv4/ip_forward": "1",
+        "net/ipv6/conf/all/forwarding": "1",
+    }
