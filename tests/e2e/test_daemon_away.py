@@ -1,0 +1,73 @@
+"""The daemon away, coming and going: what is enforced stays enforced, packet by packet."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.daemon_host import DaemonHost, allowing, cluster, made_host, policy
+from tests.e2e.packet_flow import lossless, stopped
+
+pytestmark = pytest.mark.root
+
+ALLOWED, DENIED = 4000, 4001
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonHost]:
+    with made_host(tmp_path_factory.mktemp("h")) as made:
+        made.write("policies/web.yaml", policy("web", "web", ingress=[allowing("from", "client", ALLOWED)]))
+        made.wait_for(made.commit())
+        yield made
+
+
+@pytest.fixture
+def running(host: DaemonHost) -> DaemonHost:
+    if host.daemon is None:
+        host.start()
+    host.settle()
+    return host
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_end_and_a_new_start_lose_no_packet_and_let_none_pass(running: DaemonHost, number: signal.Signals) -> None:
+    with lossless(running, "client", "web", ALLOWED) as flow, stopped(running, "client", "web", DENIED) as flood:
+        running.stop(number)
+        flow.more()
+        flood.more()
+        running.start()
+        running.settle()
+
+
+def test_without_a_daemon_new_flows_are_judged_as_before(running: DaemonHost) -> None:
+    addresses = running.addresses("web")
+    running.stop(signal.SIGKILL)
+    with (
+        lossless(running, "client", "web", ALLOWED, addresses=addresses),
+        stopped(running, "client", "web", DENIED, addresses=addresses),
+    ):
+        pass
+
+
+def test_a_start_writes_nothing_to_a_host_that_is_as_it_should_be(running: DaemonHost) -> None:
+    before = running.rows(), running.client.get("/v1/history")
+    running.stop()
+    running.start()
+    running.settle()
+    assert running.status()["drift_repairs"] == 0
+    assert (running.rows(), running.client.get("/v1/history")) == before
+
+
+def test_other_programs_take_over_without_a_packet_lost_or_let_through(running: DaemonHost) -> None:
+    before = running.client.get("/v1/tables/programs")
+    with lossless(running, "client", "web", ALLOWED), stopped(running, "client", "web", DENIED):
+        running.write("cluster.yaml", cluster(conntrack={"timeouts": {"udp": 61}}))
+        running.wait_for(running.commit())
+    assert running.client.get("/v1/tables/programs") != before
+
+
+def test_a_daemon_that_ends_takes_its_socket_along(running: DaemonHost) -> None:
+    assert running.stop() == 0
+    assert not running.config.socket.exists()
