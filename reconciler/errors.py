@@ -1,19 +1,19 @@
 """Every error that Plumbline raises on purpose, with its exit code and its remedy.
 
-    PlumbError                     1   anything below
-    ├── UsageError                 2   the command line was used wrongly
-    ├── ManifestError              3   a manifest is wrong: one or more `Fault`s, each with file, line and column
-    ├── RepositoryError            4   the policy repository, a commit or an object cannot be read
-    ├── CompileError               5   a valid snapshot cannot become rows (exhausted pool, over a map's budget)
-    ├── PlanStale                  6   the live rows are no longer those that the plan was made from
-    ├── ApplyError                 7   a write failed; the previous state was restored
-    │   └── ProbeFailed            8   the state was written, its probes failed, the previous state was restored
-    ├── KernelError                9   the kernel refused or cannot do what is needed
-    │   ├── FeatureMissing        10   this kernel lacks a feature that is needed
-    │   └── PermissionMissing     11   a capability is missing
-    ├── Busy                      12   another daemon or command holds this host
-    ├── DaemonUnreachable         13   no daemon answers on the socket
-    └── StoreError                14   what hosts share cannot be read or written
+PlumbError                     1   anything below
+├── UsageError                 2   the command line was used wrongly
+├── ManifestError              3   a manifest is wrong: one or more `Fault`s, each with file, line and column
+├── RepositoryError            4   the policy repository, a commit or an object cannot be read
+├── CompileError               5   a valid snapshot cannot become rows (exhausted pool, over a map's budget)
+├── PlanStale                  6   the live rows are no longer those that the plan was made from
+├── ApplyError                 7   a write failed; the previous state was restored
+│   └── ProbeFailed            8   the state was written, its probes failed, the previous state was restored
+├── KernelError                9   the kernel refused or cannot do what is needed
+│   ├── FeatureMissing        10   this kernel lacks a feature that is needed
+│   └── PermissionMissing     11   a capability is missing
+├── Busy                      12   another daemon or command holds this host
+├── DaemonUnreachable         13   no daemon answers on the socket
+└── StoreError                14   what hosts share cannot be read or written
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
 
-
 # Every host end of a veth pair has this one address: each pair is a link of its own, and so the answers to ARP and
 # neighbour discovery are a constant of the datapath. Locally administered, unicast.
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"

@@ -43,7 +43,7 @@ def test_a_whole_number_of_seconds_is_a_number_of_seconds(tmp_path: Path) -> Non
     ],
 )
 def test_a_wrong_file_says_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(UsageError, match="config.yaml") as caught:
+    with pytest.raises(UsageError, match=r"config\.yaml") as caught:
         _load(tmp_path, text)
     assert message in str(caught.value)
 
