@@ -123,7 +123,7 @@ def _questions() -> tuple[_Question, ...]:
         _Question("fentry", _fentry, "kernel functions are traced by tracepoints only"),
         _Question("lsm", _lsm, "processes cannot be held to policy, only watched"),
         _Question("vxlan", lambda: is_known("vxlan"), "no tunnels to other hosts by vxlan"),
-        _Question("geneve", lambda: is_known("geneve"), "geneve is encapsulated by our own program"),
+        _Question("geneve", lambda: is_known("geneve"), "no Geneve devices on this kernel"),
         _Question("wireguard", lambda: is_known("wireguard"), "no encryption between hosts by WireGuard"),
         _Question("veth", lambda: is_known("veth"), "workloads cannot be connected", needed=True),
         _Question("netkit", lambda: is_known("netkit"), "workloads are connected by veth pairs"),
