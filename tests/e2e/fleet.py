@@ -6,6 +6,8 @@ The release is built from a copy of the checkout, so that a file that is edited 
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -32,6 +34,8 @@ DEADLINE_S = 20.0
 
 _FOLDERS = ("reconciler", "schemas", "examples", "build/bpf")
 _FILES = ("bpf/LICENSE.GPL-2.0", "pyproject.toml", "README.md", "LICENSE")
+
+_NUMBERS = itertools.count()
 
 PROBED = """
 apiVersion: plumbline/v1
@@ -115,7 +119,7 @@ class Fleet:
     prefix: Path
     names: tuple[str, ...]
     ssh: bool
-    tag: str = field(default_factory=lambda: f"pt-a{os.getpid()}")
+    tag: str = field(default_factory=lambda: f"pt-a{os.getpid()}-{next(_NUMBERS)}")
     servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     made_privileges: bool = False
 
@@ -166,10 +170,10 @@ class Fleet:
         for server in self.servers:
             server.terminate()
             server.wait(DEADLINE_S)
-        paths = [str(NETNS / name) for name in self.namespaces()]
+        paths = [str(path) for name in self.namespaces() if (path := NETNS / name).exists()]
         wait_for(lambda: not _signalled(paths), "processes stay in the namespaces")
-        for name in self.namespaces():
-            netns.remove(str(NETNS / name))
+        for path in paths:
+            netns.remove(path)
         shutil.rmtree(BPF / self.tag, ignore_errors=True)
         if self.made_privileges:
             PRIVILEGES.rmdir()
@@ -334,7 +338,7 @@ class Fleet:
 
     def snapshot(self) -> dict[str, object]:
         """What a check must leave as it is: files and pins of the hosts, devices and routes of all namespaces."""
-        files = {str(path): path.lstat().st_mtime_ns for name in self.names for path in _files(self.home(name))}
+        files = {str(path): _content(path) for name in self.names for path in _files(self.home(name))}
         pins = sorted(str(path) for path in (BPF / self.tag).rglob("*")) if (BPF / self.tag).exists() else []
         kernel = [run("ip", "-n", name, what, "show") for name in self.namespaces() for what in ("link", "route")]
         return {
@@ -346,7 +350,13 @@ class Fleet:
 
 
 def _files(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.rglob("*") if path.name not in ("daemon.log",)) if folder.exists() else ()
+    """Without the daemon's log and its cache of parsed files, which says nothing about the host."""
+    if folder.exists():
+        yield from (path for path in folder.rglob("*") if not {"daemon.log", "manifests"} & set(path.parts))
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _signalled(namespaces: list[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,29 +24,44 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built(copy_of_checkout(tmp_path_factory.mktemp("checkout")))
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Its name is short: ssh puts a socket there, whose path has at most 108 bytes."""
-    with tempfile.TemporaryDirectory(prefix="pt-") as path:
-        yield Path(path)
+@contextmanager
+def fleet_of(checkout: Path, *names: str, ssh: bool = False, bare: bool = False) -> Iterator[Fleet]:
+    """Its hosts find the release of an earlier fleet there, unless they are `bare`.
 
-
-@pytest.fixture
-def new_fleet(folder: Path, checkout: Path) -> Iterator[NewFleet]:
-    """Makes fleets. Their hosts find the release of an earlier one there, unless they are `bare`."""
-    made: list[Fleet] = []
-
-    def make(*names: str, ssh: bool = False, bare: bool = False) -> Fleet:
-        prefix = (folder if bare else checkout.parent) / "plumb"
-        made.append(Fleet(folder, checkout, prefix, names, ssh))
-        made[-1].up()
-        return made[-1]
-
-    yield make
-    for fleet in made:
-        fleet.down()
+    The folder's name is short: ssh puts a socket there, whose path has at most 108 bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="pt-") as folder:
+        prefix = (Path(folder) if bare else checkout.parent) / "plumb"
+        fleet = Fleet(Path(folder), checkout, prefix, names, ssh)
+        try:
+            fleet.up()
+            yield fleet
+        finally:
+            fleet.down()
         assert not [name for name in fleet.namespaces() if (NETNS / name).exists()]
         assert not (BPF / fleet.tag).exists()
+
+
+@pytest.fixture
+def new_fleet(checkout: Path) -> Iterator[NewFleet]:
+    with ExitStack() as stack:
+        yield lambda *names, **options: stack.enter_context(fleet_of(checkout, *names, **options))
+
+
+@pytest.fixture(scope="module")
+def standing(checkout: Path) -> Iterator[Fleet]:
+    """One host that has been converged once."""
+    with fleet_of(checkout, "alpha") as fleet:
+        assert (played := fleet.play()).code == 0, played.output
+        fleet.git("tag", "first")
+        yield fleet
+
+
+@pytest.fixture
+def fleet(standing: Fleet) -> Iterator[Fleet]:
+    """The same, with its branch back where it was: a forced push, as far as the host can see."""
+    yield standing
+    standing.git("reset", "-q", "--hard", "first")
 
 
 def policy_rows(fleet: Fleet, name: str) -> list[object]:
@@ -67,9 +83,7 @@ def test_a_first_run_installs_and_converges_and_a_second_changes_nothing(new_fle
     assert second.changed() == {"alpha": 0}
 
 
-def test_a_check_shows_the_exact_plan_and_writes_nothing(new_fleet: NewFleet) -> None:
-    fleet = new_fleet("alpha")
-    assert fleet.play().code == 0
+def test_a_check_shows_the_exact_plan_and_writes_nothing(fleet: Fleet) -> None:
     fleet.write("policies/web.yaml", POLICY)
     commit = fleet.commit("policy")
     before = fleet.snapshot()
@@ -107,9 +121,7 @@ def test_two_hosts_each_get_their_own_rows_over_ssh(new_fleet: NewFleet) -> None
     assert fleet.play().changed() == {"alpha": 0, "beta": 0}
 
 
-def test_a_bad_commit_touches_no_host(new_fleet: NewFleet) -> None:
-    fleet = new_fleet("alpha")
-    assert fleet.play().code == 0
+def test_a_bad_commit_touches_no_host(fleet: Fleet) -> None:
     before = fleet.snapshot()
     fleet.write("policies/web.yaml", POLICY.replace("port: 80", "port: 70000"))
     fleet.commit("bad")
@@ -154,21 +166,17 @@ def test_a_host_that_somebody_else_holds_says_who_it_is(new_fleet: NewFleet) -> 
     assert "an operator's command" in played.output
 
 
-def test_a_suspended_host_is_left_alone(new_fleet: NewFleet) -> None:
-    fleet = new_fleet("alpha")
-    assert fleet.play().code == 0
+def test_a_suspended_host_is_left_alone(fleet: Fleet) -> None:
     fleet.plumb("alpha", "suspend", "maintenance of the rack")
-    assert fleet.play().changed() == {"alpha": 0}
     fleet.write("policies/web.yaml", POLICY)
     fleet.commit("policy")
     played = fleet.play()
+    fleet.plumb("alpha", "resume")
     assert played.code != 0
     assert "maintenance of the rack" in played.output
 
 
-def test_a_changed_setting_restarts_the_daemon_and_nothing_else(new_fleet: NewFleet) -> None:
-    fleet = new_fleet("alpha")
-    assert fleet.play().code == 0
+def test_a_changed_setting_restarts_the_daemon_and_nothing_else(fleet: Fleet) -> None:
     pid = (fleet.home("alpha") / "daemon.pid").read_text()
     rows = policy_rows(fleet, "alpha")
     node = fleet.repository / "nodes" / "alpha.yaml"

@@ -24,8 +24,8 @@ FAMILIES = ("plumb_link", "plumb_bpf_program", "plumb_policy", "plumb_endpoint",
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     """One host, two workloads, one policy; nothing is applied yet and no daemon runs."""
     made = Fleet(tmp_path, tmp_path, tmp_path / "plumb", ("alpha",), ssh=False)
-    made.up()
     try:
+        made.up()
         made.write("policies/web.yaml", POLICY)
         made.commit("policy")
         made.configure("alpha")
