@@ -79,6 +79,7 @@ def down(session: Session, name: str | None, all_labs: bool) -> None:
         with progress("removing the lab"):
             lifecycle.down(lab, click.echo)
     if not chosen:
+        registry.tidy()
         click.echo("no lab is up" if name is None else f"no lab {name} is up")
 
 

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from reconciler.lab import demo_drift, demo_playbook, demo_policy
 from reconciler.lab.lifecycle import down
-from reconciler.lab.registry import find
+from reconciler.lab.registry import find, tidy
 from reconciler.lab.scene import BARE, WORK_TREE, Scene
 from reconciler.lab.traffic import echo_server
 
@@ -86,4 +86,5 @@ def _clean_up(scene: Scene) -> None:
     lab = find(scene.name)
     if lab is not None:
         down(lab, lambda line: None)
+    tidy()
     shutil.rmtree(scene.stage.directory)

@@ -33,13 +33,15 @@ def up(name: str, followed: Followed, say: Say) -> Lab:
     Raises UsageError for a clash with another lab or host, KernelError, and what the daemons report.
     """
     with lab_lock():
-        lab = find(name) or Lab(name, str(followed.repository), followed.ref)
+        found = find(name)
+        lab = found or Lab(name, str(followed.repository), followed.ref)
         if lab.repository != str(followed.repository):
             raise UsageError(
                 f"lab {name} is up for {lab.repository}", remedy=f"plumb lab down --name {name}, or another --name"
             )
-        if not lab.ready:
-            _remove(lab)
+        if found and not found.ready:  # somebody was killed while making or removing it
+            _remove(found)
+            lab = Lab(name, str(followed.repository), followed.ref)
         snapshot = followed.load()
         planned = topology(lab, snapshot)
         _refuse_clashes(lab, planned)

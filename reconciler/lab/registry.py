@@ -105,14 +105,25 @@ def lab_lock() -> Iterator[None]:
                 remove_if_empty([LABS, RUN_ROOT])
 
 
+def tidy() -> None:
+    """Where no lab is up, nothing is left of the registry either, whoever was killed while holding the lock."""
+    if LABS.exists():
+        with lab_lock():
+            pass
+
+
 def _take(stack: ExitStack, deadline: float) -> None:
+    """The file may be removed by its last holder while we open it: then what we hold is not what others will see."""
     while True:
-        try:
-            stack.enter_context(host_lock(_LOCK, "plumb lab"))
-            return
-        except (Busy, FileNotFoundError):  # the other one may have removed the empty directory this instant
-            if time.monotonic() > deadline:
-                raise
+        with ExitStack() as attempt:
+            try:
+                attempt.enter_context(host_lock(_LOCK, "plumb lab"))
+                if f"(pid {os.getpid()})" in _LOCK.read_text():
+                    stack.push(attempt.pop_all())
+                    return
+            except (Busy, FileNotFoundError):
+                if time.monotonic() > deadline:
+                    raise
         time.sleep(_LOCK_PAUSE_S)
 
 

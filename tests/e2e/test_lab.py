@@ -12,6 +12,7 @@ import pytest
 
 from reconciler.kernel import netns
 from reconciler.lab.processes import running_daemon
+from reconciler.lab.registry import LABS, labs
 from tests.e2e.site import Site
 
 pytestmark = pytest.mark.root
@@ -41,6 +42,13 @@ def test_a_lab_that_is_taken_down_leaves_nothing(lab: Site) -> None:
 
 def test_taking_down_what_is_not_up_is_success(site: Site) -> None:
     assert site.down().returncode == 0
+
+
+def test_a_lock_that_a_killed_command_left_goes_with_the_next_down(site: Site) -> None:
+    LABS.mkdir(parents=True, exist_ok=True)
+    (LABS / "lock").touch()
+    assert site.down().returncode == 0
+    assert labs() or not LABS.exists()
 
 
 def test_processes_that_were_started_inside_end_with_the_lab(lab: Site) -> None:
