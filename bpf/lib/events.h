@@ -24,6 +24,7 @@ enum reason {
 	REASON_CONNTRACK_FULL = 9,
 	REASON_AUDITED = 10, /* would be dropped, passes: audit mode */
 	REASON_NO_STATE = 11, /* the host's state is missing; only counted */
+	REASON_NO_PROXY = 12, /* a rule gives the proxy the last word, and there is none */
 	REASONS,
 };
 

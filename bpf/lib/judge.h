@@ -76,7 +76,7 @@ INLINE __u8 reason_of(const struct decision *decision)
 	if (decision->flags & POLICY_MISSING)
 		return REASON_NO_POLICY;
 	if (decision->verdict == POLICY_ALLOW)
-		return REASON_ALLOWED;
+		return decision->flags & POLICY_REDIRECT ? REASON_NO_PROXY : REASON_ALLOWED;
 	return decision->verdict == POLICY_DENY ? REASON_POLICY_DENY : REASON_POLICY_DEFAULT;
 }
 

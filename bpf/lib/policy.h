@@ -68,16 +68,23 @@ struct decision {
 	__u32 cookie;
 };
 
-/* Deny beats allow beats default deny; a redirect on either row holds. */
+/* Deny beats what the proxy must see, which beats allow, which beats default deny. */
+INLINE __u8 strength(__u8 verdict, __u8 flags)
+{
+	return verdict << 1 | (verdict == POLICY_ALLOW && flags & POLICY_REDIRECT);
+}
+
 INLINE void strengthen(struct decision *decision, const struct policy_value *value)
 {
+	__u8 known = strength(decision->verdict, decision->flags), found;
+
 	if (!value)
 		return;
-	decision->flags |= value->flags;
-	if (value->flags & POLICY_REDIRECT)
-		decision->proxy_port = value->proxy_port;
-	if (value->verdict > decision->verdict || (value->verdict == decision->verdict && !decision->cookie)) {
+	found = strength(value->verdict, value->flags);
+	if (found > known || (found == known && !decision->cookie)) {
 		decision->verdict = value->verdict;
+		decision->flags = value->flags;
+		decision->proxy_port = value->proxy_port;
 		decision->cookie = value->cookie;
 	}
 }

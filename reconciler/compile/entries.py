@@ -62,6 +62,7 @@ class Entries:
     def _entries(self, item: RuleItem, cookie: int, own: frozenset[NamedPort], egress: bool) -> Iterator[Entry]:
         _refuse_unknown(item)
         verdict = Verdict.DENY if item.deny else Verdict.ALLOW
+        redirect = item.l7 is not None and not item.deny
         peers = None if item.peers is None else self._union(item.peers)
         if peers == 0:
             return
@@ -70,11 +71,12 @@ class Entries:
         if not egress:
             numeric += tuple(prefix for match in named for prefix in resolve(match, own))
         if numeric:
-            yield Entry(peers, Claim(numeric, verdict, cookie))
+            yield Entry(peers, Claim(numeric, verdict, cookie, redirect))
         for match in named if egress else ():
             for port, having in self._named.get((match.name, match.protocol), {}).items():
                 if reached := having if peers is None else peers & having:
-                    yield Entry(reached, Claim((PortPrefix(match.protocol, port, PORT_BITS),), verdict, cookie))
+                    ports = (PortPrefix(match.protocol, port, PORT_BITS),)
+                    yield Entry(reached, Claim(ports, verdict, cookie, redirect))
 
     def _union(self, peers: Iterable[Peer]) -> int | None:
         bits = 0
@@ -106,8 +108,6 @@ def _numeric(ports: Iterable[PortMatch] | None) -> tuple[PortPrefix, ...]:
 
 def _refuse_unknown(item: RuleItem) -> None:
     """An entry that rows cannot express is refused: leaving it out would open or close something unseen."""
-    if item.l7 is not None:
-        raise CompileError(f"{item.origin}: {item.field}: rules of the parser {item.l7.parser} are not compiled")
     for peer in item.peers or ():
         if not isinstance(peer, EndpointPeer | CidrPeer):
             raise CompileError(f"{item.origin}: {item.field}: services as peers are not compiled")

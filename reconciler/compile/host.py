@@ -34,6 +34,23 @@ from reconciler.model.snapshot import Snapshot, Warning
 
 DEVICE_TABLES = ("links", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints", "attachments")
 
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What judges packets: the rows, and what stands behind their numbers.
+
+    rules       cookie -> what it stands for
+    labels      identity -> labels, of every identity that can be a peer here
+    subjects    identity -> what its rows are made from, of every identity that is judged here
+    """
+
+    ipcache: Columns
+    policy: Columns
+    rules: Mapping[int, RuleInfo]
+    labels: Mapping[int, LabelSet]
+    subjects: Mapping[int, Subject]
+
+
 Local = Mapping[str, tuple[Workload, Endpoint]]  # workload reference -> workload and what it was given
 RulesOf = Mapping[int, tuple[PolicyRule, ...]]  # shared identity -> the rules that select it
 
@@ -62,9 +79,26 @@ def compile_host(
     Pure: the cache decides only how long it takes. Neither `snapshot` nor `facts` may be changed afterwards.
     Raises CompileError: see the modules that make the tables.
     """
+    local = _local(snapshot, facts)
+    judging = compile_judging(snapshot, facts, cache, budget)
+    return Desired(
+        snapshot.commit,
+        {
+            **_devices(snapshot, facts, local, programs, cache),
+            "ipcache": judging.ipcache,
+            "policy": judging.policy,
+        },
+        judging.rules,
+        {number: of_number for number, of_number in judging.labels.items() if number >= FIRST_LOCAL},
+        facts.complete and len(local) == sum(one.node == facts.node for one in snapshot.workloads.values()),
+        snapshot.warnings + tuple(_warnings(judging.subjects, snapshot)),
+    )
+
+
+def compile_judging(snapshot: Snapshot, facts: Facts, cache: CompileCache, budget: Budget | None = None) -> Judging:
+    """Only what judges the packets of the host `facts.node`. Pure as `compile_host`, and raises the same errors."""
     budget = budget or Budget()
-    mine = {key: workload for key, workload in snapshot.workloads.items() if workload.node == facts.node}
-    local = {key: (workload, facts.endpoints[key]) for key, workload in mine.items() if key in facts.endpoints}
+    local = _local(snapshot, facts)
     rules_of = cache.matcher.match(snapshot.rules, _labels(local, facts))
     rules = _in_order(snapshot.rules, rules_of)
     wanted = asked(rules)
@@ -72,18 +106,17 @@ def compile_host(
     labels = all_labels(facts, refined, cidrs)
     subjects, names = _subjects(local, refined, labels, rules_of)
     policies, infos = _policy(snapshot, refined, labels, rules, subjects, names, cache, budget)
-    return Desired(
-        snapshot.commit,
-        {
-            **_devices(snapshot, facts, local, programs, cache),
-            "ipcache": _ipcache(snapshot, facts, wanted, refined, cidrs, cache, budget),
-            "policy": policies,
-        },
-        infos,
-        {number: of_number for number, of_number in labels.items() if number >= FIRST_LOCAL},
-        facts.complete and len(local) == len(mine),
-        snapshot.warnings + tuple(_warnings(subjects, snapshot)),
-    )
+    rows = _ipcache(snapshot, facts, wanted, refined, cidrs, cache, budget)
+    return Judging(rows, policies, infos, labels, subjects)
+
+
+def _local(snapshot: Snapshot, facts: Facts) -> Local:
+    """Workloads of this host that were given what they need."""
+    return {
+        key: (workload, facts.endpoints[key])
+        for key, workload in snapshot.workloads.items()
+        if workload.node == facts.node and key in facts.endpoints
+    }
 
 
 def _labels(local: Local, facts: Facts) -> dict[int, LabelSet]:

@@ -71,7 +71,7 @@ def stance(subject: Subject, direction: str, context: Context) -> Stance:
     isolated = default.verdict is Verdict.DEFAULT_DENY
     required = _required(rules, direction, context.index)
     found = _entries(rules, subject, direction, context)
-    kept = [entry for entry in (_requiring(entry, required) for entry in found) if isolated or _denies(entry)]
+    kept = [entry for entry in (_requiring(entry, required) for entry in found) if isolated or _matters(entry)]
     if isolated and direction == INGRESS and context.allow_localhost is AllowLocalhost.ALWAYS:
         kept.append(_localhost(context))
     return Stance(default, tuple(entry for entry in kept if entry.peers != 0), audit)
@@ -97,6 +97,11 @@ def _localhost(context: Context) -> Entry:
 
 def _denies(entry: Entry) -> bool:
     return entry.claim.verdict is Verdict.DENY
+
+
+def _matters(entry: Entry) -> bool:
+    """Whether it says anything where everything else is allowed."""
+    return _denies(entry) or entry.claim.redirect
 
 
 def _items(rule: PolicyRule, direction: str) -> tuple[RuleItem, ...]:

@@ -123,4 +123,6 @@ def _port_rows(rows: Sequence[tuple[Block, PortRow]]) -> tuple[NDArray[np.void],
 
 
 def _flags(block: Block, row: PortRow) -> PolicyFlag:
-    return PolicyFlag.AUDIT if block.audit and row.verdict is not Verdict.ALLOW else PolicyFlag(0)
+    if block.audit:
+        return PolicyFlag.AUDIT if row.verdict is not Verdict.ALLOW else PolicyFlag(0)
+    return PolicyFlag.REDIRECT if row.redirect else PolicyFlag(0)

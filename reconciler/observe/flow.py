@@ -71,6 +71,7 @@ class Reason(IntEnum):
     )
     AUDITED = 10, "audited", "A rule in audit mode would drop it; it passed."
     NO_STATE = 11, "no state", "The datapath is attached but was never given its state; is the daemon still starting?"
+    NO_PROXY = 12, "no proxy", "A rule leaves the last word to a proxy, and none is there."
 
     @property
     def word(self) -> str:

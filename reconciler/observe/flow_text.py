@@ -14,7 +14,7 @@ from reconciler.model.origin import Origin
 from reconciler.observe.flow import FlowEvent, Reason, is_icmp
 
 _COMMIT_DIGITS = 8
-_RULE_DECIDES = (Reason.ALLOWED, Reason.POLICY_DEFAULT, Reason.POLICY_DENY, Reason.AUDITED)
+_RULE_DECIDES = (Reason.ALLOWED, Reason.POLICY_DEFAULT, Reason.POLICY_DENY, Reason.AUDITED, Reason.NO_PROXY)
 
 
 class RuleReference(Protocol):

@@ -52,7 +52,7 @@ def judge(
     mine = (rows.keys["subject"] == who) & (rows.keys["egress"] == int(egress))
     assert mine.any(), f"{subject} has no rows"
     found = [_longest(rows, mine & (rows.keys["peer"] == one), protocol, port) for one in (whom, 0)]
-    return max((row for row in found if row), key=lambda row: row.verdict)
+    return max((row for row in found if row), key=lambda row: (row.verdict, PolicyFlag.REDIRECT in row.flags))
 
 
 def _longest(rows: Columns, chosen: np.ndarray, protocol: int, port: int) -> Judged | None:

@@ -22,7 +22,7 @@ class Party:
 
     @property
     def outside(self) -> bool:
-        return any(label.source == "reserved" and label.key == "world" for label in self.labels)
+        return any(label.source == "reserved" and label.key.startswith("world") for label in self.labels)
 
 
 def allowed(

@@ -13,9 +13,9 @@ from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import compile_host
 from reconciler.errors import CompileError
 from reconciler.model.cluster import AllowLocalhost, Enforcement, NamedPort
-from reconciler.model.datapath import Verdict
+from reconciler.model.datapath import PolicyFlag, Verdict
 from reconciler.model.identity import FIRST_LOCAL
-from reconciler.model.policy import L7Rules, PortMatch, Scope, ServicePeer
+from reconciler.model.policy import L7Rules, Peer, PortMatch, RuleItem, Scope, ServicePeer
 
 from .lookup import identity_of, judge, policy_rows
 from .worlds import (
@@ -203,11 +203,42 @@ def test_cookies_survive_other_rules_and_another_order() -> None:
     assert one.rules.items() <= two.rules.items()
 
 
+def http(field: str, who: tuple[Peer, ...] | None, first: int, last: int | None = None) -> RuleItem:
+    return replace(item(field, who, (tcp(first, last),)), l7=L7Rules("http", "[]"))
+
+
+def test_what_the_proxy_must_see_is_redirected_whatever_else_allows_it() -> None:
+    narrow = item("ingress[1]", peers(app("client")), (tcp(80),))
+    everything = item("ingress[2]", peers(app("client")))
+    desired = compiled(ALL, [rule(app("web"), (http("ingress[0]", None, 80, 95), narrow, everything))])
+    found = judge(desired, WEB_AT, CLIENT_AT, TCP, 80)
+    assert (found.verdict, found.flags, desired.rules[found.cookie].field) == (
+        Verdict.ALLOW,
+        PolicyFlag.REDIRECT,
+        "ingress[0]",
+    )
+    assert judge(desired, WEB_AT, CLIENT_AT, TCP, 81).flags is PolicyFlag.REDIRECT
+    assert judge(desired, WEB_AT, CLIENT_AT, TCP, 96).flags is PolicyFlag(0)
+    assert judge(desired, WEB_AT, STRANGER_AT, TCP, 96).verdict is Verdict.DEFAULT_DENY
+
+
+def test_a_denial_comes_before_the_proxy() -> None:
+    deny = item("ingressDeny[0]", peers(app("client")), deny=True)
+    desired = compiled(ALL, [rule(app("web"), (http("ingress[0]", None, 80), deny))])
+    assert judge(desired, WEB_AT, CLIENT_AT, TCP, 80).verdict is Verdict.DENY
+    assert judge(desired, WEB_AT, STRANGER_AT, TCP, 80).flags is PolicyFlag.REDIRECT
+
+
+def test_what_is_not_isolated_is_redirected_too() -> None:
+    desired = compiled(ALL, [rule(app("web"), (http("ingress[0]", None, 80),), isolates_ingress=False)])
+    assert judge(desired, WEB_AT, CLIENT_AT, TCP, 80).flags is PolicyFlag.REDIRECT
+    assert judge(desired, WEB_AT, CLIENT_AT, TCP, 81).verdict is Verdict.ALLOW
+
+
 def test_what_no_row_can_express_is_refused_with_its_place() -> None:
-    l7 = replace(item("ingress[0]", None, (tcp(80),)), l7=L7Rules("http", "[]"))
     service = item("egress[0]", (ServicePeer("default", "db"),))
     nodes = replace(FROM_CLIENT, scope=Scope.NODES)
-    for refused in (rule(app("web"), (l7,)), rule(app("web"), egress=(service,)), nodes):
+    for refused in (rule(app("web"), egress=(service,)), nodes):
         with pytest.raises(CompileError, match=r"networkpolicy/policy\.yaml:1"):
             compiled(ALL, [refused])
 

@@ -61,7 +61,7 @@ def requirements(draw: st.DrawFn) -> Requirement:
 
 
 selectors = st.lists(requirements(), max_size=2).map(lambda found: Selector(tuple(found)))
-entities = st.sampled_from(("host", "world", "remote-node", "world-ipv6")).map(
+entities = st.sampled_from(("host", "world-ipv4", "remote-node", "world-ipv6")).map(
     lambda name: Selector((Requirement("reserved", name, Operator.EXISTS),))
 )
 

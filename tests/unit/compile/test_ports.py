@@ -69,19 +69,26 @@ matches = st.one_of(
     st.tuples(near, near).map(sorted).map(lambda ends: PortMatch(TCP, *ends)), st.sampled_from([PortMatch(UDP, 3, 3)])
 )
 port_sets = st.one_of(st.just((ANY_PORT,)), matches.map(prefixes))
-claims = st.lists(st.builds(Claim, port_sets, st.sampled_from(Verdict), st.integers(1, 9)), min_size=1, max_size=5)
+says = st.sampled_from([*((verdict, False) for verdict in Verdict), (Verdict.ALLOW, True)])
+claims = st.lists(
+    st.builds(lambda ports, says, cookie: Claim(ports, says[0], cookie, says[1]), port_sets, says, st.integers(1, 9)),
+    min_size=1,
+    max_size=5,
+)
 
 
-def longest(rows: list[PortRow], protocol: int, port: int) -> Verdict | None:
+def longest(rows: list[PortRow], protocol: int, port: int) -> tuple[Verdict, bool] | None:
     found = [row for row in rows if contains(row.prefix, protocol, port)]
     if not found:
         return None
-    return max(found, key=lambda row: (row.prefix.protocol != 0, row.prefix.bits)).verdict
+    return max(found, key=lambda row: (row.prefix.protocol != 0, row.prefix.bits)).strength
 
 
 @given(claims, st.sampled_from((TCP, UDP, 132)), near)
 def test_the_longest_match_is_the_strongest_claim(found: list[Claim], protocol: int, port: int) -> None:
-    about = [one.verdict for one in found if any(contains(prefix, protocol, port) for prefix in one.ports)]
+    about = [
+        (one.verdict, one.redirect) for one in found if any(contains(prefix, protocol, port) for prefix in one.ports)
+    ]
     assert longest(combine(found), protocol, port) == (max(about) if about else None)
 
 
@@ -90,7 +97,7 @@ def test_no_row_repeats_the_row_that_covers_it(found: list[Claim]) -> None:
     rows = {row.prefix: row for row in combine(found)}
     for prefix, row in rows.items():
         above = next((rows[wide] for wide in covering(prefix) if wide in rows), None)
-        assert above is None or above.verdict != row.verdict
+        assert above is None or above.strength != row.strength
 
 
 def test_a_deny_of_some_ports_keeps_the_rest() -> None:

@@ -23,7 +23,7 @@ HOST_ADDRESS = IPv4Address("192.0.2.1")
 PROGRAMS = {"from_workload": "digest-from", "to_workload": "digest-to"}
 TCP, UDP = 6, 17
 ANYBODY = EndpointPeer(Selector())
-WORLD = EndpointPeer(Selector((label_is("reserved", "world"),)))
+WORLD = EndpointPeer(Selector((label_is("reserved", "world-ipv4"),)))
 HOST = EndpointPeer(Selector((label_is("reserved", "host"),)))
 
 
