@@ -31,9 +31,6 @@ FIRST_LOCAL = 1 << 24  # identities of CIDRs: numbered by each host for itself
 
 
 def reserved_labels(identity: Reserved) -> LabelSet:
-    """`reserved:host` and the like; the world of one family is also plain `reserved:world`."""
-    name = identity.name.lower().replace("_", "-")
-    labels = {Label("reserved", name)}
-    if identity in (Reserved.WORLD_IPV4, Reserved.WORLD_IPV6):
-        labels.add(Label("reserved", "world"))
-    return frozenset(labels)
+    """`reserved:host` and the like. The world of one family is not `reserved:world`, as in Cilium with both families;
+    the entity `world` stands for all three."""
+    return frozenset((Label("reserved", identity.name.lower().replace("_", "-")),))

@@ -21,7 +21,7 @@ ANY_TRANSPORT = (PROTOCOLS["TCP"], PROTOCOLS["UDP"], PROTOCOLS["SCTP"])
 
 @dataclass(frozen=True, slots=True)
 class EndpointPeer:
-    """Identities that the selector matches. Entities are here too: `world` is `reserved:world` and so on."""
+    """Identities that the selector matches. Entities are here too: `host` is `reserved:host` and so on."""
 
     selector: Selector
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from reconciler.model.origin import Origin
 from reconciler.model.policy import Peer, PolicyRule, RuleItem
 from reconciler.model.policy import Scope as Subjects
-from reconciler.source import cilium_rules, peers, ports, selectors, unenforced
+from reconciler.source import cilium_rules, l7, peers, ports, selectors, unenforced
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node
 from reconciler.source.ports import Matches
@@ -18,16 +18,26 @@ from reconciler.source.ports import Matches
 _PREFIX = {"ingress": "from", "egress": "to"}
 
 
-def rules(document: Node, identity: Identity, findings: Findings) -> tuple[PolicyRule, ...]:
-    """The rules of a document that its schema accepts."""
+def rules(
+    document: Node,
+    identity: Identity,
+    findings: Findings,
+    accepted: frozenset[str] = frozenset(),
+    *,
+    as_written: bool = False,
+) -> tuple[PolicyRule, ...]:
+    """The rules of a document that its schema accepts.
+
+    `accepted`: fields of `unenforced` that are no fault. `as_written`: nothing is added to selectors (`peers.Scope`).
+    """
     found = []
     for prefix, rule in _specs(document):
         before = len(findings.faults)
         cilium_rules.check(rule, cluster_wide=not identity.namespace, findings=findings)
         origin = _origin(rule if prefix else document, identity)
-        found.append(_rule(rule, prefix, origin, identity, findings))
+        found.append(_rule(rule, prefix, origin, identity, findings, as_written=as_written))
         if len(findings.faults) == before:
-            unenforced.refuse(rule, findings)
+            unenforced.refuse(rule, findings, accepted)
     if not found:
         findings.fault(document, f"the {identity.kind} has neither spec nor specs")
     return tuple(found)
@@ -41,16 +51,16 @@ def _specs(document: Node) -> Iterator[tuple[str, Node]]:
         yield f"specs[{index}].", rule
 
 
-def _rule(rule: Node, prefix: str, origin: Origin, identity: Identity, findings: Findings) -> PolicyRule:
+def _rule(
+    rule: Node, prefix: str, origin: Origin, identity: Identity, findings: Findings, *, as_written: bool
+) -> PolicyRule:
     selector = rule.get("endpointSelector") or rule.get("nodeSelector")
     subject = peers.subject(selector or rule, identity.namespace, findings)
-    scope = peers.Scope(identity.namespace, selectors.names_reserved(subject.requirements, "init"))
+    scope = peers.Scope(identity.namespace, selectors.names_reserved(subject.requirements, "init"), as_written)
     found = [
-        (
-            cilium_rules.direction(section),
-            _item(item, section, f"{prefix}{section}[{index}]", scope, identity, findings),
-        )
+        (cilium_rules.direction(section), entry)
         for section, index, item in cilium_rules.items(rule)
+        for entry in _items(item, section, f"{prefix}{section}[{index}]", scope, identity, findings)
     ]
     requires = [
         (cilium_rules.direction(section), selector)
@@ -78,18 +88,24 @@ def _isolates(rule: Node, way: str) -> bool:
     return bool(rule.read("enableDefaultDeny", way, default=has_entries))
 
 
-def _item(item: Node, section: str, field: str, scope: peers.Scope, identity: Identity, findings: Findings) -> RuleItem:
-    prefix = _PREFIX[cilium_rules.direction(section)]
-    who, what = peers.of_item(item, prefix, scope, findings), _ports(item, findings)
-    if what == () and item.items("toPorts"):
-        findings.warn(item.key_place("toPorts"), "toPorts names no port, so the entry matches nothing")
-    return RuleItem(
-        field=field,
-        peers=_peers(who, what),
-        ports=what,
-        origin=_origin(item, identity),
-        deny=section.endswith("Deny"),
-    )
+def _items(
+    item: Node, section: str, field: str, scope: peers.Scope, identity: Identity, findings: Findings
+) -> Iterator[RuleItem]:
+    """One, and one more for each entry of `toPorts` that a proxy has a say in (`ingress[0].toPorts[1]`)."""
+    who = peers.of_item(item, _PREFIX[cilium_rules.direction(section)], scope, findings)
+    deny, origin = section.endswith("Deny"), _origin(item, identity)
+    plain: list[Node] = []
+    for index, entry in enumerate(item.items("toPorts")):
+        if rules := l7.of_ports(entry):
+            asked = ports.cilium(entry.items("ports"), findings)
+            yield RuleItem(f"{field}.toPorts[{index}]", _peers(who, asked), asked, origin, deny, rules)
+        else:
+            plain.append(entry)
+    if plain or not item.items("toPorts"):
+        what = _ports(plain, item.items("icmps"), findings)
+        if what == () and plain:
+            findings.warn(item.key_place("toPorts"), "toPorts names no port, so the entry matches nothing")
+        yield RuleItem(field, _peers(who, what), what, origin, deny)
 
 
 def _peers(who: tuple[Peer, ...] | None, what: Matches | None) -> tuple[Peer, ...] | None:
@@ -99,9 +115,8 @@ def _peers(who: tuple[Peer, ...] | None, what: Matches | None) -> tuple[Peer, ..
     return () if who is None and what is None else who
 
 
-def _ports(item: Node, findings: Findings) -> Matches | None:
+def _ports(entries: list[Node], messages: list[Node], findings: Findings) -> Matches | None:
     """None is any port of any protocol; () is none at all."""
-    entries, messages = item.items("toPorts"), item.items("icmps")
     if not entries and not messages:
         return None
     named = ports.cilium((port for entry in entries for port in entry.items("ports")), findings)

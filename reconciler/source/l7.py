@@ -5,12 +5,15 @@ Source: cilium/cilium pkg/policy/api: rule_validation.go, http.go, kafka.go, fqd
 
 from __future__ import annotations
 
+import json
 import re
 
+from reconciler.model.policy import L7Rules
 from reconciler.source.node import Findings, Node
 from reconciler.source.phrases import nearest
 
 KINDS = ("http", "kafka", "dns", "l7")
+_TLS_FIELDS = ("serverNames", "terminatingTLS", "originatingTLS")
 _REGEX_FIELDS = ("path", "method", "host")
 _KAFKA_ROLES = ("produce", "consume")
 _KAFKA_KEYS = (
@@ -23,6 +26,24 @@ _KAFKA_KEYS = (
 _KAFKA_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,255}\Z")
 _NAME = re.compile(r"[-a-zA-Z0-9_.]+\Z")
 _PATTERN = re.compile(r"[-a-zA-Z0-9_.*]+\Z")
+
+
+def of_ports(entry: Node) -> L7Rules | None:
+    """What a proxy must check for one entry of `toPorts`; None if no proxy is asked for. An empty list is a wish too."""
+    rules = entry.get("rules")
+    for kind in ("http", "kafka", "dns"):
+        if rules is not None and rules.get(kind) is not None:
+            return _rules(kind, rules.read(kind))
+    if rules is not None and rules.read("l7proto"):
+        return _rules(rules.read("l7proto"), rules.read("l7", default=[]))
+    if entry.get("listener") is not None:
+        return _rules("listener", entry.read("listener"))
+    encrypted = {field: entry.read(field) for field in _TLS_FIELDS if entry.read(field)}
+    return _rules("tls", encrypted) if encrypted else None
+
+
+def _rules(parser: str, rules: object) -> L7Rules:
+    return L7Rules(parser, json.dumps(rules, sort_keys=True, separators=(",", ":")))
 
 
 def check_ports(entry: Node, *, ingress: bool, findings: Findings) -> None:

@@ -19,10 +19,12 @@ from reconciler.source.selectors import Requirements
 OWN_CLUSTER = EndpointPeer(selectors.own_cluster("\0"))
 
 _RESERVED = ("host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver")
+_FAMILIES = ("world-ipv4", "world-ipv6")
 ENTITIES: dict[str, tuple[EndpointPeer, ...]] = {
     "all": (EndpointPeer(Selector()),),
     "none": (),
-    **{name: (EndpointPeer(selectors.reserved(name)),) for name in ("world", "world-ipv4", "world-ipv6", *_RESERVED)},
+    "world": tuple(EndpointPeer(selectors.reserved(name)) for name in ("world", *_FAMILIES)),
+    **{name: (EndpointPeer(selectors.reserved(name)),) for name in (*_FAMILIES, *_RESERVED)},
     "cluster": (*(EndpointPeer(selectors.reserved(name)) for name in _RESERVED), OWN_CLUSTER),
 }
 
@@ -32,6 +34,7 @@ class Scope(NamedTuple):
 
     namespace: str
     selects_init: bool  # its subjects are workloads that have no labels yet
+    as_written: bool = False  # a rule as Cilium's agent has it: nothing is added to its selectors
 
 
 def subject(node: Node, scope_namespace: str, findings: Findings) -> Selector:
@@ -52,6 +55,8 @@ def subject(node: Node, scope_namespace: str, findings: Findings) -> Selector:
 
 def scoped(requirements: Requirements, scope: Scope, *, keep_reserved: bool = True) -> Selector:
     """A peer's selector with what its policy adds to it."""
+    if scope.as_written:
+        return Selector(requirements)
     if (keep_reserved and selectors.names_reserved(requirements)) or selectors.names_namespace(requirements):
         return Selector(requirements)
     if not scope.namespace:
@@ -84,7 +89,12 @@ def _of_field(field: str, node: Node, scope: Scope, findings: Findings) -> list[
     found: list[Peer] = []
     for entry in entries:
         if field == "Endpoints":
-            found.append(EndpointPeer(scoped(selectors.cilium(entry, findings), scope)))
+            selector = scoped(selectors.cilium(entry, findings), scope)
+            if selectors.names_reserved(selector.requirements, "world"):
+                findings.warn(
+                    entry, "reserved:world is no label of an address, its family's is: write the entity world"
+                )
+            found.append(EndpointPeer(selector))
         elif field == "Entities":
             found += _entity(entry, findings)
         elif field == "CIDR":

@@ -1,6 +1,7 @@
 """Fields that are valid in the public formats and that Plumbline does not enforce yet.
 
-They are refused, never ignored. Enforcing one means deleting its line here.
+They are refused, never ignored. Enforcing one means deleting its line here. A verdict can be had on more than that: a
+rule on what is said is `redirected`, and a peer that nothing resolves is nobody.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ _FIELDS = {
     "*.*.toPorts.*.originatingTLS": "originating TLS",
     "*.*.toPorts.*.listener": "a custom Envoy listener",
 }
+# What rows have a verdict on, though no host enforces it.
+JUDGED = frozenset(_FIELDS) - {"nodeSelector"}
+
 # Path of a scalar -> its values, in upper case, that are not enforced.
 _VALUES = {"*.*.toPorts.*.ports.*.protocol": PORTLESS}
 _SECTIONS = ("ingress", "ingressDeny", "egress", "egressDeny")
@@ -43,9 +47,11 @@ _SECTIONS = ("ingress", "ingressDeny", "egress", "egressDeny")
 _EVEN_EMPTY = ("http", "kafka", "dns", "l7", "l7proto")
 
 
-def refuse(rule: Node, findings: Findings) -> None:
-    """A fault for each field of a Cilium rule that is valid and not enforced."""
+def refuse(rule: Node, findings: Findings, accepted: frozenset[str] = frozenset()) -> None:
+    """A fault for each field of a Cilium rule that is valid and neither enforced nor `accepted`."""
     for path, words in _FIELDS.items():
+        if path in accepted:
+            continue
         *above, name = path.split(".")
         for parent in _reach(rule, above):
             node = parent.get(name)
@@ -53,7 +59,7 @@ def refuse(rule: Node, findings: Findings) -> None:
                 findings.fault(
                     parent.key_place(name), f"{name} ({words}) is valid, but Plumbline does not enforce it yet"
                 )
-    for path, values in _VALUES.items():
+    for path, values in _VALUES.items() if not accepted else ():
         for node in _reach(rule, path.split(".")):
             if isinstance(node.value, str) and node.value.upper() in values:
                 findings.fault(node, f"{node.value} is valid, but Plumbline does not enforce it yet")

@@ -124,7 +124,12 @@ def test_15_a_negative_expression_stays_in_the_namespace() -> None:
 
 @pytest.mark.parametrize(
     ("entity", "names"),
-    [("world", ["world"]), ("world-ipv6", ["world-ipv6"]), ("kube-apiserver", ["kube-apiserver"]), ("none", [])],
+    [
+        ("world", ["world", "world-ipv4", "world-ipv6"]),
+        ("world-ipv6", ["world-ipv6"]),
+        ("kube-apiserver", ["kube-apiserver"]),
+        ("none", []),
+    ],
 )
 def test_16_an_entity_is_a_reserved_label(entity: str, names: list[str]) -> None:
     expected = tuple(EndpointPeer(Selector((label_is("reserved", name),))) for name in names)
