@@ -23,7 +23,8 @@ def command(session: Session, what: str | None, output: str) -> None:
     """Make this host as a plan or a commit says, or leave it as it is.
 
     A name of an existing file (or `-`, standard input) is a plan of `plumb plan --out`: exactly that is done, and it
-    is refused if the host has changed since. Anything else is a revision; without one, the followed branch.
+    is refused if the host has changed since. Anything else is a revision; without one, the followed branch. A commit
+    that is not the branch's stays: the branch's is held back until a newer one comes.
 
     \b
     Examples:
@@ -40,6 +41,8 @@ def command(session: Session, what: str | None, output: str) -> None:
         click.echo(f"{answer['commit'][:12]} applied in {answer['duration_ms']:.0f} ms: {counts}")
     else:
         click.echo(f"{answer['commit'][:12]}: nothing to change")
+    if output == "text" and answer["held"]:
+        click.echo(f"{answer['held'][:12]} of the branch is held back until a newer commit comes, or: plumb resume")
 
 
 def _plan(what: str | None) -> dict[str, Any] | None:

@@ -48,23 +48,25 @@ class HostBackend:
         }
 
     def apply(self, plan: Answer) -> Answer:
-        record = self._host.apply(Plan.from_json(json.dumps(plan), self._host.tables))
-        return _applied(record, record.commit)
+        record = self._host.apply_on_request(Plan.from_json(json.dumps(plan), self._host.tables))
+        return self._applied(record, record.commit)
 
     def converge(self, revision: str | None) -> Answer:
         commit = self._host.resolve(self._revision(revision))
-        return _applied(self._host.converge(commit), commit)
+        return self._applied(self._host.converge_on_request(commit), commit)
 
     def rollback(self, commit: str | None) -> Answer:
         record = self._host.rollback(commit)
-        return _applied(record, self._host.base)
+        return self._applied(record, self._host.base)
 
     def _revision(self, revision: str | None) -> str:
         return revision or self._host.config.ref
 
-
-def _applied(record: Record | None, commit: str) -> Answer:
-    if record is None:
-        return {"commit": commit, "changed": False, "counts": {}, "duration_ms": 0.0}
-    counts = {table: asdict(counts) for table, counts in record.counts.items()}
-    return {"commit": commit, "changed": True, "counts": counts, "duration_ms": round(record.duration_ms, 3)}
+    def _applied(self, record: Record | None, commit: str) -> Answer:
+        return {
+            "commit": commit,
+            "changed": record is not None,
+            "held": self._host.hold.held,
+            "counts": {table: asdict(counts) for table, counts in record.counts.items()} if record else {},
+            "duration_ms": round(record.duration_ms, 3) if record else 0.0,
+        }

@@ -140,10 +140,10 @@ class Api:
         self._refuse_if_suspended()
         if "plan" in body:
             plan = Plan.from_json(json.dumps(body["plan"]), host.tables)
-            record: Record | None = await self._service.on_host(host.apply, plan)
+            record: Record | None = await self._service.on_host(host.apply_on_request, plan)
         else:
             revision = _text(body, "revision", host.config.ref)
-            record = await self._service.on_host(host.converge, revision, body.get("tables"))
+            record = await self._service.on_host(host.converge_on_request, revision, body.get("tables"))
         return await self._applied(record)
 
     async def _rollback(self, request: Request) -> Response:
@@ -159,6 +159,7 @@ class Api:
             {
                 "commit": commit,
                 "changed": record is not None,
+                "held": self._service.host.hold.held,
                 "counts": {name: asdict(counts) for name, counts in record.counts.items()} if record else {},
                 "duration_ms": round(record.duration_ms, 3) if record else 0.0,
             }

@@ -24,7 +24,7 @@ from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, Result
 from reconciler.engine.rows import Rows
 from reconciler.engine.table import Table
-from reconciler.errors import PlanStale, PlumbError, UsageError
+from reconciler.errors import PlanStale, PlumbError, RepositoryError, UsageError
 from reconciler.host.connection_probe import connection_probes
 from reconciler.host.facts import gather, release_gone
 from reconciler.host.hold import Hold, HoldFile
@@ -171,6 +171,27 @@ class Host:
                 log.info("planning again commit=%s reason=%s", target.commit, error)
         raise AssertionError("the loop returns or raises")
 
+    def converge_on_request(self, revision: str, tables: Collection[str] | None = None) -> Record | None:
+        """As `converge`; and if it is not the branch's commit, hold that one back until a newer one comes."""
+        record = self.converge(revision, tables)
+        if tables is None:
+            self._hold_back_unless(self.base)
+        return record
+
+    def apply_on_request(self, plan: Plan) -> Record:
+        """As `apply`, with the same consequence."""
+        record = self.apply(plan)
+        self._hold_back_unless(self.base)
+        return record
+
+    def _hold_back_unless(self, applied: str) -> None:
+        """The branch's commit is held back if it is another one than what somebody asked for."""
+        try:
+            head = self.resolve(self.config.ref)
+        except RepositoryError:
+            return
+        self._hold.write(replace(self._hold.read(), held="" if head == applied else head))
+
     def _transact(self, plan: Plan, target: Target) -> Record:
         lock = self._lock or host_lock(self.config.run_directory / "lock", "plumb")
         record = apply(plan, self.tables, self.journal, lock=lock, probes=connection_probes(target))
@@ -219,7 +240,7 @@ class Host:
         if target == present:
             raise UsageError(f"this host is at {target[:12]} already")
         record = self.converge(target)
-        self._hold.write(replace(self._hold.read(), held=present))
+        self._hold_back_unless(target)
         return record
 
     def _commit_before(self, present: str) -> str:

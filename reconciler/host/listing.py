@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import Any
 
 from reconciler.engine.render import Fields
@@ -128,4 +129,6 @@ def _plain(fields: Mapping[str, object]) -> Any:
 
 
 def _scalar(value: object) -> Any:
+    if isinstance(value, Enum):
+        return value.name.lower()
     return value.item() if hasattr(value, "item") else to_plain(value)

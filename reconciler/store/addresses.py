@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from itertools import islice
 from urllib.parse import quote
 
-from reconciler.errors import StoreError
+from reconciler.errors import CompileError, StoreError
 from reconciler.store.protocol import ABSENT, Item, Store, root
 
 IpAddress = IPv4Address | IPv6Address
@@ -62,7 +62,7 @@ class Addresses:
         `fixed` asks for certain addresses (None: any); one that belongs to a workload that is not among `workloads`
         changes hands. An address outside the CIDRs as they are now is replaced. Writes nothing where nothing is new,
         and otherwise once (a store with small transactions: once for so many addresses).
-        Raises StoreError, having written nothing, when a CIDR is used up or a fixed address cannot be given.
+        Raises CompileError, having written nothing, when a CIDR is used up or a fixed address cannot be given.
         """
         wanted = list(dict.fromkeys(workloads))
         for _ in range(ATTEMPTS):
@@ -111,7 +111,7 @@ class Addresses:
         busy = {*held.values(), *asked.values()}
         free = list(islice(self._free(cidr, records, busy), len(missing))) if missing else []
         if len(free) < len(missing):
-            raise StoreError(
+            raise CompileError(
                 f"{cidr} of {self._node} is used up: {len(busy)} addresses are in use, {len(missing)} more are "
                 f"wanted, {len(free)} are free",
                 remedy="give the node a larger CIDR, or fewer workloads",
@@ -124,10 +124,10 @@ class Addresses:
         owners = {address: ref for ref, address in held.items() if ref not in asked}
         for ref, address in asked.items():
             if address not in cidr or not self._usable(address, cidr):
-                raise StoreError(f"{ref} asks for {address}, which {cidr} of {self._node} cannot give")
+                raise CompileError(f"{ref} asks for {address}, which {cidr} of {self._node} cannot give")
             other = owners.setdefault(address, ref)
             if other != ref:
-                raise StoreError(f"{ref} asks for {address}, which {other} has")
+                raise CompileError(f"{ref} asks for {address}, which {other} has")
 
     def _usable(self, address: IpAddress, cidr: IpNetwork) -> bool:
         """Not the network's own address (in IPv6 the routers' anycast, RFC 4291 section 2.6.1), nor the broadcast."""

@@ -150,7 +150,7 @@ def test_a_lab_that_cannot_converge_says_why_and_is_removed(site: Site) -> None:
     assert site.push().returncode == 0
     refused = site.plumb("lab", "up", str(site.bare), "--name", site.name)
     assert refused.returncode == 7
-    assert f"{site.node}: failed: 10.44.0.0/30 of {site.node} is used up" in refused.stderr
+    assert f"{site.node}: refused: 10.44.0.0/30 of {site.node} is used up" in refused.stderr
     assert site.left_over() == []
 
 

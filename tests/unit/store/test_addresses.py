@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.errors import StoreError
+from reconciler.errors import CompileError
 from reconciler.store import addresses as module
 from reconciler.store.addresses import Addresses
 from reconciler.store.embedded import EmbeddedStore
@@ -57,7 +57,7 @@ def test_a_used_up_cidr_is_named_and_nothing_is_written(store: EmbeddedStore) ->
     addresses = pool(store, CIDR4, CIDR6)
     addresses.allocate([str(number) for number in range(5)])
     before = store.range("/").revision
-    with pytest.raises(StoreError, match=r"10\.44\.0\.0/29 of alpha is used up: 5 .* 2 more are wanted, 1 are free"):
+    with pytest.raises(CompileError, match=r"10\.44\.0\.0/29 of alpha is used up: 5 .* 2 more are wanted, 1 are free"):
         addresses.allocate([str(number) for number in range(7)])
     assert store.range("/").revision == before
 
@@ -119,7 +119,7 @@ def test_a_fixed_address_that_cannot_be_given_is_refused(
 ) -> None:
     addresses = pool(store)
     addresses.allocate(["a"])
-    with pytest.raises(StoreError, match=complaint):
+    with pytest.raises(CompileError, match=complaint):
         addresses.allocate(["a", "b", "c"], {ref: (address, None) for ref, address in fixed.items()})
 
 
