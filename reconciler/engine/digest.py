@@ -40,7 +40,7 @@ def _column_content(delta: ColumnDelta) -> Iterator[bytes]:
     before, after, split = delta.before, delta.after, delta.changed
     yield compact([str(after.keys.dtype), str(after.values.dtype)]).encode()
     yield _sorted_rows(*_matrices(after.take(slice(split, None))))
-    yield _sorted_rows(*_matrices(before.take(slice(0, split))), *_matrices(after.take(slice(0, split)))[1:])
+    yield _sorted_rows(*_matrices(before.take(slice(0, split))), *_matrices(after.take(slice(0, split))))
     yield _sorted_rows(*_matrices(before.take(slice(split, None))))
 
 

@@ -96,6 +96,13 @@ def test_a_changed_character_is_refused_or_changes_nothing(at: int, by: str) -> 
     assert again.to_document() == named_plan().to_document()
 
 
+def test_a_row_that_is_written_under_another_key_than_it_was_read_is_refused() -> None:
+    document = named_plan().to_document()
+    document["tables"][1]["after"]["key"]["number"][0] += 5
+    with pytest.raises(UsageError, match="digest"):
+        Plan.from_json(json.dumps(document), TABLES)
+
+
 @settings(deadline=None)
 @given(length=st.integers(0, len(named_plan().to_json()) - 1))
 def test_a_plan_that_was_cut_short_is_refused(length: int) -> None:
