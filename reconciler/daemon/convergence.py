@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from reconciler.daemon.outcome import Outcome
 from reconciler.daemon.suspects import Suspects, reports
 from reconciler.daemon.trigger import Work
+from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record
 from reconciler.errors import (
     ApplyError,
@@ -42,27 +44,29 @@ class Pass:
 
 
 class Convergence:
-    """Remembers which commit was refused, so that it is not tried at every pass; nothing else."""
+    """Remembers which commit was refused, so that it is not tried at every pass, and which drift stands."""
 
     def __init__(self, host: Host, suspects: Suspects, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._host = host
         self._suspects = suspects
         self._clock_ns = clock_ns
         self._refused: dict[str, PlumbError] = {}
+        self._standing: set[tuple[str, str, tuple[str, ...]]] = set()
 
     def run(self, work: Work) -> Pass:
         done = Pass()
         began = self._clock_ns()
         if self._host.hold.suspended:
             return done
-        try:
+        with _noting(done):
             head = self._head(work)
             if head is not None:
                 done.outcome = self._commit(head)
+        with _noting(done):
             if work.tables or work.everything:
-                done.drift = self._repair(None if work.everything else frozenset(work.tables))
-        except PlumbError as error:
-            done.error = error
+                self._repair(None if work.everything else frozenset(work.tables), done.drift)
+        for report in done.drift:
+            log.warning("drift %s", report)
         self._suspects.forget(before_ns=began)
         if done.error is None and done.outcome is not None and done.outcome.error:
             done.error = self._refused.get(done.outcome.commit) or PlumbError(done.outcome.error)
@@ -93,23 +97,35 @@ class Convergence:
         self._refused = {}
         return Outcome(node, head, "applied" if record else "unchanged", self._since_ms(began), _counts(record))
 
-    def _repair(self, tables: frozenset[str] | None) -> list[DriftReport]:
-        found: list[DriftReport] = []
+    def _repair(self, tables: frozenset[str] | None, told: list[DriftReport]) -> None:
+        """Raises what stands in the way of a row, after all others were put right."""
         began = self._clock_ns()
-        for _ in range(REPAIR_ROUNDS):
-            plan = self._host.drift(tables)
-            if plan is None:
+        left = self._host.drift(tables)
+        for last in (False,) * (REPAIR_ROUNDS - 1) + (True,):
+            if left is None:
                 break
-            try:
-                self._host.repair(plan)
-            except KernelError:
-                found += reports(plan, self._suspects, self._host.listing().fields(), began, None, self._host.base)
-                raise
-            done = self._clock_ns()
-            found += reports(plan, self._suspects, self._host.listing().fields(), began, done, self._host.base)
-        for report in found:
-            log.warning("drift %s", report)
-        return found
+            plan, error, done = left, self._attempt(left), self._clock_ns()
+            left = self._host.drift(tables)
+            fields, commit = self._host.listing().fields(), self._host.base
+            found = reports(plan, left, self._suspects, fields, began, done, commit)
+            told += [one for one in found if one.repaired_ms is not None or ((error or last) and self._is_news(one))]
+            if error is not None:
+                raise error
+        self._standing = {one for one in self._standing if tables is not None and one[0] not in tables}
+
+    def _attempt(self, plan: Plan) -> PlumbError | None:
+        try:
+            self._host.repair(plan)
+        except PlumbError as error:
+            return error
+        return None
+
+    def _is_news(self, report: DriftReport) -> bool:
+        """Whether this was told of already, and stands since."""
+        drift = report.table, report.what, report.keys
+        known = drift in self._standing
+        self._standing.add(drift)
+        return not known
 
     def is_refusal(self, error: PlumbError) -> bool:
         """Whether only another commit helps."""
@@ -117,6 +133,15 @@ class Convergence:
 
     def _since_ms(self, began_ns: int) -> float:
         return (self._clock_ns() - began_ns) / 1e6
+
+
+@contextmanager
+def _noting(done: Pass) -> Iterator[None]:
+    """What stands in the way of one half of a pass does not keep it from the other; the first error counts."""
+    try:
+        yield
+    except PlumbError as error:
+        done.error = done.error or error
 
 
 def _counts(record: Record | None) -> dict[str, str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
+from typing import Any
 
 from reconciler.engine.change import Change, Delta
 from reconciler.engine.plan import Plan
@@ -49,13 +50,17 @@ class Suspects:
 
 
 def reports(
-    plan: Plan, suspects: Suspects, fields: Fields, began_ns: int, repaired_ns: int | None, commit: str
+    plan: Plan, left: Plan | None, suspects: Suspects, fields: Fields, began_ns: int, done_ns: int, commit: str
 ) -> Iterator[DriftReport]:
-    """One for each table and kind of drift. `repaired_ns` is None while the rows are not back; all CLOCK_MONOTONIC."""
+    """One for each table, kind of drift, and whether it was repaired. `left` is what still differs afterwards.
+
+    Times are CLOCK_MONOTONIC: of the pass's begin, and of the rows being back.
+    """
+    open_keys = {(change.table, _hashable(change.key)) for change in left.changes()} if left else frozenset()
     for delta in plan.deltas:
         suspect = suspects.of(delta.table)
         since_ns = suspect.at_ns if suspect and suspect.at_ns <= began_ns else began_ns
-        for what, changes in _by_kind(delta).items():
+        for (what, is_open), changes in _by_kind(delta, open_keys).items():
             yield DriftReport(
                 time_ns=time.time_ns(),
                 table=delta.table,
@@ -64,17 +69,23 @@ def reports(
                 commit=commit,
                 by=suspect.process if suspect else None,
                 unknown_because=_unknown(suspect),
-                repaired_ms=None if repaired_ns is None else (repaired_ns - since_ns) / 1e6,
+                repaired_ms=None if is_open else (done_ns - since_ns) / 1e6,
                 origin=_origin(changes),
             )
 
 
-def _by_kind(delta: Delta) -> dict[str, list[Change]]:
-    kinds: dict[str, list[Change]] = {}
+def _by_kind(delta: Delta, open_keys: Set[tuple[str, Any]]) -> dict[tuple[str, bool], list[Change]]:
+    kinds: dict[tuple[str, bool], list[Change]] = {}
     for change in delta:
         what = "deleted" if change.before is None else "added" if change.after is None else "changed"
-        kinds.setdefault(what, []).append(change)
+        is_open = bool(open_keys) and (change.table, _hashable(change.key)) in open_keys
+        kinds.setdefault((what, is_open), []).append(change)
     return kinds
+
+
+def _hashable(key: Any) -> Any:
+    """A record of a table of columns is its bytes."""
+    return key.tobytes() if hasattr(key, "tobytes") else key
 
 
 def _origin(changes: Iterable[Change]) -> Origin | None:

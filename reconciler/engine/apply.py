@@ -15,6 +15,7 @@ from reconciler.engine.journal import Entry, Journal
 from reconciler.engine.plan import Plan
 from reconciler.engine.probes import Clock, Pause, Probe, hold
 from reconciler.engine.record import Record
+from reconciler.engine.recovery import one_by_one
 from reconciler.engine.render import mismatches
 from reconciler.engine.table import Table
 from reconciler.engine.transaction import in_order, restore, stale, unmet, write
@@ -63,9 +64,14 @@ def apply(
 def repair(plan: Plan, tables: Mapping[str, Table]) -> None:
     """Write the plan, without journal, probes or reading again: for drift, where every pass begins anew.
 
-    Idempotent; the caller holds the host lock. Raises what the tables raise; the next pass sees what is left.
+    Idempotent; the caller holds the host lock. Where a row cannot be written (its namespace is gone) the others are all
+    the same. Raises what a table raised first; the next pass sees what is left.
     """
-    write(plan.deltas, tables)
+    try:
+        write(plan.deltas, tables)
+    except Exception:
+        one_by_one(plan.deltas, tables)
+        raise
 
 
 def _take_back(plan: Plan, tables: Mapping[str, Table], journal: Journal, entry: Entry, cause: BaseException) -> None:

@@ -21,11 +21,13 @@ def recover(inverse: Sequence[Delta], tables: Mapping[str, Table]) -> list[str]:
         restore(inverse, tables)
     except Exception as error:  # anything a table may raise: the rows are tried one by one
         log.warning("restoring row by row: %s", error)
-        return _each(in_order(inverse, tables), tables)
+        return one_by_one(inverse, tables)
     return []
 
 
-def _each(ordered: Sequence[Delta], tables: Mapping[str, Table]) -> list[str]:
+def one_by_one(deltas: Sequence[Delta], tables: Mapping[str, Table]) -> list[str]:
+    """The same, each row by itself; rows behind a flip stay together."""
+    ordered = in_order(deltas, tables)
     plain = [(tables[delta.table], delta) for delta in ordered if tables[delta.table].flip is None]
     complaints = [_try(remove, table, row) for table, delta in reversed(plain) for row in _rows(delta)]
     complaints += [_flip([delta for delta in ordered if tables[delta.table].flip is not None], tables)]

@@ -53,7 +53,7 @@ def test_whoever_was_there_before_a_pass_is_not_blamed_after_it() -> None:
 def test_a_report_says_what_by_whom_and_how_fast() -> None:
     suspects = Suspects()
     suspects.add(_suspect(1_000_000, "sysctls"))
-    (report,) = reports(_plan(), suspects, fields_of, began_ns=1_200_000, repaired_ns=1_400_000, commit="c" * 40)
+    (report,) = reports(_plan(), None, suspects, fields_of, 1_200_000, 1_400_000, "c" * 40)
     assert (report.table, report.what) == ("sysctls", "changed")
     assert report.keys == ("netns= name=net/ipv4/ip_forward",)
     assert report.by is BPFTOOL
@@ -61,7 +61,7 @@ def test_a_report_says_what_by_whom_and_how_fast() -> None:
 
 
 def test_nobody_seen_is_said() -> None:
-    (report,) = reports(_plan(), Suspects(), fields_of, began_ns=1, repaired_ns=None, commit="c" * 40)
+    (report,) = reports(_plan(), _plan(), Suspects(), fields_of, 1, 2, "c" * 40)
     assert report.by is None
     assert report.unknown_because == "nobody was seen"
     assert report.repaired_ms is None
