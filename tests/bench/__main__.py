@@ -31,8 +31,9 @@ def main() -> int:
     found: list[figures.Figure] = []
     for name in names:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        found += import_module(f"tests.bench.{name}").measure()
-    figures.write(found, names, RESULT)
+        group = list(import_module(f"tests.bench.{name}").measure())
+        figures.write(group, name, RESULT)
+        found += group
     print(f"{figures.machine()}\n\n{figures.table(found)}")
     return 0
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +66,9 @@ class Figure:
         }
 
 
-def write(figures: Iterable[Figure], groups: Sequence[str], path: Path) -> None:
-    """The groups that were measured replace what the file had of them; a figure's group is its name up to the dot."""
-    kept = [one for one in _read(path) if str(one["name"]).partition(".")[0] not in groups]
+def write(figures: Iterable[Figure], group: str, path: Path) -> None:
+    """Replaces what the file had of the group; a figure's group is its name up to the first dot."""
+    kept = [one for one in _read(path) if str(one["name"]).partition(".")[0] != group]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept + [figure.document() for figure in figures], indent=2) + "\n")
 

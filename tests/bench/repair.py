@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from tests.bench.hosted import Hosted, hosted
 POLICIES = 100
 ROUNDS = 50
 VICTIM = 5
+_IPV4_ROUTES, _NEW_ROUTE = 0x40, 24  # RTMGRP_IPV4_ROUTE, RTM_NEWROUTE; linux/rtnetlink.h
 DEADLINE_S = 10.0
 
 Tampering = Callable[[], tuple[Callable[[], object], Callable[[], bool]]]  # -> the deed, and whether it is undone
@@ -74,26 +75,26 @@ def _map_row(host: Hosted) -> tuple[Callable[[], object], Callable[[], bool]]:
 
 
 def _route(host: Hosted) -> tuple[Callable[[], object], Callable[[], bool]]:
-    """The host's route to a workload, by an ip(8) that has started already."""
+    """The host's route to a workload, by an ip(8) that has started already; the kernel tells when it is back."""
     address = host.address(VICTIM)
-    written = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}"
     command = ["nsenter", f"--net={host.path}", "ip", "-batch", "-"]
     ip = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
-
-    def is_there() -> bool:
-        with netns.inside(host.path):
-            return written in Path("/proc/thread-self/net/route").read_text()
+    with netns.inside(host.path):
+        news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        news.bind((0, _IPV4_ROUTES))
+        news.settimeout(DEADLINE_S)
 
     def delete() -> None:
         assert ip.stdin is not None
         ip.stdin.write(f"route del {address}/32\n")
         ip.stdin.flush()
-        _wait(lambda: not is_there())
 
     def is_back() -> bool:
-        if not is_there():
+        message = news.recv(4096)
+        if struct.unpack_from("=H", message, 4)[0] != _NEW_ROUTE or socket.inet_aton(address) not in message:
             return False
         ip.communicate()
+        news.close()
         return True
 
     return delete, is_back

@@ -72,8 +72,9 @@ def bulk(wires: Wires) -> float:
         _wait_for_line(server, "Server listening")
         client = ("iperf3", "--client", B.address4, "--port", str(PORT), "--time", str(BULK_S), "--json")
         said = json.loads(_run(wires.inside(A), *client))
+        server.communicate(timeout=BULK_S)
     finally:
-        server.terminate()
+        server.kill()
         server.communicate()
     return float(said["end"]["sum_received"]["bits_per_second"]) / 1e9
 
