@@ -26,8 +26,11 @@ _UNKNOWN = AttachmentRow("", "")
 class Hooks(Protocol):
     """One way of attaching programs to devices."""
 
-    def attached(self) -> Iterator[tuple[AttachmentKey, int]]:
-        """What is ours, with the id of the program that runs there; 0 where nothing runs any more."""
+    def attached(self, only: Collection[AttachmentKey] | None = None) -> Iterator[tuple[AttachmentKey, int]]:
+        """What is ours (among `only`), with the id of the program that runs there; 0 where nothing runs any more."""
+
+    def key_of_link(self, number: int) -> AttachmentKey | None:
+        """What a link of this id was for when it was last read; None if that was never."""
 
     def attach(self, key: AttachmentKey, program: int, name: str) -> None:
         """Run a program (a descriptor) from now on, without a packet between the old one and the new one."""
@@ -51,9 +54,12 @@ class AttachmentsTable:
     def live(self, only: Collection[Key] | None = None) -> DictRows:
         """The digest is '' where the device, the link, the program's pin or its maps are not there any more."""
         ours = {program.id: program for program in pinned_programs(self._root)}
-        return DictRows(
-            {key: _row(ours.get(number)) for key, number in self._hooks.attached() if only is None or key in only}
-        )
+        asked = None if only is None else cast(Collection[AttachmentKey], only)
+        return DictRows({key: _row(ours.get(number)) for key, number in self._hooks.attached(asked)})
+
+    def key_of_link(self, number: int) -> AttachmentKey | None:
+        """The row that a link of this id made, if it is known."""
+        return self._hooks.key_of_link(number)
 
     def write(self, upserts: Mapping[Key, AttachmentRow], deletes: Collection[Key]) -> None:
         """A row whose digest is '' (the way back to what was found broken) asks for nothing."""

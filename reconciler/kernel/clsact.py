@@ -10,7 +10,7 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from reconciler.errors import KernelError
 from reconciler.kernel.netlink import CREATE, EXCL, Message, Netlink, attribute, doing, pairs, text, u32
@@ -34,7 +34,14 @@ _NOTHING_THERE = (errno.ENOENT, errno.ENODEV, errno.EINVAL)  # no filter, no dev
 
 
 class ClsactHooks:
-    def attached(self) -> Iterator[tuple[AttachmentKey, int]]:
+    def attached(self, only: Collection[AttachmentKey] | None = None) -> Iterator[tuple[AttachmentKey, int]]:
+        return (found for found in self._attached() if only is None or found[0] in only)
+
+    def key_of_link(self, number: int) -> AttachmentKey | None:
+        """A filter is no link."""
+        return None
+
+    def _attached(self) -> Iterator[tuple[AttachmentKey, int]]:
         with Netlink() as netlink:
             for ifindex in _devices(netlink):
                 for direction, parent in _PARENTS.items():

@@ -174,3 +174,27 @@ def test_a_program_that_somebody_took_off_is_attached_again(
         subprocess.run(["tc", "filter", "del", "dev", "att0", "ingress"], check=True)
     assert host.table.live().rows != host.wanted
     host.repair()
+
+
+def test_a_link_that_lost_its_pin_is_pinned_again_and_never_leaves_its_hook(
+    pin_root: Path, namespace: str, device: Callable[[str], str]
+) -> None:
+    host = Host(pin_root, True, device("att0"))
+    host.repair()
+    pin = host.root / "links" / "att0-ingress"
+    with held(syscalls.get(str(pin))) as link:
+        number = programs.link_info(link).id
+        pin.unlink()
+        host.repair()
+        assert programs.link_info(link).ifindex
+    with held(syscalls.get(str(pin))) as link:
+        assert programs.link_info(link).id == number
+
+
+def test_a_links_number_leads_to_its_row(pin_root: Path, namespace: str, device: Callable[[str], str]) -> None:
+    host = Host(pin_root, True, device("att0"))
+    host.repair()
+    with held(syscalls.get(str(host.root / "links" / "att0-egress"))) as link:
+        number = programs.link_info(link).id
+    assert host.table.key_of_link(number) == AttachmentKey("att0", Direction.EGRESS)
+    assert host.table.key_of_link(0) is None
