@@ -58,6 +58,12 @@ class EndpointsTable:
                 value["mac"] = np.frombuffer(bytes.fromhex(row.mac.replace(":", "")), np.uint8)
             map_.update(_keys(map_, wanted), values)
 
+    def keys_of(self, map_name: str, raw: bytes) -> list[EndpointKey]:
+        """Keys of rows for keys as they lie in one of the maps, one behind the other."""
+        (version,) = (version for version, name in _MAPS.items() if name == map_name)
+        length = 4 if version == 4 else 16
+        return [_address(version, raw[start : start + length]) for start in range(0, len(raw), length)]
+
 
 def _of(version: int, keys: Collection[Key]) -> list[EndpointKey]:
     """Those of one IP version."""

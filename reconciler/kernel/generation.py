@@ -64,6 +64,7 @@ class Generation:
         self._staged = False
         self._cleaner: Thread | None = None
         self._failure: BaseException | None = None
+        self._writer: _Writer | None = None
 
     def join(self, member: Staging) -> None:
         self._members.append(member)
@@ -129,6 +130,17 @@ class Generation:
         self._cleaner = Thread(target=self._clean, args=(lock, after), name="clean after flip")
         self._cleaner.start()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether rows may be put right in place: the word was written, nothing is staged, nothing is being cleaned."""
+        return self.current.epoch != 0 and not self._is_dirty()
+
+    def advance(self) -> None:
+        """Every flow is judged again from its next packet on: after rows were put right in place, while settled."""
+        state = self._maps.open(_STATE)
+        version = _version(state)
+        self._write(state, Version(next_epoch(version.epoch), version.generation), _events(state))
+
     def finish(self) -> None:
         """Wait until the last flip's old rows are gone. Raises what went wrong with that."""
         if self._cleaner:
@@ -155,19 +167,9 @@ class Generation:
                 self._failure = failure
 
     def _write(self, state: Map, version: Version, events: int) -> None:
-        """By a program: a map update copies bytes, a program stores the word at once."""
-        map_ = state.descriptor
-        code: list[Instruction] = [
-            programs.load(2, 1, 0, 8),
-            programs.load(4, 1, 8, 4),
-            *programs.load_map_value(3, map_),
-            programs.store(3, 2, _offset(state, "version"), 8),
-            programs.store(3, 4, _offset(state, "events"), 4),
-            programs.move(0, 0),
-            programs.leave(),
-        ]
-        with held(programs.load_program(programs.SYSCALL, code, name="flip", flags=_SLEEPABLE)) as program:
-            programs.run_syscall(program, struct.pack("=IIII", version.epoch, version.generation, events, 0))
+        if self._writer is None or self._writer.state is not state:
+            self._writer = _Writer(state, _program(state))
+        self._writer.write(version, events)
 
     def _forget_flows(self) -> None:
         """Verdicts of an earlier life: the epochs of this one would meet them again."""
@@ -197,6 +199,33 @@ class Generation:
             os.close(folder)
             raise
         return folder
+
+
+class _Writer:
+    """Writes the state by a program: a map update copies bytes, a program stores the word at once. Owns the program."""
+
+    def __init__(self, state: Map, program: int) -> None:
+        self.state = state
+        self._program = program
+
+    def __del__(self) -> None:
+        os.close(self._program)
+
+    def write(self, version: Version, events: int) -> None:
+        programs.run_syscall(self._program, struct.pack("=IIII", version.epoch, version.generation, events, 0))
+
+
+def _program(state: Map) -> int:
+    code: list[Instruction] = [
+        programs.load(2, 1, 0, 8),
+        programs.load(4, 1, 8, 4),
+        *programs.load_map_value(3, state.descriptor),
+        programs.store(3, 2, _offset(state, "version"), 8),
+        programs.store(3, 4, _offset(state, "events"), 4),
+        programs.move(0, 0),
+        programs.leave(),
+    ]
+    return programs.load_program(programs.SYSCALL, code, name="flip", flags=_SLEEPABLE)
 
 
 def next_epoch(epoch: int) -> int:

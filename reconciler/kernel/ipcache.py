@@ -2,7 +2,8 @@
 
 Rows are written ahead of the flip. Until then a row carries its old meaning too: `previous` counts before the epoch
 `since`, `identity` from it on, and 0 means that there is no row. In a trie a row that is not there yet, or no longer,
-would hide the shorter prefix that covers it, and so it borrows that one's meaning.
+would hide the shorter prefix that covers it, and so it borrows that one's meaning. Rows that only somebody else changed
+are put right where they are.
 """
 
 from __future__ import annotations
@@ -71,6 +72,26 @@ class IpcacheTable:
             _stage_upserts(map_, to_map(family, wanted.keys, map_.key_dtype), wanted.values, epoch)
             _stage_deletes(map_, keys, epoch)
 
+    def mend(self, upserts: Columns, deletes: NDArray[np.void]) -> bool:
+        """Put rows right that somebody else changed, at once and without a flip. False: that takes a write."""
+        if not self._generation.is_settled:
+            return False
+        epoch = self._generation.current.epoch
+        for family in FAMILIES:
+            wanted = upserts.take(np.flatnonzero(family.holds(upserts.keys)))
+            gone = deletes[family.holds(deletes)]
+            if len(wanted) or len(gone):
+                map_ = self._maps.open(family.map)
+                map_.delete(to_map(family, gone, map_.key_dtype))
+                _put(map_, to_map(family, wanted.keys, map_.key_dtype), wanted.values, epoch)
+        self._generation.advance()
+        return True
+
+    def keys_of(self, map_name: str, raw: bytes) -> NDArray[np.void]:
+        """Keys of rows for keys as they lie in one of the maps, one behind the other."""
+        (family,) = (family for family in FAMILIES if family.map == map_name)
+        return from_map(family, np.frombuffer(raw, self._maps.open(map_name).key_dtype))
+
     def discard(self, version: Version) -> None:
         """Rows that wait for a flip become what they were; rows without a meaning of their own go. Reads every row."""
         for family in FAMILIES:
@@ -99,6 +120,14 @@ def _every(map_: Map) -> tuple[Records, Records]:
 def _among(map_: Map, keys: Records) -> tuple[Records, Records]:
     found, values = rows_of(map_, keys)
     return keys[found], values[found]
+
+
+def _put(map_: Map, keys: Records, wanted: NDArray[np.void], epoch: int) -> None:
+    """Rows that mean the same at every epoch."""
+    values = np.zeros(len(keys), map_.value_dtype)
+    values["identity"], values["flags"] = wanted["identity"], wanted["flags"] | lengths(map_, keys)
+    values["previous"], values["previous_flags"], values["since"] = values["identity"], values["flags"], epoch
+    map_.update(keys, values)
 
 
 def _stage_upserts(map_: Map, keys: Records, wanted: NDArray[np.void], epoch: int) -> None:

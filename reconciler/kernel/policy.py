@@ -72,6 +72,40 @@ class PolicyTable:
         subjects.remove(outer, keys[keys["generation"] == epoch])  # entered by nobody of us
         subjects.enter(outer, epoch, np.concatenate([owners, unchanged[0]]), partial(_opened, makers, unchanged[1]))
 
+    def mend(self, upserts: Columns, deletes: NDArray[np.void]) -> bool:
+        """Put rows right that somebody else changed, in the tries that packets read now. False: that takes a write.
+
+        It does where a trie is missing, has no room or is of another layout.
+        """
+        outer = self._maps.find(_OUTER)
+        if not outer or not self._generation.is_settled:
+            return False
+        owners = np.unique(np.concatenate([upserts.keys["subject"], deletes["subject"]]))
+        known, ids = subjects.entered_among(outer, self._generation.current.generation, owners)
+        if len(known) < len(owners):
+            return False
+        for subject, descriptor in zip(known.tolist(), subjects.open_rows(ids.tolist()), strict=True):
+            with held(descriptor):
+                gone = deletes[deletes["subject"] == subject]
+                wanted = upserts.take(np.flatnonzero(upserts.keys["subject"] == subject))
+                if not self._put(descriptor, wanted, Columns(gone, np.zeros(len(gone), POLICY_VALUE))):
+                    return False
+        self._generation.advance()
+        return True
+
+    def _put(self, trie: int, wanted: Columns, gone: Columns) -> bool:
+        layout = self._maps.policy_layout
+        about = maps.info(trie)
+        if (about.kind, about.key_size, about.value_size) != (LPM_TRIE, layout[0].itemsize, layout[1].itemsize):
+            return False
+        return not maps.delete(trie, to_trie(gone, *layout)[0]) and not maps.update(trie, *to_trie(wanted, *layout))
+
+    def keys_of(self, subject: int, raw: bytes) -> NDArray[np.void]:
+        """Keys of rows for keys as they lie in the trie of a subject, one behind the other."""
+        key_dtype, value_dtype = self._maps.policy_layout
+        keys = np.frombuffer(raw, key_dtype)
+        return from_trie(np.full(len(keys), subject, np.uint32), keys, np.zeros(len(keys), value_dtype)).keys
+
     def discard(self, version: Version) -> None:
         """Take away what is entered under another generation than the current one."""
         if outer := self._maps.find(_OUTER):
