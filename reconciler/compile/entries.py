@@ -6,16 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from reconciler.compile.backends import NO_BACKENDS, Backends
 from reconciler.compile.members import PortName
 from reconciler.compile.networks import CIDR_SOURCE
 from reconciler.compile.ports import ANY_PORT, PORT_BITS, PortPrefix, prefixes, resolve
 from reconciler.compile.precedence import Claim
 from reconciler.compile.selectors import IPBLOCK_SOURCE, LabelIndex
-from reconciler.errors import CompileError
 from reconciler.model.cluster import NamedPort
 from reconciler.model.datapath import Verdict
 from reconciler.model.labels import Label
-from reconciler.model.policy import CidrPeer, EndpointPeer, Peer, PortMatch, RuleItem
+from reconciler.model.policy import CidrPeer, Peer, PortMatch, RuleItem, ServicePeer
 
 
 class Entry(NamedTuple):
@@ -40,17 +40,18 @@ def named_ports(ports: Mapping[int, frozenset[NamedPort]], index: LabelIndex) ->
 class Entries:
     """Items of rules to entries, over one state of the index; remembers what it has been asked."""
 
-    def __init__(self, index: LabelIndex, named: NamedPorts) -> None:
+    def __init__(self, index: LabelIndex, named: NamedPorts, backends: Backends = NO_BACKENDS) -> None:
         self._index = index
         self._named = named
+        self._backends = backends
         self._memo: dict[tuple[int, int, frozenset[NamedPort]], tuple[RuleItem, tuple[Entry, ...]]] = {}
 
     def ingress(self, item: RuleItem, cookie: int, own: frozenset[NamedPort]) -> tuple[Entry, ...]:
-        """`own` are the subject's named ports. Raises CompileError for what no row can express yet."""
+        """`own` are the subject's named ports."""
         return self._remembered(item, cookie, own, egress=False)
 
     def egress(self, item: RuleItem, cookie: int) -> tuple[Entry, ...]:
-        """A named port is resolved at each peer. Raises CompileError for what no row can express yet."""
+        """A named port is resolved at each peer."""
         return self._remembered(item, cookie, frozenset(), egress=True)
 
     def _remembered(self, item: RuleItem, cookie: int, own: frozenset[NamedPort], *, egress: bool) -> tuple[Entry, ...]:
@@ -60,7 +61,6 @@ class Entries:
         return self._memo[key][1]
 
     def _entries(self, item: RuleItem, cookie: int, own: frozenset[NamedPort], egress: bool) -> Iterator[Entry]:
-        _refuse_unknown(item)
         verdict = Verdict.DENY if item.deny else Verdict.ALLOW
         redirect = item.l7 is not None and not item.deny
         peers = None if item.peers is None else self._union(item.peers)
@@ -81,12 +81,14 @@ class Entries:
     def _union(self, peers: Iterable[Peer]) -> int | None:
         bits = 0
         for peer in peers:
-            if isinstance(peer, EndpointPeer):
-                if not peer.selector.requirements:
-                    return None
-                bits |= self._index.select(peer.selector)
+            if isinstance(peer, ServicePeer):
+                bits |= self._union(self._backends.peers(peer)) or 0
             elif isinstance(peer, CidrPeer):
                 bits |= self._inside(peer)
+            elif peer.selector.requirements:
+                bits |= self._index.select(peer.selector)
+            else:
+                return None
         return bits
 
     def _inside(self, peer: CidrPeer) -> int:
@@ -104,10 +106,3 @@ def _numeric(ports: Iterable[PortMatch] | None) -> tuple[PortPrefix, ...]:
     if ports is None:
         return (ANY_PORT,)
     return tuple(prefix for match in ports if not match.name for prefix in prefixes(match))
-
-
-def _refuse_unknown(item: RuleItem) -> None:
-    """An entry that rows cannot express is refused: leaving it out would open or close something unseen."""
-    for peer in item.peers or ():
-        if not isinstance(peer, EndpointPeer | CidrPeer):
-            raise CompileError(f"{item.origin}: {item.field}: services as peers are not compiled")

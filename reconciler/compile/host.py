@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from reconciler.compile.backends import Backends
 from reconciler.compile.budget import Budget
 from reconciler.compile.cache import CompileCache, Remembered
 from reconciler.compile.cookies import RuleInfo, cookies
@@ -101,11 +102,12 @@ def compile_judging(snapshot: Snapshot, facts: Facts, cache: CompileCache, budge
     local = _local(snapshot, facts)
     rules_of = cache.matcher.match(snapshot.rules, _labels(local, facts))
     rules = _in_order(snapshot.rules, rules_of)
-    wanted = asked(rules)
+    backends = Backends(snapshot.services, snapshot.slices)
+    wanted = asked(rules, backends)
     refined, cidrs = _identities(snapshot, facts, wanted, cache)
     labels = all_labels(facts, refined, cidrs)
     subjects, names = _subjects(local, refined, labels, rules_of)
-    policies, infos = _policy(snapshot, refined, labels, rules, subjects, names, cache, budget)
+    policies, infos = _policy(snapshot, refined, labels, rules, subjects, names, backends, cache, budget)
     rows = _ipcache(snapshot, facts, wanted, refined, cidrs, cache, budget)
     return Judging(rows, policies, infos, labels, subjects)
 
@@ -180,6 +182,7 @@ def _policy(
     rules: tuple[PolicyRule, ...],
     subjects: Mapping[int, Subject],
     names: Mapping[int, str],
+    backends: Backends,
     cache: CompileCache,
     budget: Budget,
 ) -> tuple[Columns, Mapping[int, RuleInfo]]:
@@ -187,7 +190,7 @@ def _policy(
     named = cookies(rules, snapshot.cluster)
     context = Context(
         cache.index,
-        Entries(cache.index, named_ports(refined.ports, cache.index)),
+        Entries(cache.index, named_ports(refined.ports, cache.index), backends),
         named,
         snapshot.cluster.enforcement,
         snapshot.cluster.allow_localhost,

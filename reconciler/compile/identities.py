@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 
+from reconciler.compile.backends import NO_BACKENDS, Backends
 from reconciler.compile.members import Members, PortName
 from reconciler.compile.networks import IpNetwork, Networks
 from reconciler.errors import CompileError
@@ -13,7 +14,7 @@ from reconciler.model.facts import Facts
 from reconciler.model.identity import Reserved, reserved_labels
 from reconciler.model.labels import LabelSet
 from reconciler.model.origin import Origin
-from reconciler.model.policy import CidrPeer, PolicyRule, RuleItem
+from reconciler.model.policy import CidrPeer, PolicyRule, RuleItem, ServicePeer
 
 MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2: where IPv4 lives in the ipcache
 
@@ -32,7 +33,7 @@ class Asked:
     names: frozenset[PortName]
 
 
-def asked(rules: Iterable[PolicyRule]) -> Asked:
+def asked(rules: Iterable[PolicyRule], backends: Backends = NO_BACKENDS) -> Asked:
     """Raises CompileError for an IPv6 CIDR of mapped IPv4 addresses: those are written as IPv4."""
     networks: dict[IpNetwork, Origin] = {}
     blocks: set[IpNetwork] = set()
@@ -40,13 +41,20 @@ def asked(rules: Iterable[PolicyRule]) -> Asked:
     for rule in rules:
         for item in rule.ingress + rule.egress:
             names |= {(match.name, match.protocol) for match in item.ports or () if match.name}
-            for peer in item.peers or ():
-                if isinstance(peer, CidrPeer):
-                    for network in (peer.network, *peer.excepts):
-                        _refuse_mapped(network, item)
-                        networks.setdefault(network, item.origin)
-                    blocks.update((peer.network, *peer.excepts) if peer.matches_workloads else ())
+            for peer in _cidrs(item, backends):
+                for network in (peer.network, *peer.excepts):
+                    _refuse_mapped(network, item)
+                    networks.setdefault(network, item.origin)
+                blocks.update((peer.network, *peer.excepts) if peer.matches_workloads else ())
     return Asked(networks, frozenset(blocks), frozenset(names))
+
+
+def _cidrs(item: RuleItem, backends: Backends) -> Iterator[CidrPeer]:
+    for peer in item.peers or ():
+        if isinstance(peer, CidrPeer):
+            yield peer
+        elif isinstance(peer, ServicePeer):
+            yield from (each for each in backends.peers(peer) if isinstance(each, CidrPeer))
 
 
 def _refuse_mapped(network: IpNetwork, item: RuleItem) -> None:

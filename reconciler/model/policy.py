@@ -40,7 +40,7 @@ class CidrPeer:
 
 @dataclass(frozen=True, slots=True)
 class ServicePeer:
-    """The endpoints of services: by name, or by selector in a namespace ('' is any)."""
+    """The endpoints of services, by name or by their labels (with the source k8s), in a namespace or ('') in any."""
 
     namespace: str
     name: str = ""

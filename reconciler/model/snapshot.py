@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconciler.model.cluster import Cluster, Namespace, Node, Workload
 from reconciler.model.policy import PolicyRule
+from reconciler.model.service import EndpointSlice, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Warning:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`nodes` by name, `namespaces` by name, `workloads` by `namespace/name`; `rules` in file and line order."""
+    """`nodes` and `namespaces` by name; `workloads`, `services` and `slices` by `namespace/name`; `rules` in file and
+    line order."""
 
     commit: str
     cluster: Cluster
@@ -33,3 +35,5 @@ class Snapshot:
     workloads: Mapping[str, Workload]
     rules: tuple[PolicyRule, ...]
     warnings: tuple[Warning, ...] = ()
+    services: Mapping[str, Service] = field(default_factory=dict)
+    slices: Mapping[str, EndpointSlice] = field(default_factory=dict)

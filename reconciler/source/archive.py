@@ -25,6 +25,7 @@ from reconciler import model, shipped
 from reconciler.model.cluster import AllowLocalhost, Enforcement
 from reconciler.model.policy import Scope
 from reconciler.model.selector import Operator
+from reconciler.model.service import FamilyPolicy, ServiceType, TrafficPolicy
 from reconciler.source.manifests import Manifest
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ MAX_ENTRIES = 20_000
 _DAY_S = 86_400
 _WAIT_S = 2.0  # for another process that writes
 _AT_ONCE = 500  # keys in a query; SQLite takes 999 at least
+_ENUMS = (AllowLocalhost, Enforcement, FamilyPolicy, Operator, Scope, ServiceType, TrafficPolicy)
 _SAFE = ("reconciler.model.", "reconciler.source.")
 _SAFE_OTHERS = {
     *(("ipaddress", f"IPv{family}{kind}") for family in (4, 6) for kind in ("Address", "Network")),
@@ -148,7 +150,7 @@ def _pickled(manifest: Manifest) -> bytes:
     """Enums by value: their own way needs getattr, which has no place in what is read back."""
     out = io.BytesIO()
     pickler = pickle.Pickler(out, protocol=5)
-    pickler.dispatch_table = dict.fromkeys((AllowLocalhost, Enforcement, Operator, Scope), _by_value)
+    pickler.dispatch_table = dict.fromkeys(_ENUMS, _by_value)
     pickler.dump(manifest)
     return out.getvalue()
 

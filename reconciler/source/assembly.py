@@ -8,6 +8,7 @@ from reconciler.errors import Fault, ManifestError
 from reconciler.model.cluster import Cluster, Namespace, Node, Workload
 from reconciler.model.origin import Origin
 from reconciler.model.policy import PolicyRule
+from reconciler.model.service import EndpointSlice, Service
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.source import references, stamp
 from reconciler.source.manifests import Manifest
@@ -39,6 +40,7 @@ def assemble(
 def _snapshot(commit: str, documents: Documents, warnings: list[Warning]) -> Snapshot:
     unnamed = references.unnamed_namespaces(documents)
     warnings += references.namespace_warnings(unnamed)
+    warnings += references.slice_warnings(documents)
     warnings.sort(key=lambda warning: (warning.path, warning.line, warning.column))
     cluster = _stamped(documents.clusters[0], Cluster, commit)
     namespaces = {name: _stamped(placed, Namespace, commit) for name, placed in documents.namespaces.items()}
@@ -51,6 +53,8 @@ def _snapshot(commit: str, documents: Documents, warnings: list[Warning]) -> Sna
         workloads={name: _stamped(placed, Workload, commit) for name, placed in documents.workloads.items()},
         rules=_rules(documents, cluster, commit),
         warnings=tuple(warnings),
+        services={name: _stamped(placed, Service, commit) for name, placed in documents.services.items()},
+        slices={name: _stamped(placed, EndpointSlice, commit) for name, placed in documents.slices.items()},
     )
 
 

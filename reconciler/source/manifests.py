@@ -18,6 +18,8 @@ from reconciler.source import (
     metadata,
     network_policy,
     schema,
+    services,
+    slices,
     stamp,
     workloads,
 )
@@ -54,6 +56,8 @@ _OWN_KINDS: dict[str, Callable[[Node, Identity, Findings], tuple[Any, Mapping[st
     "Node": hosts.host,
     "Namespace": workloads.namespace,
     "Workload": workloads.workload,
+    "Service": services.service,
+    "EndpointSlice": slices.endpoint_slice,
 }
 _POLICIES: dict[str, Callable[[Node, Identity, Findings], tuple[PolicyRule, ...]]] = {
     "NetworkPolicy": network_policy.rules,

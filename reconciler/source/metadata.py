@@ -38,7 +38,7 @@ class Identity(NamedTuple):
 def identity(kind: str, document: Node, findings: Findings) -> Identity:
     """Kind, namespace and name of a document that its schema accepts."""
     name, namespace = document.read("metadata", "name"), document.read("metadata", "namespace")
-    short = kind in ("Namespace", "Node", "Workload", "Cluster")
+    short = kind in ("Namespace", "Node", "Workload", "Cluster", "Service")
     check_name(document.get("metadata", "name"), findings, short=short)
     if kind in CLUSTER_WIDE:
         if namespace:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from reconciler.model.policy import CidrPeer, EndpointPeer, Peer
+from reconciler.model.policy import CidrPeer, EndpointPeer, Peer, ServicePeer
 from reconciler.model.selector import Selector
 from reconciler.source import addresses, selectors
 from reconciler.source.node import Findings, Node
@@ -102,6 +102,8 @@ def _of_field(field: str, node: Node, scope: Scope, findings: Findings) -> list[
             found += [CidrPeer(network)] if network else []
         elif field == "CIDRSet" and entry.get("cidr"):
             found += cidr(entry, findings)
+        elif field == "Services":
+            found += _service(entry, findings)
     return found
 
 
@@ -110,6 +112,20 @@ def _entity(node: Node, findings: Findings) -> tuple[EndpointPeer, ...]:
         findings.fault(node, f'unknown entity "{node.value}"; {nearest(node.value, ENTITIES)}')
         return ()
     return ENTITIES[node.value]
+
+
+def _service(node: Node, findings: Findings) -> list[Peer]:
+    """As Cilium's pkg/policy/k8s/service.go: a selector wins over a name, and without a namespace any is meant."""
+    if (by_labels := node.get("k8sServiceSelector")) is not None:
+        wanted = by_labels.get("selector")
+        assert wanted is not None  # its schema requires it
+        selector = Selector(selectors.cilium(wanted, findings))
+        return [ServicePeer(by_labels.read("namespace", default=""), selector=selector)]
+    by_name = node.get("k8sService")
+    if by_name is None or not by_name.read("serviceName"):
+        findings.warn(node, "no service is named: write k8sService.serviceName or k8sServiceSelector")
+        return []
+    return [ServicePeer(by_name.read("namespace", default=""), by_name.read("serviceName"))]
 
 
 def cidr(node: Node, findings: Findings, *, matches_workloads: bool = False) -> list[CidrPeer]:

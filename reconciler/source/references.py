@@ -10,6 +10,7 @@ from reconciler.errors import Fault
 from reconciler.model.cluster import Cluster, Workload
 from reconciler.model.cluster import Node as Host
 from reconciler.model.policy import PolicyRule
+from reconciler.model.service import EndpointSlice
 from reconciler.model.snapshot import Warning
 from reconciler.source.addresses import Address, Network, address_like
 from reconciler.source.manifests import Document
@@ -43,6 +44,8 @@ class Documents:
     namespaces: dict[str, Placed] = field(default_factory=dict)
     workloads: dict[str, Placed] = field(default_factory=dict)
     policies: list[Placed] = field(default_factory=list)
+    services: dict[str, Placed] = field(default_factory=dict)
+    slices: dict[str, Placed] = field(default_factory=dict)
 
 
 def sort(placed: Iterable[Placed]) -> tuple[Documents, list[Fault]]:
@@ -63,6 +66,10 @@ def sort(placed: Iterable[Placed]) -> tuple[Documents, list[Fault]]:
             found.namespaces[identity.name] = one
         elif identity.kind == "Workload":
             found.workloads[f"{identity.namespace}/{identity.name}"] = one
+        elif identity.kind == "Service":
+            found.services[f"{identity.namespace}/{identity.name}"] = one
+        elif identity.kind == "EndpointSlice":
+            found.slices[f"{identity.namespace}/{identity.name}"] = one
         else:
             found.policies.append(one)
     return found, faults
@@ -175,7 +182,8 @@ def probe_faults(documents: Documents) -> Iterator[Fault]:
 def unnamed_namespaces(documents: Documents) -> Mapping[str, Placed]:
     """namespace -> the first document that lives in it, for those that no Namespace document describes."""
     found: dict[str, Placed] = {}
-    for placed in (*documents.workloads.values(), *documents.policies):
+    inhabitants = (documents.workloads, documents.services, documents.slices)
+    for placed in (*(one for kind in inhabitants for one in kind.values()), *documents.policies):
         namespace = placed.document.identity.namespace
         if namespace and namespace not in documents.namespaces:
             found.setdefault(namespace, placed)
@@ -187,6 +195,18 @@ def namespace_warnings(unnamed: Mapping[str, Placed]) -> Iterator[Warning]:
         if name != DEFAULT_NAMESPACE:
             place = placed.document.place
             message = f'there is no Namespace document for "{name}": it has no labels but its name'
+            yield Warning(placed.path, place.line, place.column, message)
+
+
+def slice_warnings(documents: Documents) -> Iterator[Warning]:
+    """Slices whose service is not there."""
+    for placed in documents.slices.values():
+        content = placed.document.content
+        assert isinstance(content, EndpointSlice)
+        name = f"{content.namespace}/{content.service}"
+        if content.service and name not in documents.services:
+            place = placed.document.places["service"]
+            message = f'there is no Service "{name}": {nearest(name, documents.services)}'
             yield Warning(placed.path, place.line, place.column, message)
 
 

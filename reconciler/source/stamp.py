@@ -12,11 +12,12 @@ from reconciler.model.cluster import Cluster, Namespace, Workload
 from reconciler.model.cluster import Node as Host
 from reconciler.model.origin import Origin
 from reconciler.model.policy import CidrPeer, EndpointPeer, Peer, PolicyRule, RuleItem
+from reconciler.model.service import EndpointSlice, Service
 from reconciler.source.peers import OWN_CLUSTER
 from reconciler.source.selectors import own_cluster
 
-Content = Cluster | Host | Namespace | Workload | tuple[PolicyRule, ...]
-Own = TypeVar("Own", Cluster, Host, Namespace, Workload)
+Content = Cluster | Host | Namespace | Workload | Service | EndpointSlice | tuple[PolicyRule, ...]
+Own = TypeVar("Own", Cluster, Host, Namespace, Workload, Service, EndpointSlice)
 
 
 class Settings(NamedTuple):
@@ -85,7 +86,7 @@ def _origin(origin: Origin, path: str, commit: str) -> Origin:
 
 
 def own(content: Own, path: str, commit: str) -> Own:
-    """A Cluster, Node, Namespace or Workload, with all that it holds."""
+    """What is no policy, with all that it holds."""
     stamped = replace(content, origin=_origin(content.origin, path, commit))
     if isinstance(stamped, Cluster):
         probes = tuple(replace(probe, origin=_origin(probe.origin, path, commit)) for probe in stamped.probes)

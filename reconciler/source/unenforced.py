@@ -19,7 +19,6 @@ _FIELDS = {
     "*.*.toGroups": "groups of a cloud provider",
     "*.*.fromNodes": "selecting nodes as peers",
     "*.*.toNodes": "selecting nodes as peers",
-    "*.*.toServices": "selecting services as peers",
     "*.*.toFQDNs": "selecting peers by DNS name",
     "*.*.authentication": "mutual authentication",
     "*.*.auth": "mutual authentication",
