@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from contextlib import suppress
+from pathlib import Path
 
+from reconciler.bpf import programs, syscalls
+from reconciler.bpf.syscalls import held
 from reconciler.daemon.suspects import Suspect, Suspects
 from reconciler.daemon.trigger import Trigger
-from reconciler.errors import PlumbError
+from reconciler.errors import KernelError, PlumbError
 from reconciler.host.tables import WatchedMap
 from reconciler.observe.drift import DriftTracer, Tamper, Target
 from reconciler.observe.process import describe
 
 log = logging.getLogger(__name__)
 
-OF_HOOKS = frozenset(("attachments", "programs"))
+ON_LINKS = frozenset(("attachments", "programs"))
 
 
 class TamperWatch:
     """Owned by the daemon's event loop. `description` says whether drift is attributed, and why not."""
 
-    def __init__(self, trigger: Trigger, suspects: Suspects, *, enabled: bool) -> None:
+    def __init__(self, trigger: Trigger, suspects: Suspects, pin_root: Path, *, enabled: bool) -> None:
         self._trigger = trigger
         self._suspects = suspects
+        self._pin_root = pin_root
         self._tracer: DriftTracer | None = None
         self._watched: dict[int, WatchedMap] = {}
         self.description = "on" if enabled else "off: attribute_drift is false in this host's configuration"
@@ -58,11 +64,29 @@ class TamperWatch:
         if self._tracer is None:
             return
         for tamper in self._tracer.read():
-            known = self._watched.get(tamper.target_id) if tamper.target is Target.MAP else None
-            tables = known.tables if known else OF_HOOKS
-            writer = describe(tamper.tgid, comm=tamper.comm, uid=tamper.uid, parent=tamper.parent)
-            self._suspects.add(Suspect(tamper.time_ns, tables, writer))
-            self._trigger.poke(_reason(tamper), *tables)
+            tables = self._touched(tamper)
+            if tables:
+                writer = describe(tamper.tgid, comm=tamper.comm, uid=tamper.uid, parent=tamper.parent)
+                self._suspects.add(Suspect(tamper.time_ns, tables, writer))
+                self._trigger.poke(_reason(tamper), *tables)
+
+    def _touched(self, tamper: Tamper) -> frozenset[str]:
+        """The tables whose rows are in question. Programs that others attach beside ours are their own affair."""
+        if tamper.target is Target.MAP:
+            known = self._watched.get(tamper.target_id)
+            return known.tables if known else frozenset()
+        is_ours = tamper.target is Target.LINK and self._is_ours(tamper.target_id)
+        return ON_LINKS if is_ours else frozenset()
+
+    def _is_ours(self, link: int) -> bool:
+        """Whether the link with this id is pinned where ours are; 5 us a pin, and links seldom change."""
+        folder = self._pin_root / "links"
+        with suppress(FileNotFoundError, KernelError):  # removed this very moment: the pins are watched too
+            for name in os.listdir(folder):
+                with held(syscalls.get(str(folder / name))) as descriptor:
+                    if programs.link_info(descriptor).id == link:
+                        return True
+        return False
 
 
 def _reason(tamper: Tamper) -> str:

@@ -222,8 +222,16 @@ class Host:
             self._tables.look_into(self.target)
 
     def drift(self, tables: Collection[str] | None = None) -> Plan | None:
-        """What differs from the applied commit in these tables; None if nothing does."""
-        return self.compare(self.target, tables) or None if self.target else None
+        """What differs from the applied commit in these tables; None if nothing does.
+
+        Whose address is the host's own follows the host: where that changed, the ipcache is compared too.
+        """
+        if self.target is None:
+            return None
+        if (tables is None or "addresses" in tables) and self.target.facts.host_addresses != host_addresses():
+            self.recall()
+            tables = None if tables is None else {*tables, "ipcache"}
+        return self.compare(self.target, tables) or None
 
     def repair(self, plan: Plan) -> None:
         """Write it, without journal and probes; the caller holds the host."""
