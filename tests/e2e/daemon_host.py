@@ -174,13 +174,17 @@ class DaemonHost:
         (found,) = (one for one in self.client.get("/v1/endpoints") if one["workload"] == f"default/{workload}")
         return dict(found)
 
+    def device(self, workload: str) -> str:
+        """The host's end of its veth pair."""
+        return str(self.endpoint(workload)["device"])
+
     def addresses(self, workload: str) -> list[str]:
         return list(self.endpoint(workload)["addresses"])
 
     def rows(self, *but: str) -> dict[str, list[str]]:
-        """Table -> its live rows with their origins, in order; without these tables."""
+        """Table -> its live rows and where they come from (not by which commit), in order; without these tables."""
         return {
-            name: sorted(json.dumps(row, sort_keys=True) for row in self.client.get(f"/v1/tables/{name}"))
+            name: sorted(_told(row) for row in self.client.get(f"/v1/tables/{name}"))
             for name in self.client.get("/v1/tables")
             if name not in but
         }
@@ -238,6 +242,11 @@ def made_host(directory: Path, *workloads: str, started: bool = True, **settings
     finally:
         left = host.remove()
     assert left == []
+
+
+def _told(row: dict[str, Any]) -> str:
+    origin = row["origin"] or {"path": "", "line": 0}
+    return json.dumps([row["key"], row["row"], origin["path"], origin["line"]], sort_keys=True)
 
 
 def make_namespace(path: str) -> None:

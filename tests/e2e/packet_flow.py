@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -51,7 +51,9 @@ class Flow(threading.Thread):
     def _pair(self, host: DaemonHost, sender: str, receiver: str, address: str, port: int) -> tuple[socket.socket, ...]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         server, client = (self._socket(host.inside(one), family) for one in (receiver, sender))
-        server.bind((address, port))
+        if family == socket.AF_INET6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        server.bind(("", port))
         client.connect((address, port))
         return client, server
 
@@ -107,7 +109,8 @@ class Flow(threading.Thread):
     def _burst(self) -> None:
         for _ in range(BURST):
             client, _ = self._pairs[self.sent % len(self._pairs)]
-            client.send(NUMBER.pack(self.sent))
+            with suppress(ConnectionRefusedError):  # what came back for an earlier one
+                client.send(NUMBER.pack(self.sent))
             self.sent += 1
 
     def _pump(self, within_s: float) -> bool:
@@ -129,6 +132,8 @@ def _datagrams(opened: socket.socket) -> Iterator[tuple[bytes, tuple[object, ...
             yield opened.recvfrom(64)
         except BlockingIOError:
             return
+        except ConnectionRefusedError:
+            continue
 
 
 @contextmanager
