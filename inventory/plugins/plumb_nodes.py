@@ -24,9 +24,9 @@ description:
   - Reads a policy repository at a commit, from its git objects, whether it is bare or not; no work tree is used.
   - Each C(Node) is a host. Each of its labels makes a group C(<key>_<value>), its cluster the group
     C(cluster_<name>), and all of them together the group C(plumb).
-  - C(Node.spec.ansible) holds the host's variables. There C(host), C(port), C(user) and C(connection) are short for
-    C(ansible_host) and so on. A host without C(host) is reached by the first of C(Node.spec.addresses), if it has any.
-    Values are taken literally, braces in them are no templates.
+  - C(Node.spec.ansible) holds the host's variables. There C(host), C(port), C(user), C(connection) and C(become) are
+    short for C(ansible_host) and so on. A host without C(host) is reached by the first of C(Node.spec.addresses), if
+    it has any. Values are taken literally, braces in them are no templates.
   - The group C(plumb) has the variables C(plumb_repository), C(plumb_revision), C(plumb_commit) and C(plumb_cluster),
     each host C(plumb_node).
   - The commit is validated as a whole; what is wrong in it is reported with file, line and column.
@@ -68,7 +68,7 @@ revision: main
 """
 
 _GROUP = "plumb"
-_SHORT = ("host", "port", "user", "connection")
+_SHORT = ("host", "port", "user", "connection", "become")
 
 
 class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]

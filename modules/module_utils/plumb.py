@@ -14,6 +14,7 @@ HOST = {
     "repository": {"type": "path"},
     "commit": {"type": "str", "default": ""},
 }
+TOGETHER = {"required_together": [("node", "repository")], "mutually_exclusive": [("config_file", "node")]}
 FAMILY = {
     **HOST,
     "state": {
@@ -30,7 +31,7 @@ FAMILY = {
 
 
 def run_reconcile(arguments: Mapping[str, Any]) -> None:
-    module = AnsibleModule(argument_spec=dict(arguments), supports_check_mode=True)
+    module = AnsibleModule(argument_spec=dict(arguments), supports_check_mode=True, **TOGETHER)
     try:
         from reconciler.ansible.reconcile import reconcile
     except ImportError:
@@ -39,7 +40,7 @@ def run_reconcile(arguments: Mapping[str, Any]) -> None:
 
 
 def run_family(family: str, arguments: Mapping[str, Any] = FAMILY) -> None:
-    module = AnsibleModule(argument_spec=dict(arguments), supports_check_mode=True)
+    module = AnsibleModule(argument_spec=dict(arguments), supports_check_mode=True, **TOGETHER)
     try:
         from reconciler.ansible.family import converge
     except ImportError:

@@ -25,10 +25,12 @@ def git(
 ) -> str:
     """What git prints. `feed` is its standard input. Raises RepositoryError with what git says."""
     command = ["git", "-C", str(repository), *arguments]
-    with (feed or Path(os.devnull)).open("rb") as source:
-        done = subprocess.run(
-            command, stdin=source, capture_output=True, text=True, env={**os.environ, **(environment or {})}
-        )
+    whole = {**os.environ, **(environment or {})}
+    try:
+        with (feed or Path(os.devnull)).open("rb") as source:
+            done = subprocess.run(command, stdin=source, capture_output=True, text=True, env=whole)
+    except OSError as error:
+        raise RepositoryError(f"git cannot be run: {error}", remedy="apt-get install git") from error
     if done.returncode:
         raise RepositoryError(f"{repository}: git {arguments[0]}: {done.stderr.strip()}")
     return done.stdout.strip()

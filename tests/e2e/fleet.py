@@ -292,22 +292,22 @@ class Fleet:
         """What one module says on one host; its interpreter is this one, with the checkout on its path."""
         interpreter = ["-e", f"ansible_python_interpreter={sys.executable}"]
         content = json.dumps({"config_file": str(self.home(name) / "config.yaml"), **arguments})
-        done = self._ansible("ansible", name, *interpreter, "-m", module, "-a", content, *flags)
+        own = {"PYTHONPATH": str(CHECKOUT), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+        done = self._ansible("ansible", name, *interpreter, "-m", module, "-a", content, *flags, **own)
         head, arrow, result = done.stdout.partition(" => ")
         assert arrow, done.stdout + done.stderr
         return {**json.JSONDecoder().raw_decode(result)[0], "failed": "| FAILED" in head}
 
-    def _ansible(self, command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def _ansible(self, command: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """In the controller's namespace, with the checkout's ansible.cfg."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PLUMB_"))}
         own = {
             "PLUMB_REPOSITORY": str(self.repository),
             "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
-            "PYTHONPATH": str(CHECKOUT),
             "ANSIBLE_LOCAL_TEMP": str(self.folder / "local"),
             "ANSIBLE_REMOTE_TEMP": str(self.folder / "remote"),
             "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json" if command == "ansible" else "yaml",
+            **environment,
         }
         entered = ["nsenter", f"--net={NETNS / f'{self.tag}-ctl'}", Path(sys.executable).with_name(command)]
         whole = [str(one) for one in (*entered, *arguments)]

@@ -188,3 +188,11 @@ def test_a_changed_setting_restarts_the_daemon_and_nothing_else(fleet: Fleet) ->
     assert (fleet.home("alpha") / "daemon.pid").read_text() != pid
     assert policy_rows(fleet, "alpha") == rows
     assert fleet.play().changed() == {"alpha": 0}
+
+
+def test_a_release_that_is_not_whole_is_installed_again(fleet: Fleet) -> None:
+    (fleet.prefix / "installed").unlink()
+    played = fleet.play()
+    assert played.code == 0, played.output
+    assert (fleet.prefix / "installed").exists()
+    assert fleet.play().changed() == {"alpha": 0}

@@ -12,12 +12,12 @@ options:
     type: path
   node:
     description:
-      - Which C(Node) the host is, instead of what the file says. With I(repository), and without I(config_file), no
-        file is needed.
+      - Which C(Node) the host is, with I(repository) instead of a file; everything else is as a file without more
+        would have it.
     type: str
   repository:
     description:
-      - Path of the policy repository on the host, instead of what the file says.
+      - Path of the policy repository on the host; goes with I(node).
     type: path
 requirements:
   - Plumbline on the host, in the interpreter that C(ansible_python_interpreter) names; the role C(plumb) installs it.
