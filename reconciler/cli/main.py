@@ -37,6 +37,7 @@ _COMMANDS = {
     "endpoint": ("reconciler.cli.endpoint", "List the workloads of this host."),
     "identity": ("reconciler.cli.identity", "List identities and their labels."),
     "map": ("reconciler.cli.map", "Show the rows that this host holds, by table."),
+    "verdict": ("reconciler.cli.verdict", "Say what policy makes of flows, case by case."),
     "monitor": ("reconciler.cli.monitor", "Follow drops and verdicts as they happen."),
     "features": ("reconciler.cli.features", "Show what this kernel offers us."),
     "version": ("reconciler.cli.version", "Print the version."),

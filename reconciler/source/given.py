@@ -100,6 +100,6 @@ def _in_known_case(value: Any, known: dict[str, Any]) -> Any:
     names = {name.lower(): name for name in properties}
     result: dict[str, Any] = {}
     for key, part in value.items():
-        name: str = key if key in properties else names.get(key.lower(), key)
+        name = str(key if key in properties else names.get(key.lower(), key))
         result[name] = _in_known_case(part, properties.get(name, {}))
     return result

@@ -29,10 +29,10 @@ _PATTERN = re.compile(r"[-a-zA-Z0-9_.*]+\Z")
 
 
 def of_ports(entry: Node) -> L7Rules | None:
-    """What a proxy must check for one entry of `toPorts`; None if no proxy is asked for. An empty list is a wish too."""
+    """What a proxy must check for one entry of `toPorts`; None if no proxy is asked for: an empty list asks nothing."""
     rules = entry.get("rules")
     for kind in ("http", "kafka", "dns"):
-        if rules is not None and rules.get(kind) is not None:
+        if rules is not None and rules.items(kind):
             return _rules(kind, rules.read(kind))
     if rules is not None and rules.read("l7proto"):
         return _rules(rules.read("l7proto"), rules.read("l7", default=[]))
