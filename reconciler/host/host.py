@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import compile_host
@@ -32,6 +32,7 @@ from reconciler.host.listing import Listing
 from reconciler.host.resolver import TargetResolver
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
+from reconciler.host.touched import Touched, among
 from reconciler.kernel.host_addresses import host_addresses
 from reconciler.model.snapshot import Snapshot
 from reconciler.observe.counters import Counters
@@ -233,9 +234,22 @@ class Host:
             tables = None if tables is None else {*tables, "ipcache"}
         return self.compare(self.target, tables) or None
 
+    def drift_at(self, touched: Collection[Touched]) -> Plan | None:
+        """The same of the rows behind what was touched, as far as they are known; no other row is read."""
+        if self.target is None:
+            return None
+        desired = self.target.desired
+        deltas = []
+        for name, keys in self._tables.rows_at(touched, desired.tables).items():
+            live = self.tables[name].live(cast(Any, keys))
+            if delta := diff_rows(name, among(desired.tables[name], keys), live, desired.complete):
+                deltas.append(delta)
+        return Plan(self.target.commit, self.target.commit, tuple(deltas)) if deltas else None
+
     def repair(self, plan: Plan) -> None:
         """Write it, without journal and probes; the caller holds the host."""
-        repair(plan, self.tables)
+        if not self._tables.mend(plan):
+            repair(plan, self.tables)
 
     # Back
 

@@ -7,10 +7,8 @@ that what is gone from a commit is found and removed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from reconciler.bpf.programs import run_syscall
 from reconciler.bpf.syscalls import get, held
@@ -18,10 +16,13 @@ from reconciler.config import Config
 from reconciler.datapath.features import has
 from reconciler.datapath.loader import Datapath
 from reconciler.datapath.options import map_sizes_of, options_of
-from reconciler.engine.rows import DictRows
+from reconciler.engine.change import ColumnDelta
+from reconciler.engine.plan import Plan
+from reconciler.engine.rows import DictRows, Rows
 from reconciler.engine.table import Table
 from reconciler.errors import KernelError
 from reconciler.host.target import Target
+from reconciler.host.touched import Keys, Touched, TouchedLink, TouchedMap, TouchedNamespace, TouchedPin, inside, united
 from reconciler.kernel.addresses import AddressesTable
 from reconciler.kernel.attachments import AttachmentsTable
 from reconciler.kernel.bpf_maps import PinnedMaps
@@ -35,8 +36,9 @@ from reconciler.kernel.programs import ProgramsTable
 from reconciler.kernel.routes import RoutesTable
 from reconciler.kernel.rules import RulesTable
 from reconciler.kernel.sysctls import SysctlsTable
+from reconciler.kernel.tcx import key_of_pin
 from reconciler.model.cluster import Cluster
-from reconciler.model.datapath import ProgramRow
+from reconciler.model.datapath import AttachmentKey, ProgramRow
 from reconciler.model.network import SysctlKey
 from reconciler.observe import counters
 from reconciler.observe.counters import Counters
@@ -74,14 +76,20 @@ class HostTables:
         self._datapaths: dict[Cluster, Datapath] = {}
         self.maps = PinnedMaps(config.pin_root)
         self.generation = Generation(self.maps)
+        self._endpoints = EndpointsTable(self.maps)
+        self._ipcache = IpcacheTable(self.maps, self.generation)
+        self._policy = PolicyTable(self.maps, self.generation)
+        self._attachments = AttachmentsTable(config.pin_root, tcx=has("tcx"))
+        self._names: dict[int, str] = {}
+        self._subjects: dict[int, int] = {}
         tables: tuple[Table, ...] = (
             LinksTable(self._places),
             SysctlsTable(lambda: self._sysctls),
             ProgramsTable(config.pin_root, self._load),
-            EndpointsTable(self.maps),
-            IpcacheTable(self.maps, self.generation),
-            PolicyTable(self.maps, self.generation),
-            AttachmentsTable(config.pin_root, tcx=has("tcx")),
+            self._endpoints,
+            self._ipcache,
+            self._policy,
+            self._attachments,
             AddressesTable(self._places),
             NeighboursTable(self._places),
             RoutesTable(self._places),
@@ -152,13 +160,57 @@ class HostTables:
     def watched_maps(self) -> dict[int, WatchedMap]:
         """By id: every map whose rows are ours, inner maps of policy included."""
         found: dict[int, WatchedMap] = {}
+        self._names, self._subjects = {}, {}
         for name, tables in TABLES_OF_MAPS.items():
             map_ = self.maps.find(name)
             if map_ is None:
                 continue
             found[map_.info.id] = WatchedMap(tables, map_.info.key_size)
+            self._names[map_.info.id] = name
             if name == "policy":
-                inner = map_.read()[1].view(np.uint32)
+                keys, inner = map_.read()
                 rows = WatchedMap(tables, self.maps.policy_layout[0].itemsize)
-                found.update(dict.fromkeys(map(int, inner), rows))
+                self._subjects = dict(zip(inner.tolist(), keys["subject"].tolist(), strict=True))
+                found.update(dict.fromkeys(self._subjects, rows))
         return found
+
+    # Drift of few rows
+
+    def rows_at(self, touched: Iterable[Touched], desired: Mapping[str, Rows]) -> dict[str, Keys]:
+        """Table -> keys of the rows that may have been changed, as far as they are known; maps as last watched."""
+        found: dict[str, list[Keys]] = {}
+        for one in touched:
+            for name, keys in self._rows_at(one, desired):
+                found.setdefault(name, []).append(keys)
+        return {name: keys for name, parts in found.items() if len(keys := united(parts))}
+
+    def _rows_at(self, touched: Touched, desired: Mapping[str, Rows]) -> Iterator[tuple[str, Keys]]:
+        if isinstance(touched, TouchedMap):
+            yield from self._rows_in(touched)
+        elif isinstance(touched, TouchedNamespace):
+            yield from ((name, inside(touched.netns, desired[name])) for name in touched.tables)
+        elif key := self._attachment(touched):
+            yield "attachments", (key,)
+
+    def _attachment(self, touched: TouchedLink | TouchedPin) -> AttachmentKey | None:
+        if isinstance(touched, TouchedPin):
+            return key_of_pin(touched.name)
+        return self._attachments.key_of_link(touched.id)
+
+    def _rows_in(self, touched: TouchedMap) -> Iterator[tuple[str, Keys]]:
+        name = self._names.get(touched.id, "")
+        if touched.id in self._subjects:
+            yield "policy", self._policy.keys_of(self._subjects[touched.id], touched.key)
+        elif name.startswith("endpoints"):
+            yield "endpoints", self._endpoints.keys_of(name, touched.key)
+        elif name.startswith(("ipcache", "cidr")):
+            yield "ipcache", self._ipcache.keys_of(name, touched.key)
+
+    def mend(self, plan: Plan) -> bool:
+        """Write a plan of one table in place, if that table and its state allow it; else nothing counts yet."""
+        if len(plan.deltas) != 1 or not isinstance(delta := plan.deltas[0], ColumnDelta):
+            return False
+        for table in (self._ipcache, self._policy):
+            if table.name == delta.table:
+                return table.mend(delta.upserts(), delta.deletes())
+        return False

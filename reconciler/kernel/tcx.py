@@ -33,8 +33,7 @@ class TcxHooks:
 
     def attached(self, only: Collection[AttachmentKey] | None = None) -> Iterator[tuple[AttachmentKey, int]]:
         """A link that is on another device than its name says, or on none, counts as running nothing."""
-        if only is None:
-            self._keys.clear()
+        seen: dict[int, AttachmentKey] = {}
         for key in only if only is not None else filter(None, map(key_of_pin, self._names())):
             try:
                 descriptor = syscalls.get(self._path(key))
@@ -44,8 +43,10 @@ class TcxHooks:
                 continue
             with held(descriptor) as link:
                 about = programs.link_info(link)
-            self._keys[about.id] = key
+            seen[about.id] = key
             yield key, about.program if _is_on(about, key) else 0
+        if only is None:
+            self._keys = seen
 
     def key_of_link(self, number: int) -> AttachmentKey | None:
         """What a link is pinned for, by its id, as it was when it was last read."""
@@ -67,6 +68,7 @@ class TcxHooks:
         lost = _without_pin(number, ifindex, hook)
         with held(_link(program, ifindex, hook) if lost is None else lost) as link:
             syscalls.pin(link, path)
+            self._keys[programs.link_info(link).id] = key
 
     def detach(self, key: AttachmentKey) -> None:
         """The link leaves its hook even if somebody else holds it too."""
