@@ -43,6 +43,7 @@ class Judging:
     rules       cookie -> what it stands for
     labels      identity -> labels, of every identity that can be a peer here
     subjects    identity -> what its rows are made from, of every identity that is judged here
+    context     what else they are made from; its index belongs to the cache and changes with the next compile
     """
 
     ipcache: Columns
@@ -50,6 +51,7 @@ class Judging:
     rules: Mapping[int, RuleInfo]
     labels: Mapping[int, LabelSet]
     subjects: Mapping[int, Subject]
+    context: Context
 
 
 Local = Mapping[str, tuple[Workload, Endpoint]]  # workload reference -> workload and what it was given
@@ -107,9 +109,10 @@ def compile_judging(snapshot: Snapshot, facts: Facts, cache: CompileCache, budge
     refined, cidrs = _identities(snapshot, facts, wanted, cache)
     labels = all_labels(facts, refined, cidrs)
     subjects, names = _subjects(local, refined, labels, rules_of)
-    policies, infos = _policy(snapshot, refined, labels, rules, subjects, names, backends, cache, budget)
+    context = _context(snapshot, refined, labels, rules, backends, cache)
+    policies = policy(subjects, names, context, budget, cache.policy)
     rows = _ipcache(snapshot, facts, wanted, refined, cidrs, cache, budget)
-    return Judging(rows, policies, infos, labels, subjects)
+    return Judging(rows, policies, context.cookies.infos, labels, subjects, context)
 
 
 def _local(snapshot: Snapshot, facts: Facts) -> Local:
@@ -175,27 +178,22 @@ def _subjects(
     return subjects, names
 
 
-def _policy(
+def _context(
     snapshot: Snapshot,
     refined: Members,
     labels: Mapping[int, LabelSet],
     rules: tuple[PolicyRule, ...],
-    subjects: Mapping[int, Subject],
-    names: Mapping[int, str],
     backends: Backends,
     cache: CompileCache,
-    budget: Budget,
-) -> tuple[Columns, Mapping[int, RuleInfo]]:
+) -> Context:
     cache.index.update(labels)
-    named = cookies(rules, snapshot.cluster)
-    context = Context(
+    return Context(
         cache.index,
         Entries(cache.index, named_ports(refined.ports, cache.index), backends),
-        named,
+        cookies(rules, snapshot.cluster),
         snapshot.cluster.enforcement,
         snapshot.cluster.allow_localhost,
     )
-    return policy(subjects, names, context, budget, cache.policy), named.infos
 
 
 def _devices(

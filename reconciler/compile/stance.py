@@ -58,18 +58,15 @@ def stance(subject: Subject, direction: str, context: Context) -> Stance:
     setting = context.cookies.settings[ENFORCEMENT]
     if context.enforcement is Enforcement.NEVER:
         return Stance(_everything(Verdict.ALLOW, setting), ())
-    always = subject.always or context.enforcement is Enforcement.ALWAYS
-    enforced = [rule for rule in subject.rules if not rule.audit and _speaks(rule, direction)]
-    audited = [rule for rule in subject.rules if rule.audit and _speaks(rule, direction)]
-    audit = bool(audited) and not enforced and not always
-    rules = audited if audit else enforced
-    isolating = next((rule for rule in rules if _isolates(rule, direction)), None)
+    always = is_always(subject, context)
+    rules, audit = counting(subject, direction, context)
+    isolating = next((rule for rule in rules if isolates(rule, direction)), None)
     if isolating is not None:
         default = _everything(Verdict.DEFAULT_DENY, context.cookies.of_rule[id(isolating)][direction])
     else:
         default = _everything(Verdict.DEFAULT_DENY if always else Verdict.ALLOW, setting)
     isolated = default.verdict is Verdict.DEFAULT_DENY
-    required = _required(rules, direction, context.index)
+    required = required_peers(rules, direction, context.index)
     found = _entries(rules, subject, direction, context)
     kept = [entry for entry in (_requiring(entry, required) for entry in found) if isolated or _matters(entry)]
     if isolated and direction == INGRESS and context.allow_localhost is AllowLocalhost.ALWAYS:
@@ -77,13 +74,28 @@ def stance(subject: Subject, direction: str, context: Context) -> Stance:
     return Stance(default, tuple(entry for entry in kept if entry.peers != 0), audit)
 
 
+def is_always(subject: Subject, context: Context) -> bool:
+    """Whether both directions are enforced though no rule may isolate them."""
+    return subject.always or context.enforcement is Enforcement.ALWAYS
+
+
+def counting(subject: Subject, direction: str, context: Context) -> tuple[list[PolicyRule], bool]:
+    """The rules that decide in a direction, and whether what they deny is only recorded."""
+    if context.enforcement is Enforcement.NEVER:
+        return [], False
+    enforced = [rule for rule in subject.rules if not rule.audit and speaks(rule, direction)]
+    audited = [rule for rule in subject.rules if rule.audit and speaks(rule, direction)]
+    audit = bool(audited) and not enforced and not is_always(subject, context)
+    return (audited if audit else enforced), audit
+
+
 def unrecorded(subject: Subject, enforcement: Enforcement) -> Iterator[PolicyRule]:
     """Audit rules of which nothing is recorded, because enforced rules speak of the same direction."""
     audited = [rule for rule in subject.rules if rule.audit]
     for direction in (INGRESS, EGRESS) if audited else ():
-        enforced = any(not rule.audit and _speaks(rule, direction) for rule in subject.rules)
+        enforced = any(not rule.audit and speaks(rule, direction) for rule in subject.rules)
         if enforced or subject.always or enforcement is not Enforcement.DEFAULT:
-            yield from (rule for rule in audited if _speaks(rule, direction))
+            yield from (rule for rule in audited if speaks(rule, direction))
 
 
 def _everything(verdict: Verdict, cookie: int) -> Claim:
@@ -104,25 +116,25 @@ def _matters(entry: Entry) -> bool:
     return _denies(entry) or entry.claim.redirect
 
 
-def _items(rule: PolicyRule, direction: str) -> tuple[RuleItem, ...]:
+def items(rule: PolicyRule, direction: str) -> tuple[RuleItem, ...]:
     return rule.ingress if direction == INGRESS else rule.egress
 
 
-def _requires(rule: PolicyRule, direction: str) -> tuple[Selector, ...]:
+def requires(rule: PolicyRule, direction: str) -> tuple[Selector, ...]:
     return rule.requires_ingress if direction == INGRESS else rule.requires_egress
 
 
-def _isolates(rule: PolicyRule, direction: str) -> bool:
+def isolates(rule: PolicyRule, direction: str) -> bool:
     return rule.isolates_ingress if direction == INGRESS else rule.isolates_egress
 
 
-def _speaks(rule: PolicyRule, direction: str) -> bool:
-    return _isolates(rule, direction) or bool(_items(rule, direction) or _requires(rule, direction))
+def speaks(rule: PolicyRule, direction: str) -> bool:
+    return isolates(rule, direction) or bool(items(rule, direction) or requires(rule, direction))
 
 
-def _required(rules: Iterable[PolicyRule], direction: str, index: LabelIndex) -> int | None:
+def required_peers(rules: Iterable[PolicyRule], direction: str, index: LabelIndex) -> int | None:
     """Bitmap of the peers that every allowing entry is confined to; None where nothing is required."""
-    selectors = [selector for rule in rules for selector in _requires(rule, direction)]
+    selectors = [selector for rule in rules for selector in requires(rule, direction)]
     if not selectors:
         return None
     bits = index.everyone
@@ -140,7 +152,7 @@ def _requiring(entry: Entry, required: int | None) -> Entry:
 def _entries(rules: Sequence[PolicyRule], subject: Subject, direction: str, context: Context) -> Iterator[Entry]:
     for rule in rules:
         cookies = context.cookies.of_rule[id(rule)]
-        for item in _items(rule, direction):
+        for item in items(rule, direction):
             if direction == INGRESS:
                 yield from context.entries.ingress(item, cookies[item.field], subject.ports)
             else:
