@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Who changes our maps, links and hooks: every bpf(2) call of another process that succeeded, with the writer.
+/* Who changes our maps, links and hooks: every bpf(2) call of another process that succeeded, with the writer; and who
+ * a process was that has ended by the time somebody asks.
  *
  * What is at stake is seen at entry, where the arguments are still the caller's; whether it happened, at exit. Blind to
  * writes through mmap, by BPF programs, and to unlinked pins (observe/pins.py sees those).
@@ -31,9 +32,15 @@ struct files_struct {
 	struct fdtable *fdt;
 } KERNEL_STRUCT;
 
+struct mm_struct {
+	unsigned long arg_start;
+	unsigned long arg_end;
+} KERNEL_STRUCT;
+
 struct task_struct {
 	struct task_struct *real_parent;
 	struct files_struct *files;
+	struct mm_struct *mm;
 	int tgid;
 } KERNEL_STRUCT;
 
@@ -84,6 +91,16 @@ struct attempt {
 	__u32 pad;
 };
 
+#define ENDED_COMMAND_BYTES 128
+
+struct ended {
+	__u32 parent; /* the process that started it */
+	__u32 uid;
+	__u32 length; /* bytes of `command` that count; 0 if its arguments were gone already (kernels before 6.16) */
+	char comm[16];
+	char command[ENDED_COMMAND_BYTES]; /* arguments, each with its zero */
+};
+
 /* The process whose writes are no tampering: the daemon. */
 OPTION(__u32, self_pid, 0);
 
@@ -103,6 +120,14 @@ struct {
 	__type(key, __u64);
 	__type(value, struct attempt);
 } attempts SEC(".maps");
+
+/* Processes that have ended, by number. Written here, read by the daemon. Full: the oldest go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct ended);
+} ended SEC(".maps");
 
 /* To the daemon, woken by each. Full: lost, and counted in `lost`. */
 struct {
@@ -276,6 +301,30 @@ int bpf_ends(struct sys_exit_bpf *context)
 		}
 	}
 	bpf_map_delete_elem(&attempts, &thread);
+	return 0;
+}
+
+SEC("tracepoint/sched/sched_process_exit")
+int process_ends(void *context __attribute__((unused)))
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 thread = bpf_get_current_pid_tgid();
+	__u32 process = thread >> 32;
+	struct ended last = {};
+	unsigned long start, length;
+
+	if ((__u32)thread != process)
+		return 0;
+	last.parent = BPF_CORE_READ(task, real_parent, tgid);
+	last.uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(last.comm, sizeof(last.comm));
+	start = BPF_CORE_READ(task, mm, arg_start);
+	length = BPF_CORE_READ(task, mm, arg_end) - start;
+	if (length >= ENDED_COMMAND_BYTES)
+		length = ENDED_COMMAND_BYTES - 1;
+	if (!bpf_probe_read_user(last.command, length & (ENDED_COMMAND_BYTES - 1), (void *)start))
+		last.length = length;
+	bpf_map_update_elem(&ended, &process, &last, BPF_ANY);
 	return 0;
 }
 

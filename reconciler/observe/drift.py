@@ -1,7 +1,8 @@
 """Who changes our maps, links and hooks: every such bpf(2) call of another process, as it succeeds.
 
 `bpf/trace/drift.bpf.c` sits on the system call's tracepoints. The price is 50 to 150 ns for every system call on the
-host while it is attached. It cannot see writes through mmap or by BPF programs, nor pins that vanish (pins.py can).
+host while it is attached. It also notes who each process was when it ends, for a tool has often ended before anybody
+looks. It cannot see writes through mmap or by BPF programs, nor pins that vanish (pins.py can).
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from reconciler.bpf.ringbuf import RingBuffer
 from reconciler.datapath.objects import BpfObject
 from reconciler.errors import FeatureMissing, KernelError
 from reconciler.observe import tracepoints
+from reconciler.observe.process import Ended
 from reconciler.shipped import bpf_objects
 
 _OBJECT = "drift.bpf.o"
-_PROGRAMS = {"bpf_begins": "sys_enter_bpf", "bpf_ends": "sys_exit_bpf"}
+_PROGRAMS = {
+    "bpf_begins": ("syscalls", "sys_enter_bpf"),
+    "bpf_ends": ("syscalls", "sys_exit_bpf"),
+    "process_ends": ("sched", "sched_process_exit"),
+}
 _KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 _U32, _U64 = np.dtype(np.uint32), np.dtype(np.uint64)
 
@@ -104,8 +110,8 @@ class DriftTracer:
         try:
             self._load((objects or bpf_objects()) / _OBJECT, os.getpid() if self_pid is None else self_pid)
             self.watch(watched)
-            for event in self._attach:
-                self._closing.append(tracepoints.attach("syscalls", *event))
+            for (group, event), program in self._attach:
+                self._closing.append(tracepoints.attach(group, event, program))
         except BaseException:
             self.close()
             raise
@@ -139,6 +145,17 @@ class DriftTracer:
         """Changes that happened and did not fit into the buffer since it was made."""
         return int(maps.lookup(self._maps["lost"], np.zeros(1, _U32), _U64)[1][0])
 
+    def ended(self, pid: int) -> Ended | None:
+        """Who had this number last, of the latest 4,096 processes that ended."""
+        if self._buffer is None:
+            return None
+        found, rows = maps.lookup(self._maps["ended"], np.array([pid], np.uint32), self._ended)
+        if not found[0]:
+            return None
+        row = rows[0]
+        comm, command = syscalls.text(row["comm"].tobytes()), row["command"].tobytes()[: int(row["length"])]
+        return Ended(comm, command, int(row["uid"]), int(row["parent"]))
+
     def close(self) -> None:
         """Detach. Idempotent."""
         if self._buffer:
@@ -152,12 +169,12 @@ class DriftTracer:
             raise FeatureMissing(f"this kernel has no BTF ({_KERNEL_TYPES}), which the drift tracer needs")
         with BpfObject(path, Path()) as loading:
             loading.set_option("self_pid", self_pid)
-            self._layout = loading.btf.struct("tamper")
+            self._layout, self._ended = loading.btf.struct("tamper"), loading.btf.struct("ended")
             loading.load()
             self._attach = [(event, os.dup(loading.descriptor(name))) for name, event in _PROGRAMS.items()]
             self._closing += [program for _, program in self._attach]
         self._maps = {}
-        for number in programs.info(self._attach[1][1]).maps | programs.info(self._attach[0][1]).maps:
+        for number in frozenset().union(*(programs.info(program).maps for _, program in self._attach)):
             descriptor = syscalls.by_id(syscalls.MAP_BY_ID, number, "opening the drift tracer's maps")
             self._closing.append(descriptor)
             self._maps[maps.info(descriptor).name] = descriptor

@@ -218,3 +218,16 @@ def _programs_named(name: str) -> int:
         with syscalls.held(descriptor):
             count += programs.info(descriptor).name == name
     return count
+
+
+def test_a_process_that_has_ended_is_known_with_its_command_and_its_parents(tracer: DriftTracer) -> None:
+    outer = subprocess.Popen(["bash", "-c", "ip route show 192.0.2.0/24 & echo $!; wait"], stdout=subprocess.PIPE)
+    assert outer.stdout
+    with outer.stdout as told:
+        inner = int(told.readline())
+    outer.wait()
+    process = describe(inner, ended=tracer.ended)
+    assert process.ended
+    assert (process.command, process.user) == ("ip route show 192.0.2.0/24", "root")
+    assert process.parents[0] == f"bash({outer.pid})"
+    assert process.parents[1].endswith(f"({os.getpid()})")

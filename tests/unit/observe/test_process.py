@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from reconciler.observe.process import Process, describe
+from reconciler.observe.process import Ended, Process, describe
 
 
 def test_a_running_process_has_its_command_line_user_and_parents() -> None:
@@ -35,6 +35,23 @@ def test_a_process_that_has_ended_is_known_by_who_started_it() -> None:
     process = describe(2**22 + 1, comm="bpftool", uid=0, parent=os.getpid())
     assert process.ended
     assert process.parents[0].endswith(f"({os.getpid()})")
+
+
+def test_a_process_that_has_ended_is_what_somebody_remembers_of_it(tmp_path: Path) -> None:
+    ended = {7: Ended("ip", b"ip\0route\0del\0", 0, 6), 6: Ended("bash", b"", 0, 5)}
+    process = describe(7, ended=ended.get, proc=tmp_path)
+    assert process == Process(7, "ip route del", "root", parents=("bash(6)",), ended=True)
+    assert describe(6, ended=ended.get, proc=tmp_path).command == "bash"
+    assert describe(8, ended=ended.get, proc=tmp_path) == Process(8, "?", "?", ended=True)
+
+
+def test_a_process_that_waits_for_its_parent_is_what_somebody_remembers_of_it() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    remembered = Ended("true", b"true\0--now\0", 0, os.getpid())
+    assert describe(child.pid, ended={child.pid: remembered}.get).command == "true --now"
+    assert describe(child.pid).command == "true"
+    child.wait()
 
 
 def test_a_name_with_parentheses_and_blanks_is_read_whole(tmp_path: Path) -> None:
