@@ -19,12 +19,15 @@ class Flip(Protocol):
     """One switch for several tables: what they wrote is invisible to packets until it is flipped.
 
     `begin` throws away whatever an earlier transaction prepared and never flipped. Calling `flip` with nothing
-    prepared is allowed and changes nothing that a packet can see.
+    prepared is allowed and changes nothing that a packet can see. `settle` returns when no packet is on its way any
+    more that began before the last flip.
     """
 
     def begin(self) -> None: ...
 
     def flip(self) -> None: ...
+
+    def settle(self) -> None: ...
 
 
 class DictTable(Protocol):
@@ -68,6 +71,16 @@ class ColumnTable(Protocol):
     def write(self, upserts: Columns, deletes: NDArray[np.void]) -> None:
         """`deletes` are keys."""
         ...
+
+
+class Gate(DictTable, Protocol):
+    """A table whose rows open a way that other tables judge: they go before every flip, and come after it.
+
+    So no packet takes the new way with a verdict of the old state, nor the old way with one of the new; between the two
+    a row that changes is not there. `gate` is True.
+    """
+
+    gate: bool
 
 
 Table = DictTable | ColumnTable

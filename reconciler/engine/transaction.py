@@ -1,7 +1,8 @@
 """Writing deltas so that packets see the old state or the new one: the order of writes, and their way back.
 
 Make before break: rows come in the order of `after`, then every flip turns, then rows go in the reverse order.
-Tables behind a flip are written once, between `begin` and `flip`: until the flip nothing of theirs counts.
+Tables behind a flip are written once, between `begin` and `flip`: until the flip nothing of theirs counts. Gates do the
+opposite, break before make: their rows go before everything else and come right after the flips.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from typing import cast
 
-from reconciler.engine.change import ColumnDelta, Delta
+from reconciler.engine.change import ColumnDelta, Delta, DictDelta
 from reconciler.engine.diff import diff_rows
 from reconciler.engine.render import mismatches
 from reconciler.engine.rows import DictRows
@@ -48,7 +49,10 @@ def write(deltas: Sequence[Delta], tables: Mapping[str, Table], *, room_first: b
 
     Idempotent. Raises what the tables raise.
     """
-    ordered = in_order(deltas, tables)
+    all_ordered = in_order(deltas, tables)
+    gates = [delta for delta in all_ordered if isinstance(delta, DictDelta) and _is_gate(tables[delta.table])]
+    ordered = [delta for delta in all_ordered if not _is_gate(tables[delta.table])]
+    _close(gates, tables)
     if room_first:
         _remove(ordered, tables)
     begun: list[Flip] = []
@@ -63,8 +67,27 @@ def write(deltas: Sequence[Delta], tables: Mapping[str, Table], *, room_first: b
         put(table, delta, deletes=True)
     for flip in begun:
         flip.flip()
+    _open(gates, tables, begun)
     if not room_first:
         _remove(ordered, tables)
+
+
+def _is_gate(table: Table) -> bool:
+    return getattr(table, "gate", False)
+
+
+def _close(gates: Sequence[DictDelta], tables: Mapping[str, Table]) -> None:
+    for delta in gates:
+        if delta.before:
+            cast(DictTable, tables[delta.table]).write({}, tuple(delta.before))
+
+
+def _open(gates: Sequence[DictDelta], tables: Mapping[str, Table], begun: Sequence[Flip]) -> None:
+    if any(delta.after for delta in gates):
+        for flip in begun:
+            flip.settle()
+    for delta in gates:
+        put(tables[delta.table], delta, deletes=False)
 
 
 def put(table: Table, delta: Delta, *, deletes: bool) -> None:

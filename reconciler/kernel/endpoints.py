@@ -1,6 +1,7 @@
 """Local workloads by address, as a table: the maps `endpoints4` and `endpoints6` (bpf/lib/endpoints.h).
 
-The maps know devices by index, rows by name; names are resolved in the namespace that the process is in.
+The maps know devices by index, rows by name; names are resolved in the namespace that the process is in. A row is the
+way to a workload: without it no packet is handed over, whatever its verdict, so the table is a gate.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class EndpointsTable:
     key_type: type = EndpointKey  # type: ignore[assignment]  # a union, as the plan's JSON needs it
     row_type: type = EndpointRow
     flip: Flip | None = None
+    gate = True
 
     def __init__(self, maps: PinnedMaps) -> None:
         self._maps = maps

@@ -130,6 +130,11 @@ class Generation:
         self._cleaner = Thread(target=self._clean, args=(lock, after), name="clean after flip")
         self._cleaner.start()
 
+    def settle(self) -> None:
+        """Wait until no packet is on its way that read the word before the last flip. Milliseconds."""
+        if self._cleaner:
+            self._cleaner.join()
+
     @property
     def is_settled(self) -> bool:
         """Whether rows may be put right in place: the word was written, nothing is staged, nothing is being cleaned."""

@@ -105,6 +105,9 @@ class FakeFlip:
         self.host.prepared = {}
         self.host.save()
 
+    def settle(self) -> None:
+        self.host.calls.append("settle")
+
 
 @dataclass
 class FakeTable:

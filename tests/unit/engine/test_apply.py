@@ -166,6 +166,18 @@ def test_rows_come_in_order_before_the_flip_and_go_in_reverse_after_it() -> None
     ]
 
 
+def test_a_gate_closes_before_everything_and_opens_when_no_packet_of_the_old_state_is_left() -> None:
+    before = {name: {1: 1, 2: 1} for name in EMPTY} | {"addresses": {}, "ipcache": {}, "frontends": {}}
+    after = {name: {2: 2, 3: 3} for name in EMPTY} | {"addresses": {}, "ipcache": {}, "frontends": {}}
+    host = host_with(before)
+    tables = tables_of(host)
+    tables["routes"].gate = True  # type: ignore[union-attr]
+    with TemporaryDirectory() as directory:
+        apply(plan_between(before, after), tables, journal_in(Path(directory)), lock=nullcontext())
+    assert host.calls == ["routes +0 -2", "begin", "policy +2 -1", "flip", "settle", "routes +2 -0"]
+    assert host.rows == after
+
+
 def test_a_table_that_is_not_touched_is_neither_read_nor_written() -> None:
     host = host_with(EMPTY)
     run(plan_between(EMPTY, EMPTY | {"routes": {1: 1}}), host)
