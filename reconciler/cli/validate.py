@@ -1,7 +1,10 @@
-"""`plumb validate`: what is wrong in manifests, without touching anything."""
+"""`plumb validate`: what is wrong in manifests, and what looks wrong, without touching anything."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -17,18 +20,27 @@ from reconciler.model.snapshot import Snapshot
 @click.command("validate")
 @click.argument("what", required=False)
 @click.option("--repository", metavar="REPOSITORY", type=click.Path(path_type=Path), help="Check a commit of it.")
+@click.option("--jsonl", is_flag=True, help="Answer lines of JSON, of a file or of standard input, a line each.")
 @output_option
-def command(what: str | None, repository: Path | None, output: str) -> int:
+def command(what: str | None, repository: Path | None, jsonl: bool, output: str) -> int:
     """Check the manifests in a directory, or those of a commit (REVISION, HEAD by default) with --repository.
 
     What is wrong is printed as path:line:column: message, and the exit code is 3.
+
+    With --jsonl each line is a JSON object with an id and a doc (a manifest, or its text) or a rule (what stands under
+    spec in a Cilium policy), and gets {"id", "valid", "errors"}; what is valid and not enforced yet is valid there.
 
     \b
     Examples:
       plumb validate                                    this directory
       plumb validate policies
       plumb validate --repository /srv/policies.git main
+      plumb validate --jsonl rules.jsonl
     """
+    if jsonl:
+        if repository:
+            raise UsageError("--jsonl and --repository exclude each other")
+        return _answer(what)
     try:
         with progress("checking manifests"):
             snapshot = _load(what, repository)
@@ -44,6 +56,29 @@ def command(what: str | None, repository: Path | None, output: str) -> int:
         click.echo(str(warning), err=True)
     click.echo(_summary(snapshot))
     return 0
+
+
+def _answer(what: str | None) -> int:
+    from reconciler.source.bulk import answer
+
+    path = what if what and what != "-" else "standard input"
+    for number, line in enumerate(_lines(what), 1):
+        if line.strip():
+            found = answer(line, path, number)
+            errors = [str(fault) for fault in found.faults]
+            click.echo(json.dumps({"id": found.id, "valid": not errors, "errors": errors}, ensure_ascii=False))
+    return 0
+
+
+def _lines(what: str | None) -> Iterator[bytes]:
+    if what in (None, "-"):
+        yield from sys.stdin.buffer
+        return
+    try:
+        with open(str(what), "rb") as file:
+            yield from file
+    except OSError as e:
+        raise UsageError(f"{what}: {e.strerror}") from e
 
 
 def _load(what: str | None, repository: Path | None) -> Snapshot:

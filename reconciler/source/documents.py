@@ -7,6 +7,7 @@ aliases, depth and size are all seen before anything is spent on them.
 from __future__ import annotations
 
 import json
+import re
 
 import yaml
 from yaml._yaml import CParser
@@ -27,6 +28,7 @@ _SCALAR_TAGS: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
 }
 _MERGE_KEY = "<<"
+_PAIR = re.compile(r"\\(?:u(?P<high>d[89ab]..)\\u(?P<low>d[c-f]..)|.)", re.IGNORECASE)  # or any one escape
 
 
 class ParseError(Exception):
@@ -73,7 +75,15 @@ def _check_json(text: str) -> str:
         raise ParseError(Place(e.lineno, e.colno), f"JSON syntax: {e.msg}") from e
     except RecursionError as e:
         raise ParseError(Place(0, 0), f"nested deeper than {MAX_DEPTH} levels") from e
-    return text.replace("\t", " ")
+    return _PAIR.sub(_joined, text.replace("\t", " "))
+
+
+def _joined(match: re.Match[str]) -> str:
+    """An escaped character as YAML escapes it; it has no surrogate pairs (RFC 8259 section 7, YAML 1.1 section 5.6)."""
+    high, low = match["high"], match["low"]
+    if not high:
+        return match[0]
+    return f"\\U{0x10000 + (int(high, 16) - 0xD800 << 10) + int(low, 16) - 0xDC00:08x}"
 
 
 def _place_at(text: str, position: int) -> Place:

@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.errors import Fault, ManifestError
 from reconciler.model.policy import PolicyRule
-from reconciler.source import cilium_policy, metadata, network_policy, schema, stamp, unenforced
+from reconciler.source import cilium_policy, letter_case, metadata, network_policy, schema, stamp, unenforced
 from reconciler.source.documents import MAX_DEPTH
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node, Place
@@ -45,18 +45,14 @@ def documents(values: Sequence[Any], settings: Settings, path: str, line: int) -
 
 def rules(values: Sequence[Any], settings: Settings, path: str, line: int) -> Found:
     """The same of rules without documents, each of the shape of a `spec`."""
-    properties = schema.kinds()[_CLUSTERWIDE].schema["properties"]["spec"]
+    known = schema.kinds()[_CLUSTERWIDE].schema
     wrapped = [
-        {
-            "apiVersion": "cilium.io/v2",
-            "kind": _CLUSTERWIDE,
-            "metadata": {"name": str(number)},
-            "spec": _in_known_case(value, properties),
-        }
+        {"apiVersion": "cilium.io/v2", "kind": _CLUSTERWIDE, "metadata": {"name": str(number)}, "spec": value}
         for number, value in enumerate(values)
     ]
 
     def read(node: Node, findings: Findings) -> Found:
+        node = letter_case.folded(node, known)
         if schema.check(node, findings) is None:
             return ()
         identity = Identity(RULE, "", node.read("metadata", "name"))
@@ -88,18 +84,3 @@ def _node(value: Any, place: Place, depth: int = 0) -> Node:
     elif isinstance(value, list):
         node.parts = [_node(part, place, depth + 1) for part in value]
     return node
-
-
-def _in_known_case(value: Any, known: dict[str, Any]) -> Any:
-    """The value with each key as its schema writes it; unknown keys stay."""
-    if isinstance(value, list):
-        return [_in_known_case(part, known.get("items", {})) for part in value]
-    properties: dict[str, Any] = known.get("properties", {})
-    if not isinstance(value, dict) or not properties:
-        return value
-    names = {name.lower(): name for name in properties}
-    result: dict[str, Any] = {}
-    for key, part in value.items():
-        name = str(key if key in properties else names.get(key.lower(), key))
-        result[name] = _in_known_case(part, properties.get(name, {}))
-    return result

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.model.policy import PolicyRule
 from reconciler.source import (
     cilium_policy,
     cluster,
@@ -21,6 +20,7 @@ from reconciler.source import (
     services,
     slices,
     stamp,
+    unenforced,
     workloads,
 )
 from reconciler.source.metadata import Identity
@@ -59,11 +59,8 @@ _OWN_KINDS: dict[str, Callable[[Node, Identity, Findings], tuple[Any, Mapping[st
     "Service": services.service,
     "EndpointSlice": slices.endpoint_slice,
 }
-_POLICIES: dict[str, Callable[[Node, Identity, Findings], tuple[PolicyRule, ...]]] = {
-    "NetworkPolicy": network_policy.rules,
-    "CiliumNetworkPolicy": cilium_policy.rules,
-    "CiliumClusterwideNetworkPolicy": cilium_policy.rules,
-}
+_KUBERNETES = "NetworkPolicy"
+_CILIUM = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 
 
 def read(data: bytes, *, is_json: bool = False) -> Manifest:
@@ -82,7 +79,17 @@ def oversized(size: int) -> Manifest:
     return Manifest(faults=(documents.too_big(size).finding,))
 
 
-def _document(node: Node, findings: Findings) -> Document | None:
+def check(node: Node) -> Manifest:
+    """One document by itself, of which anything may stand that is valid, whether it is enforced or not."""
+    findings = Findings()
+    if node.read("kind") in schema.LATER_KINDS:
+        return Manifest()
+    found = _document(node, findings, unenforced.ALL)
+    return Manifest((found,) if found else (), _once(findings.faults), _once(findings.warnings))
+
+
+def _document(node: Node, findings: Findings, accepted: frozenset[str] = frozenset()) -> Document | None:
+    """`accepted`: fields of `unenforced` that are no fault."""
     kind = schema.check(node, findings)
     if kind is None:
         return None
@@ -90,8 +97,10 @@ def _document(node: Node, findings: Findings) -> Document | None:
     identity = metadata.identity(kind.name, node, findings)
     places: Mapping[str, Place] = {}
     content: Content
-    if kind.name in _POLICIES:
-        content = _POLICIES[kind.name](node, identity, findings)
+    if kind.name == _KUBERNETES:
+        content = network_policy.rules(node, identity, findings)
+    elif kind.name in _CILIUM:
+        content = cilium_policy.rules(node, identity, findings, accepted)
     else:
         content, places = _OWN_KINDS[kind.name](node, identity, findings)
     if len(findings.faults) > before:

@@ -36,8 +36,9 @@ _FIELDS = {
     "*.*.toPorts.*.originatingTLS": "originating TLS",
     "*.*.toPorts.*.listener": "a custom Envoy listener",
 }
+ALL = frozenset(_FIELDS)
 # What rows have a verdict on, though no host enforces it.
-JUDGED = frozenset(_FIELDS) - {"nodeSelector"}
+JUDGED = ALL - {"nodeSelector"}
 
 # Path of a scalar -> its values, in upper case, that are not enforced.
 _VALUES = {"*.*.toPorts.*.ports.*.protocol": PORTLESS}

@@ -106,3 +106,19 @@ def test_the_hook_leaves_tags_and_deleted_branches_alone(repository: Path) -> No
 
 def test_the_hook_says_so_when_git_did_not_call_it() -> None:
     assert plumb("hook", "pre-receive", stdin="hello\n").returncode == 2
+
+
+def test_lines_on_standard_input_are_answered_one_by_one() -> None:
+    rule = {"endpointSelector": {}, "ingress": [{}]}
+    lines = [{"id": 1, "rule": rule}, {"id": "b", "rule": {}}, {"id": [3], "doc": BAD_POLICY}]
+    result = plumb("validate", "--jsonl", stdin="\n".join(["", *map(json.dumps, lines), ""]))
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["id"], one["valid"]) for one in answers] == [(1, True), ("b", False), ([3], False)]
+    assert answers[0]["errors"] == []
+    assert answers[1]["errors"][0].startswith("standard input:3:")
+    assert result.returncode == 0
+
+
+def test_lines_of_a_file_that_is_not_there_exit_with_2(tmp_path: Path) -> None:
+    assert plumb("validate", "--jsonl", str(tmp_path / "none")).returncode == 2
+    assert plumb("validate", "--jsonl", "--repository", str(tmp_path)).returncode == 2
