@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -25,6 +25,7 @@ from reconciler.errors import (
     StoreError,
 )
 from reconciler.host import Host
+from reconciler.host.touched import Touched
 from reconciler.observe.drift_log import DriftReport
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Convergence:
         began = self._clock_ns()
         if self._host.hold.suspended:
             return done
+        if work.touched:
+            self._mend(work.touched, done.drift)
         with _noting(done):
             head = self._head(work)
             if head is not None:
@@ -112,6 +115,20 @@ class Convergence:
             if error is not None:
                 raise error
         self._standing = {one for one in self._standing if tables is not None and one[0] not in tables}
+
+    def _mend(self, touched: Collection[Touched], told: list[DriftReport]) -> None:
+        """The rows that were touched, at once. What this misses or cannot do is left to the pass over whole tables."""
+        began = self._clock_ns()
+        try:
+            plan = self._host.drift_at(touched)
+            if plan is None:
+                return
+            self._host.repair(plan)
+        except PlumbError as error:
+            log.debug("not at once touched=%s error=%s", touched, error)
+            return
+        done = self._clock_ns()
+        told += reports(plan, None, self._suspects, self._host.listing().fields(), began, done, plan.base)
 
     def _attempt(self, plan: Plan) -> PlumbError | None:
         try:

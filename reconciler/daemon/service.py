@@ -85,10 +85,10 @@ class Service:
 
     async def _run_until(self, ended: asyncio.Event) -> None:
         await self.on_host(self.host.recover)
-        self.watchers = Watchers(self.trigger, self.suspects)
         self.tamper = TamperWatch(
-            self.trigger, self.suspects, self.config.pin_root, enabled=self.config.attribute_drift
+            self.trigger, self.suspects, self.host.is_our_link, enabled=self.config.attribute_drift
         )
+        self.watchers = Watchers(self.trigger, self.suspects, self.tamper.ended)
         self.monitor = Monitor(self.host, self.on_host)
         self.convergence = Convergence(self.host, self.suspects)
         refs = RefWatcher(self.config.repository, self.config.ref, self._on_ref)

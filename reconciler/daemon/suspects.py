@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from reconciler.engine.change import Change, Delta
@@ -19,14 +20,21 @@ KEPT = 512
 KEYS_KEPT = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Suspect:
-    """`at_ns`: CLOCK_MONOTONIC of the change, as near as it is known."""
+    """`at_ns`: CLOCK_MONOTONIC of the change, as near as it is known.
+
+    `identify` is asked when a report wants to know, which is after the repair.
+    """
 
     at_ns: int
     tables: frozenset[str]
-    process: Process | None
+    identify: Callable[[], Process | None]
     unknown_because: str = ""
+
+    @cached_property
+    def process(self) -> Process | None:
+        return self.identify()
 
 
 class Suspects:
@@ -45,7 +53,7 @@ class Suspects:
 
     def of(self, table: str) -> Suspect | None:
         """Whoever touched the table last; one who is known by name goes before one who is not."""
-        touched = [one for one in self._seen if table in one.tables]
+        touched = [one for one in tuple(self._seen) if table in one.tables]  # the event loop adds meanwhile
         return next((one for one in reversed(touched) if one.process), touched[-1] if touched else None)
 
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
-from reconciler.bpf import programs, syscalls
-from reconciler.bpf.syscalls import held
 from reconciler.daemon.suspects import Suspect, Suspects
 from reconciler.daemon.trigger import Trigger
-from reconciler.errors import KernelError, PlumbError
+from reconciler.errors import PlumbError
 from reconciler.host.tables import WatchedMap
+from reconciler.host.touched import TouchedLink, TouchedMap
 from reconciler.observe.drift import DriftTracer, Tamper, Target
-from reconciler.observe.process import describe
+from reconciler.observe.process import Ended, Process, describe
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +25,17 @@ ON_LINKS = frozenset(("attachments", "programs"))
 
 
 class TamperWatch:
-    """Owned by the daemon's event loop. `description` says whether drift is attributed, and why not."""
+    """Owned by the daemon's event loop. `description` says whether drift is attributed, and why not.
 
-    def __init__(self, trigger: Trigger, suspects: Suspects, pin_root: Path, *, enabled: bool) -> None:
+    `is_our_link` tells by the id of a link whether it attaches a program of ours.
+    """
+
+    def __init__(
+        self, trigger: Trigger, suspects: Suspects, is_our_link: Callable[[int], bool], *, enabled: bool
+    ) -> None:
         self._trigger = trigger
         self._suspects = suspects
-        self._pin_root = pin_root
+        self._is_our_link = is_our_link
         self._tracer: DriftTracer | None = None
         self._watched: dict[int, WatchedMap] = {}
         self.description = "on" if enabled else "off: attribute_drift is false in this host's configuration"
@@ -60,33 +63,36 @@ class TamperWatch:
             self._tracer.close()
             self._tracer = None
 
+    def ended(self, pid: int) -> Ended | None:
+        """Who had this number, if it ended lately and the tracer was there. Any thread may ask."""
+        return self._tracer.ended(pid) if self._tracer is not None else None
+
     def _on_tamper(self) -> None:
         if self._tracer is None:
             return
         for tamper in self._tracer.read():
             tables = self._touched(tamper)
             if tables:
-                writer = describe(tamper.tgid, comm=tamper.comm, uid=tamper.uid, parent=tamper.parent)
-                self._suspects.add(Suspect(tamper.time_ns, tables, writer))
-                self._trigger.poke(_reason(tamper), *tables)
+                self._suspects.add(Suspect(tamper.time_ns, tables, partial(self._writer, tamper)))
+                self._trigger.poke(_reason(tamper), *tables, touched=_place(tamper))
 
     def _touched(self, tamper: Tamper) -> frozenset[str]:
         """The tables whose rows are in question. Programs that others attach beside ours are their own affair."""
         if tamper.target is Target.MAP:
             known = self._watched.get(tamper.target_id)
             return known.tables if known else frozenset()
-        is_ours = tamper.target is Target.LINK and self._is_ours(tamper.target_id)
+        is_ours = tamper.target is Target.LINK and self._is_our_link(tamper.target_id)
         return ON_LINKS if is_ours else frozenset()
 
-    def _is_ours(self, link: int) -> bool:
-        """Whether the link with this id is pinned where ours are; 5 us a pin, and links seldom change."""
-        folder = self._pin_root / "links"
-        with suppress(FileNotFoundError, KernelError):  # removed this very moment: the pins are watched too
-            for name in os.listdir(folder):
-                with held(syscalls.get(str(folder / name))) as descriptor:
-                    if programs.link_info(descriptor).id == link:
-                        return True
-        return False
+    def _writer(self, tamper: Tamper) -> Process:
+        return describe(tamper.tgid, comm=tamper.comm, uid=tamper.uid, parent=tamper.parent, ended=self.ended)
+
+
+def _place(tamper: Tamper) -> TouchedLink | TouchedMap | None:
+    """Which row it was, if the call named one."""
+    if tamper.target is Target.LINK:
+        return TouchedLink(tamper.target_id)
+    return TouchedMap(tamper.target_id, tamper.key) if tamper.key else None
 
 
 def _reason(tamper: Tamper) -> str:

@@ -8,13 +8,21 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from reconciler.host.touched import Touched
+
+TOUCHED_AT_ONCE = 256  # more is no short cut
+
 
 @dataclass(slots=True)
 class Work:
-    """What has piled up. `everything` covers `tables`; `commit` asks to look at the followed branch again."""
+    """What has piled up. `everything` covers `tables`; `commit` asks to look at the followed branch again.
+
+    `touched` is where to look first.
+    """
 
     reasons: list[str] = field(default_factory=list)
     tables: set[str] = field(default_factory=set)
+    touched: set[Touched] = field(default_factory=set)
     everything: bool = False
     commit: bool = False
 
@@ -30,11 +38,13 @@ class Trigger:
         self._ready = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def poke(self, reason: str, *tables: str, commit: bool = False) -> None:
+    def poke(self, reason: str, *tables: str, commit: bool = False, touched: Touched | None = None) -> None:
         """Without tables, everything is dirty (a commit brings its own plan)."""
         if reason not in self._work.reasons:
             self._work.reasons.append(reason)
         self._work.tables.update(tables)
+        if touched is not None and len(self._work.touched) < TOUCHED_AT_ONCE:
+            self._work.touched.add(touched)
         self._work.commit |= commit
         self._work.everything |= not tables and not commit
         self._ready.set()

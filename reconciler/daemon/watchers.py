@@ -9,22 +9,25 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from reconciler.daemon.suspects import Suspect, Suspects
 from reconciler.daemon.trigger import Trigger
 from reconciler.errors import PlumbError
+from reconciler.host.touched import TouchedNamespace, TouchedPin
 from reconciler.kernel.netlink import own_ports
 from reconciler.kernel.netlink_events import DIRTIES, NetlinkEvents
 from reconciler.kernel.netlink_writers import process_of
 from reconciler.model.network import HOST_NETNS
 from reconciler.observe.pins import PinWatch
-from reconciler.observe.process import Process, describe
+from reconciler.observe.process import Memory, Process, describe
 
 log = logging.getLogger(__name__)
 
 NAMESPACES = Path("/run/netns")
+BY_ITSELF = frozenset(("addresses", "routes", "rules", "neighbours"))  # what can be put right before all else is read
 ON_PINS = frozenset(("programs", "attachments", "endpoints", "ipcache", "policy"))
 
 
@@ -33,12 +36,13 @@ class _Readable(Protocol):
 
 
 class Watchers:
-    """Owned by the daemon's event loop. `close` ends all of them."""
+    """Owned by the daemon's event loop. `close` ends all of them. `ended` remembers processes."""
 
-    def __init__(self, trigger: Trigger, suspects: Suspects) -> None:
+    def __init__(self, trigger: Trigger, suspects: Suspects, ended: Memory) -> None:
         self._loop = asyncio.get_running_loop()
         self._trigger = trigger
         self._suspects = suspects
+        self._ended = ended
         self._netlink: dict[str, NetlinkEvents] = {}
         self._pins: PinWatch | None = None
         self._directories: frozenset[Path] = frozenset()
@@ -94,15 +98,10 @@ class Watchers:
             if event.port_id in ours:
                 continue
             tables = DIRTIES[event.kind]
-            self._suspects.add(
-                Suspect(
-                    time.monotonic_ns(),
-                    tables,
-                    _writer(event.pid, event.port_id, netns),
-                    "netlink does not name the writer",
-                )
-            )
-            self._trigger.poke(event.summary, *tables)
+            identify = partial(_writer, event.pid, event.port_id, netns, self._ended)
+            self._suspects.add(Suspect(time.monotonic_ns(), tables, identify, "netlink does not name the writer"))
+            touched = TouchedNamespace(netns, tables) if event.kind in BY_ITSELF else None
+            self._trigger.poke(event.summary, *tables, touched=touched)
 
     def _on_pins(self) -> None:
         if self._pins is None:
@@ -111,13 +110,17 @@ class Watchers:
             if event.directory == NAMESPACES:
                 self._trigger.poke(f"namespace {event.name} {event.what.value}")
             elif not event.name.endswith("__new"):
-                self._suspects.add(Suspect(time.monotonic_ns(), ON_PINS, None, "inotify does not name the writer"))
-                self._trigger.poke(f"pin {event.name} {event.what.value}", *ON_PINS)
+                self._suspects.add(Suspect(time.monotonic_ns(), ON_PINS, _nobody, "inotify does not name the writer"))
+                touched = TouchedPin(event.name) if event.directory.name == "links" else None
+                self._trigger.poke(f"pin {event.name} {event.what.value}", *ON_PINS, touched=touched)
 
 
-def _writer(pid: int | None, port_id: int, netns: str) -> Process | None:
-    """At once, as a command such as `ip route del` ends within a millisecond."""
+def _nobody() -> None:
+    return None
+
+
+def _writer(pid: int | None, port_id: int, netns: str, ended: Memory) -> Process | None:
     if pid is not None:
-        return describe(pid)
+        return describe(pid, ended=ended)
     found = process_of(port_id, netns or HOST_NETNS) if port_id else None
-    return describe(found.pid, comm=found.command, uid=found.uid) if found else None
+    return describe(found.pid, comm=found.command, uid=found.uid, ended=ended) if found else None

@@ -305,6 +305,10 @@ class Host:
         """By map id, every map whose rows are ours."""
         return self._tables.watched_maps()
 
+    def is_our_link(self, number: int) -> bool:
+        """Whether the link of this id attached one of our programs when they were last read. Any thread may ask."""
+        return self._tables.is_our_link(number)
+
     # For people
 
     def row_counts(self) -> dict[str, int]:

@@ -174,6 +174,9 @@ class HostTables:
                 found.update(dict.fromkeys(self._subjects, rows))
         return found
 
+    def is_our_link(self, number: int) -> bool:
+        return self._attachments.key_of_link(number) is not None
+
     # Drift of few rows
 
     def rows_at(self, touched: Iterable[Touched], desired: Mapping[str, Rows]) -> dict[str, Keys]:

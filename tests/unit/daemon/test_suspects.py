@@ -14,7 +14,7 @@ FORWARDING = SysctlKey("", "net/ipv4/ip_forward")
 
 
 def _suspect(at_ns: int, *tables: str, process: Process | None = BPFTOOL) -> Suspect:
-    return Suspect(at_ns, frozenset(tables), process, "" if process else "netlink does not name the writer")
+    return Suspect(at_ns, frozenset(tables), lambda: process, "" if process else "netlink does not name the writer")
 
 
 def _plan() -> Plan:
