@@ -177,6 +177,7 @@ def test_a_suspended_host_is_left_alone(fleet: Fleet) -> None:
 
 
 def test_a_changed_setting_restarts_the_daemon_and_nothing_else(fleet: Fleet) -> None:
+    assert (played := fleet.play()).code == 0, played.output
     pid = (fleet.home("alpha") / "daemon.pid").read_text()
     rows = policy_rows(fleet, "alpha")
     node = fleet.repository / "nodes" / "alpha.yaml"
