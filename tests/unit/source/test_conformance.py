@@ -27,8 +27,8 @@ SETTINGS = Settings("default", ipblock_matches_workloads=True)
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132, "ICMP": 1, "ICMPv6": 58}
 CONVERTED = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "NetworkPolicy")
 
-# Endpoints that no cluster has: one with two namespaces, and a world of both families beside one of each.
-IMPOSSIBLE = {("ex-0368", "egress1peer0"), ("ex-0057", "world"), ("ex-0266", "world")}
+# An endpoint that no cluster has: with two namespaces.
+IMPOSSIBLE = {("ex-0368", "egress1peer0")}
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"the conformance data is not beside the project: {DATA}")
 
