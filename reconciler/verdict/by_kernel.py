@@ -5,23 +5,25 @@ It has a pin root of its own, so nothing on this host sees those rows, and no pa
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count, groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from reconciler import shipped
 from reconciler.bpf import bpffs, btf, syscalls, test_runs
 from reconciler.bpf.pins import program_path
 from reconciler.bpf.ringbuf import RingBuffer
 from reconciler.datapath.loader import Datapath
 from reconciler.engine.diff import diff_rows
 from reconciler.engine.rows import Columns, DictRows, Rows
+from reconciler.engine.table import Table
 from reconciler.engine.transaction import write
 from reconciler.errors import KernelError
 from reconciler.kernel.bpf_maps import PinnedMaps
@@ -36,8 +38,6 @@ from reconciler.verdict.case import Question, Side, Sides, Standing, Word
 from reconciler.verdict.frames import ICMP, Opening, frames
 from reconciler.verdict.load import Load, Place, loads, places, tables
 from reconciler.verdict.world import World
-
-log = logging.getLogger(__name__)
 
 _PREFIX = "plumb-verdict-"  # of pin roots; the process follows, and which of its engines it is
 _engines = count()
@@ -79,47 +79,41 @@ class KernelEngine:
     def __init__(self) -> None:
         _sweep()
         self._root = bpffs.MOUNT_POINT / f"{_PREFIX}{os.getpid()}-{next(_engines)}"
-        self._datapath = Datapath(self._root, map_sizes=_MAP_SIZES)
-        self._open: dict[str, int] = {}
+        self._folder = shipped.bpf_objects()
+        self._event = btf.of_file(self._folder / "flow_layout.bpf.o").struct("event")
+        self._contexts = {from_host: self._context(from_host=from_host) for from_host in (False, True)}
         self._records: list[bytes] = []
-        self._ring: RingBuffer | None = None
-        try:
-            self._datapath.load()
+        with ExitStack() as opening:
+            opening.callback(shutil.rmtree, self._root, ignore_errors=True)
+            self._programs = self._load(opening)
             self._maps = PinnedMaps(self._root)
-            self._generation = Generation(self._maps)
-            made = (
-                EndpointsTable(self._maps),
-                IpcacheTable(self._maps, self._generation),
-                PolicyTable(self._maps, self._generation),
-            )
-            self._tables = {table.name: table for table in made}
-            for name in (_FROM_WORKLOAD, _TO_WORKLOAD):
-                digest = self._datapath.program_rows()[name].digest
-                self._open[name] = syscalls.get(program_path(self._root, name, digest))
             self._ring = RingBuffer(self._maps.open("events").descriptor, self._records.append)
-            self._generation.set_events(_ALL_EVENTS)
-        except BaseException:
-            self.close()
-            raise
+            opening.callback(self._ring.close)
+            generation = Generation(self._maps)
+            opening.callback(generation.finish)
+            generation.set_events(_ALL_EVENTS)
+            self._held = opening.pop_all()
+        made = EndpointsTable(self._maps), IpcacheTable(self._maps, generation), PolicyTable(self._maps, generation)
+        self._tables: dict[str, Table] = {table.name: table for table in made}
         self._live: dict[str, Rows] = {
             "endpoints": DictRows({}),
             "ipcache": Columns(np.empty(0, IPCACHE_KEY), np.empty(0, IPCACHE_VALUE)),
             "policy": Columns(np.empty(0, POLICY_KEY), np.empty(0, POLICY_VALUE)),
         }
-        self._event = btf.of_file(self._datapath.folder / "flow_layout.bpf.o").struct("event")
-        self._contexts = {from_host: self._context(from_host=from_host) for from_host in (False, True)}
 
     def close(self) -> None:
         """Idempotent."""
-        if self._ring:
-            self._ring.close()
-        while self._open:
-            os.close(self._open.popitem()[1])
-        try:
-            if hasattr(self, "_generation"):
-                self._generation.finish()
-        finally:
-            shutil.rmtree(self._root, ignore_errors=True)
+        self._held.close()
+
+    def _load(self, opening: ExitStack) -> dict[str, int]:
+        """Descriptors of the programs by name."""
+        datapath = Datapath(self._root, map_sizes=_MAP_SIZES)
+        datapath.load()
+        found = {}
+        for name in (_FROM_WORKLOAD, _TO_WORKLOAD):
+            found[name] = syscalls.get(program_path(self._root, name, datapath.program_rows()[name].digest))
+            opening.callback(os.close, found[name])
+        return found
 
     def judge(self, asked: Sequence[tuple[World, Sequence[Question]]]) -> list[list[Sides]]:
         answers: list[list[Sides]] = [[] for _ in asked]
@@ -160,7 +154,7 @@ class KernelEngine:
             for start in range(0, len(every), step):
                 part = every[start : start + step]
                 packets = frames([run.opening for run in part])
-                test_runs.run_each(self._open[program], packets, self._contexts[from_host])
+                test_runs.run_each(self._programs[program], packets, self._contexts[from_host])
                 said |= zip(part, self._said(len(part)), strict=True)
                 if icmp:
                     self._forget_flows()
@@ -168,7 +162,6 @@ class KernelEngine:
 
     def _said(self, packets: int) -> list[Side]:
         """What the programs told of the last packets, in their order."""
-        assert self._ring is not None
         self._records.clear()
         self._ring.consume()
         events = np.frombuffer(b"".join(self._records), self._event)
@@ -186,7 +179,7 @@ class KernelEngine:
             flows.delete(flows.read()[0])
 
     def _context(self, *, from_host: bool) -> bytes:
-        fields = btf.of_file(self._datapath.folder / "endpoint.bpf.o").struct("__sk_buff").fields
+        fields = btf.of_file(self._folder / "endpoint.bpf.o").struct("__sk_buff").fields
         assert fields is not None
         context = bytearray(_CONTEXT)
         struct.pack_into("=I", context, fields["ifindex"][1], _LOOPBACK)

@@ -33,13 +33,13 @@ class _Asked:
 
 
 def blocks(descriptor: int) -> Iterator[list[bytes]]:
-    """Complete lines of a file or a pipe as they come; empty ones are left out."""
+    """Complete lines of a file or a pipe as they come."""
     rest = b""
     while block := os.read(descriptor, _BLOCK):
         *complete, rest = (rest + block).split(b"\n")
-        if listed := [line for line in complete if line.strip()]:
-            yield listed
-    if rest.strip():
+        if complete:
+            yield complete
+    if rest:
         yield [rest]
 
 
@@ -56,11 +56,15 @@ class Judge:
         self._count = 0
 
     def answers(self, listed: Iterable[bytes]) -> list[dict[str, Any]]:
-        """One for each line. What is wrong with a line is its answer. Raises KernelError where the engine does."""
+        """One for each line that is not blank. What is wrong with a line is its answer.
+
+        Raises KernelError where the engine does.
+        """
         read: list[_Asked | dict[str, Any]] = []
         for line in listed:
             self._count += 1
-            read.append(self._read(line, self._count))
+            if line.strip():
+                read.append(self._read(line, self._count))
         asked = [one for one in read if isinstance(one, _Asked)]
         sides = iter(self._engine.judge([(one.world, one.questions) for one in asked]))
         return [self._answer(one, next(sides)) if isinstance(one, _Asked) else one for one in read]
