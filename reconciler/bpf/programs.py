@@ -22,8 +22,6 @@ _RUN = struct.Struct("=IIIIQQIIIIQQIII")  # BPF_PROG_TEST_RUN
 _LICENSE = b"GPL\0"
 _LOAD = "IIQQIIQII16sIIIIQIIQII"  # union bpf_attr of BPF_PROG_LOAD up to attach_btf_id
 _MAP_IDS = 64
-_HOOK_PROGRAMS = 64  # BPF_MPROG_MAX, kernel include/linux/bpf_mprog.h
-_QUERY_COUNT = 24  # offset of `count` in union bpf_attr of BPF_PROG_QUERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +43,6 @@ class LinkInfo:
     program: int
     ifindex: int
     attach_type: int
-
-
-class Attached(NamedTuple):
-    """Ids; `link` is 0 for a program that is attached without one."""
-
-    program: int
-    link: int
 
 
 class Run(NamedTuple):
@@ -190,17 +181,6 @@ def attach_tcx(program: int, ifindex: int, attach_type: int) -> int:
     """A link that runs the program behind those that are on the hook already; it lasts as long as its descriptor."""
     attributes = packed("IIII", program, ifindex, attach_type, 0, size=64)
     return bpf(syscalls.LINK_CREATE, attributes, f"attaching a program to device {ifindex}")
-
-
-def attached_tcx(ifindex: int, attach_type: int) -> list[Attached]:
-    """What is on a hook of a device, in the order in which it runs."""
-    programs, links = bytearray(4 * _HOOK_PROGRAMS), bytearray(4 * _HOOK_PROGRAMS)
-    where = address(programs), _HOOK_PROGRAMS, 0, 0, address(links), 0, 0
-    attributes = packed("IIIIQIIQQQQ", ifindex, attach_type, 0, 0, *where)
-    bpf(syscalls.PROGRAM_QUERY, attributes, f"asking what is attached to device {ifindex}")
-    count = struct.unpack_from("=I", attributes, _QUERY_COUNT)[0]
-    numbers = zip(struct.unpack_from(f"={count}I", programs), struct.unpack_from(f"={count}I", links), strict=True)
-    return [Attached(*pair) for pair in numbers]
 
 
 def replace_program(link: int, program: int) -> None:

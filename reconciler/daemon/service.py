@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import time
 from collections import deque
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 REPORTS_KEPT = 1000
+OPEN_FILES = 1 << 16
 COLLECT_EVERY_S = 15.0
 
 
@@ -48,10 +50,17 @@ def run(config: Config) -> int:
     Returns 0 when it was asked to end.
     """
     configure(config.log_format)
+    _allow_open_files()
     config.run_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     with host_lock(config.run_directory / "lock", "plumb daemon"):
         asyncio.run(Service(config).main())
     return 0
+
+
+def _allow_open_files() -> None:
+    """As many as a host with thousands of workloads needs: each has two links, which the daemon holds."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES)), hard))
 
 
 class Service:

@@ -91,6 +91,7 @@ class PinnedMaps:
     def __init__(self, root: Path, *, objects: Path | None = None) -> None:
         """`root` as in `bpf.pins`; `objects`: the folder of the built objects."""
         self.root = root
+        self._folder = str(root / "maps")
         self._objects = objects or shipped.bpf_objects()
         self._open: dict[str, tuple[int, Map]] = {}
 
@@ -118,7 +119,7 @@ class PinnedMaps:
         raise KernelError(f"map {name} is not pinned at {self.path(name)}", remedy="load the programs: plumb apply")
 
     def path(self, name: str) -> str:
-        return str(self.root / "maps" / name)
+        return f"{self._folder}/{name}"
 
     @cached_property
     def policy_layout(self) -> tuple[Dtype, Dtype]:

@@ -8,6 +8,7 @@ are put right where they are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -50,12 +51,13 @@ class IpcacheTable:
     def live(self, only: NDArray[np.void] | None = None) -> Columns:
         """What counts for packets now; what is staged is not in it. `only`: 2 us a key."""
         epoch = self._generation.current.epoch
-        parts = [Columns(np.empty(0, IPCACHE_KEY), np.empty(0, IPCACHE_VALUE))]
-        parts += [
-            _live(map_, family, epoch, None if only is None else only[family.holds(only)])
-            for family in FAMILIES
+        parts = [
+            _live(map_, family, epoch, keys)
+            for family, keys in _by_family(only)
             if (map_ := self._maps.find(family.map))
         ]
+        if not parts:
+            return Columns(np.empty(0, IPCACHE_KEY), np.empty(0, IPCACHE_VALUE))
         return Columns(np.concatenate([part.keys for part in parts]), np.concatenate([part.values for part in parts]))
 
     def write(self, upserts: Columns, deletes: NDArray[np.void]) -> None:
@@ -97,6 +99,15 @@ class IpcacheTable:
         for family in FAMILIES:
             if map_ := self._maps.find(family.map):
                 _settle(map_, version.epoch)
+
+
+def _by_family(only: NDArray[np.void] | None) -> Iterator[tuple[Family, NDArray[np.void] | None]]:
+    """The families to read and what of them: all of it for None."""
+    for family in FAMILIES:
+        if only is None:
+            yield family, None
+        elif len(keys := only[family.holds(only)]):
+            yield family, keys
 
 
 def _live(map_: Map, family: Family, epoch: int, only: NDArray[np.void] | None) -> Columns:

@@ -23,7 +23,8 @@ from reconciler.kernel.bpf_maps import Map
 Numbers = NDArray[np.uint32]
 
 _POLL_S = 0.0001
-_SPARE_DESCRIPTORS = 512  # for everything else that the process has open
+_SPARE_DESCRIPTORS = 512  # for everything else that the process has open, besides
+_SHARES = 4  # of which one is for the links that it holds (tcx.py)
 
 
 def keys_of(outer: Map, generation: int, subjects: Numbers) -> Records:
@@ -111,11 +112,11 @@ def _descriptors_for(count: int) -> int:
     Raises KernelError if the hard limit leaves none.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + _SPARE_DESCRIPTORS
+    wanted = (count + _SPARE_DESCRIPTORS) * _SHARES // (_SHARES - 1) + 1
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    room = count if soft == resource.RLIM_INFINITY else soft - _SPARE_DESCRIPTORS
+    room = count if soft == resource.RLIM_INFINITY else soft - soft // _SHARES - _SPARE_DESCRIPTORS
     if count and room <= 0:
         raise KernelError(f"{soft} open files are too few", remedy=f"allow {wanted}: LimitNOFILE of the systemd unit")
     return max(1, min(count, room))

@@ -1,6 +1,7 @@
 """Programs on devices by TCX links (kernel 6.6): a pinned link outlives us, and its program is replaced in place.
 
-Ownership is the pin, ROOT/links/IFNAME-ingress or -egress. A link whose device is gone stays pinned, and shows.
+Ownership is the pin, ROOT/links/IFNAME-ingress or -egress. A link whose device is gone stays pinned, and shows. A link
+that nobody holds leaves its hook as soon as its pin is removed, so a process that lives on holds those it has seen.
 Source: linux/bpf.h (BPF_TCX_INGRESS), kernel kernel/bpf/tcx.c.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import time
 from collections.abc import Collection, Iterator
@@ -22,29 +24,41 @@ from reconciler.errors import KernelError
 from reconciler.model.datapath import AttachmentKey, Direction
 
 _HOOKS = {Direction.INGRESS: TCX_INGRESS, Direction.EGRESS: TCX_EGRESS}
+_SHARES = 4  # of the files that may be open; one is for the links that are held
 _RELEASE_S, _POLL_S = 1.0, 0.0005
 _NAMES = {direction.name.lower(): direction for direction in Direction}
 
 
+class _Held:
+    """A link kept open: one that loses its pin stays on its hook. `inode` is the pin's; closed when nobody holds it."""
+
+    def __init__(self, descriptor: int, inode: int) -> None:
+        self.descriptor = descriptor
+        self.inode = inode
+        self.number = programs.link_info(descriptor).id
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
 class TcxHooks:
+    """Holds the links that it has seen, up to a quarter of the files that may be open."""
+
     def __init__(self, root: Path) -> None:
         self._folder = root / "links"
+        self._held: dict[AttachmentKey, _Held] = {}
         self._keys: dict[int, AttachmentKey] = {}
 
     def attached(self, only: Collection[AttachmentKey] | None = None) -> Iterator[tuple[AttachmentKey, int]]:
-        """A link that is on another device than its name says, or on none, counts as running nothing."""
+        """A link that is on another device than its name says, on none, or without a pin, counts as running nothing."""
         seen: dict[int, AttachmentKey] = {}
-        for key in only if only is not None else filter(None, map(key_of_pin, self._names())):
-            try:
-                descriptor = syscalls.get(self._path(key))
-            except KernelError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-                continue
-            with held(descriptor) as link:
-                about = programs.link_info(link)
-            seen[about.id] = key
-            yield key, about.program if _is_on(about, key) else 0
+        for key in self._every() if only is None else only:
+            if (link := self._open(key)) is not None:
+                seen[link.number] = key
+                about = programs.link_info(link.descriptor)
+                yield key, about.program if _is_on(about, key) else 0
+            elif self._lost(key) is not None:
+                yield key, 0
         if only is None:
             self._keys = seen
 
@@ -54,38 +68,64 @@ class TcxHooks:
 
     def attach(self, key: AttachmentKey, program: int, name: str) -> None:
         """A link that only lost its pin is pinned again; one that left its hook can never come back to it."""
-        path, number = self._path(key), programs.info(program).id
-        if os.path.lexists(path):
-            with held(syscalls.get(path)) as link:
-                about = programs.link_info(link)
-                if _is_on(about, key):
-                    if about.program != number:
-                        programs.replace_program(link, program)
-                    return
-        ifindex, hook = _ifindex(key.ifname), _HOOKS[key.direction]
+        link = self._open(key) or self._lost(key)
+        if link is not None and _is_on(about := programs.link_info(link.descriptor), key):
+            if about.program != programs.info(program).id:
+                programs.replace_program(link.descriptor, program)
+            if not os.path.lexists(self._path(key)):
+                syscalls.pin(link.descriptor, self._path(key))
+            return
+        ifindex = _ifindex(key.ifname)
         if not ifindex:
             raise KernelError(f"no device {key.ifname} to run {name} on")
-        lost = _without_pin(number, ifindex, hook)
-        with held(_link(program, ifindex, hook) if lost is None else lost) as link:
-            syscalls.pin(link, path)
-            self._keys[programs.link_info(link).id] = key
+        with held(_link(program, ifindex, _HOOKS[key.direction])) as fresh:
+            syscalls.pin(fresh, self._path(key))
+        self._open(key)
 
     def detach(self, key: AttachmentKey) -> None:
         """The link leaves its hook even if somebody else holds it too."""
-        path = self._path(key)
-        if not os.path.lexists(path):
+        link = self._open(key) or self._lost(key)
+        if link is None:
             return
-        with held(syscalls.get(path)) as link:
-            if programs.link_info(link).ifindex:
-                with hurried():
-                    programs.detach(link)
-        syscalls.unpin(path)
+        if programs.link_info(link.descriptor).ifindex:
+            with hurried():
+                programs.detach(link.descriptor)
+        syscalls.unpin(self._path(key))
+        self._held.pop(key, None)
+        self._keys.pop(link.number, None)
 
-    def _names(self) -> list[str]:
+    def _open(self, key: AttachmentKey) -> _Held | None:
+        """What is pinned for a row now; None if nothing is."""
+        path = self._path(key)
         try:
-            return sorted(os.listdir(self._folder))
+            inode, link = os.stat(path).st_ino, self._held.get(key)
+            if link is None or link.inode != inode:
+                link = _Held(syscalls.get(path), inode)
+        except (FileNotFoundError, KernelError) as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+        if key in self._held or len(self._held) < resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARES:
+            self._held[key] = link
+        self._keys[link.number] = key
+        return link
+
+    def _lost(self, key: AttachmentKey) -> _Held | None:
+        """What was pinned for a row, has no pin and is on its hook all the same."""
+        link = self._held.get(key)
+        if link is not None and not _is_on(programs.link_info(link.descriptor), key):
+            del self._held[key]
+            return None
+        return link
+
+    def _every(self) -> list[AttachmentKey]:
+        """What is pinned, and what is held without a pin."""
+        try:
+            names = sorted(os.listdir(self._folder))
         except FileNotFoundError:
-            return []
+            names = []
+        pinned = (key for name in names if (key := key_of_pin(name)))
+        return list(dict.fromkeys((*pinned, *self._held)))
 
     def _path(self, key: AttachmentKey) -> str:
         return str(self._folder / f"{escaped(key.ifname)}-{key.direction.name.lower()}")
@@ -95,18 +135,6 @@ def key_of_pin(name: str) -> AttachmentKey | None:
     """None for a name that is none of ours."""
     ifname, _, direction = name.rpartition("-")
     return AttachmentKey(unescaped(ifname), _NAMES[direction]) if direction in _NAMES else None
-
-
-def _without_pin(program: int, ifindex: int, hook: int) -> int | None:
-    """The link of this program on a hook: it lives on for a grace period after its pin was removed."""
-    for attached in programs.attached_tcx(ifindex, hook):
-        if attached.program == program and attached.link:
-            try:
-                return syscalls.by_id(syscalls.LINK_BY_ID, attached.link, f"opening link {attached.link}")
-            except KernelError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-    return None
 
 
 def _link(program: int, ifindex: int, hook: int) -> int:

@@ -182,19 +182,48 @@ def test_a_link_that_lost_its_pin_is_pinned_again_and_never_leaves_its_hook(
     host = Host(pin_root, True, device("att0"))
     host.repair()
     pin = host.root / "links" / "att0-ingress"
+    number = link_at(pin).id
+    pin.unlink()
+    assert host.repair() == "+0 ~1 -0"
+    assert link_at(pin).id == number
+
+
+def test_a_link_that_lost_its_pin_is_taken_off_when_it_is_not_wanted(
+    pin_root: Path, namespace: str, device: Callable[[str], str]
+) -> None:
+    host = Host(pin_root, True, device("att0"))
+    host.repair()
+    pin = host.root / "links" / "att0-ingress"
     with held(syscalls.get(str(pin))) as link:
-        number = programs.link_info(link).id
         pin.unlink()
-        host.repair()
-        assert programs.link_info(link).ifindex
+        host.wanted = {}
+        assert host.repair() == "+0 ~0 -2"
+        assert programs.link_info(link).ifindex == 0
+
+
+def test_a_link_whose_pin_somebody_exchanged_is_attached_again(
+    pin_root: Path, namespace: str, device: Callable[[str], str]
+) -> None:
+    host = Host(pin_root, True, device("att0"))
+    host.repair()
+    pin = host.root / "links" / "att0-ingress"
+    with (
+        held(programs.load_program(programs.SCHED_CLS, PASS, name="foreign")) as foreign,
+        held(programs.attach_tcx(foreign, socket.if_nametoindex("attpeer"), programs.TCX_INGRESS)) as link,
+    ):
+        syscalls.pin(link, str(pin))
+        assert host.repair() == "+0 ~1 -0"
+    assert link_at(pin).ifindex == socket.if_nametoindex("att0")
+
+
+def link_at(pin: Path) -> programs.LinkInfo:
     with held(syscalls.get(str(pin))) as link:
-        assert programs.link_info(link).id == number
+        return programs.link_info(link)
 
 
 def test_a_links_number_leads_to_its_row(pin_root: Path, namespace: str, device: Callable[[str], str]) -> None:
     host = Host(pin_root, True, device("att0"))
     host.repair()
-    with held(syscalls.get(str(host.root / "links" / "att0-egress"))) as link:
-        number = programs.link_info(link).id
+    number = link_at(host.root / "links" / "att0-egress").id
     assert host.table.key_of_link(number) == AttachmentKey("att0", Direction.EGRESS)
     assert host.table.key_of_link(0) is None
