@@ -78,15 +78,15 @@ class KernelEngine:
 
     def __init__(self) -> None:
         _sweep()
-        self._root = bpffs.MOUNT_POINT / f"{_PREFIX}{os.getpid()}-{next(_engines)}"
+        self.pin_root = bpffs.MOUNT_POINT / f"{_PREFIX}{os.getpid()}-{next(_engines)}"
         self._folder = shipped.bpf_objects()
         self._event = btf.of_file(self._folder / "flow_layout.bpf.o").struct("event")
         self._contexts = {from_host: self._context(from_host=from_host) for from_host in (False, True)}
         self._records: list[bytes] = []
         with ExitStack() as opening:
-            opening.callback(shutil.rmtree, self._root, ignore_errors=True)
+            opening.callback(shutil.rmtree, self.pin_root, ignore_errors=True)
             self._programs = self._load(opening)
-            self._maps = PinnedMaps(self._root)
+            self._maps = PinnedMaps(self.pin_root)
             self._ring = RingBuffer(self._maps.open("events").descriptor, self._records.append)
             opening.callback(self._ring.close)
             generation = Generation(self._maps)
@@ -107,11 +107,11 @@ class KernelEngine:
 
     def _load(self, opening: ExitStack) -> dict[str, int]:
         """Descriptors of the programs by name."""
-        datapath = Datapath(self._root, map_sizes=_MAP_SIZES)
+        datapath = Datapath(self.pin_root, map_sizes=_MAP_SIZES)
         datapath.load()
         found = {}
         for name in (_FROM_WORKLOAD, _TO_WORKLOAD):
-            found[name] = syscalls.get(program_path(self._root, name, datapath.program_rows()[name].digest))
+            found[name] = syscalls.get(program_path(self.pin_root, name, datapath.program_rows()[name].digest))
             opening.callback(os.close, found[name])
         return found
 
