@@ -14,10 +14,9 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-
 from reconciler.errors import KernelError
 from reconciler.kernel.link_messages import owned_indices
+from reconciler.kernel.messages import ifaddrmsg
 from reconciler.kernel.netlink import CREATE, EXCL, Message, Netlink, encoded, pairs
 from reconciler.kernel.netlink_table import NetlinkTable, Ours
 from reconciler.model.network import PROTOCOL, Address, AddressKey

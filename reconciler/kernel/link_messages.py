@@ -9,8 +9,7 @@ import errno
 import struct
 from dataclasses import dataclass
 
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
+from reconciler.kernel.messages import ifinfmsg
 from reconciler.kernel.netlink import CREATE, EXCL, Message, Netlink, attribute, encoded, pairs, text, u32
 from reconciler.model.network import ALTNAME_PREFIX, Link
 

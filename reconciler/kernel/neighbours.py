@@ -11,9 +11,8 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-
 from reconciler.errors import KernelError
+from reconciler.kernel.messages import ndmsg
 from reconciler.kernel.netlink import CREATE, EXCL, REPLACE, Message, Netlink, address, attribute, encoded, pairs
 from reconciler.kernel.netlink_table import NetlinkTable, Ours
 from reconciler.model.network import PROTOCOL, Neighbour, NeighbourKey

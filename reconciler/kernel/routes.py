@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from reconciler.errors import KernelError
+from reconciler.kernel.messages import rtmsg
 from reconciler.kernel.netlink import (
     CREATE,
     EXCL,

@@ -12,9 +12,8 @@ import struct
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
-
 from reconciler.errors import KernelError
+from reconciler.kernel.messages import fibmsg
 from reconciler.kernel.netlink import CREATE, EXCL, Message, Netlink, encoded, network, pairs, text, u32
 from reconciler.kernel.netlink_table import NetlinkTable, Ours
 from reconciler.model.network import PROTOCOL, Rule, RuleKey
