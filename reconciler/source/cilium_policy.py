@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from reconciler.model.origin import Origin
 from reconciler.model.policy import Peer, PolicyRule, RuleItem
 from reconciler.model.policy import Scope as Subjects
-from reconciler.source import cilium_rules, l7, peers, ports, selectors, unenforced
+from reconciler.source import cilium_rules, l7, peers, ports, selectors, suspicious, unenforced
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node
 from reconciler.source.ports import Matches
@@ -38,6 +38,7 @@ def rules(
         found.append(_rule(rule, prefix, origin, identity, findings, as_written=as_written))
         if len(findings.faults) == before:
             unenforced.refuse(rule, findings, accepted)
+            suspicious.warn(rule, findings)
     if not found:
         findings.fault(document, f"the {identity.kind} has neither spec nor specs")
     return tuple(found)

@@ -6,6 +6,7 @@ kinds, and Kubernetes' for NetworkPolicy.
 
 from __future__ import annotations
 
+from ipaddress import collapse_addresses
 from typing import NamedTuple
 
 from reconciler.model.policy import CidrPeer, EndpointPeer, Peer, ServicePeer
@@ -142,6 +143,8 @@ def cidr(node: Node, findings: Findings, *, matches_workloads: bool = False) -> 
         if part.version != network.version or not part.subnet_of(network):  # type: ignore[arg-type]
             findings.fault(entry, f"except {entry.value} is not inside cidr {network}")
         excepts.append(part)
+    if network in collapse_addresses(part for part in excepts if part.version == network.version):  # type: ignore[type-var]
+        findings.warn(node.key_place("except"), f"except leaves nothing of {network}: the entry matches nobody")
     return [CidrPeer(network, tuple(excepts), matches_workloads)]
 
 
