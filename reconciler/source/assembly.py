@@ -8,6 +8,7 @@ from reconciler.errors import Fault, ManifestError
 from reconciler.model.cluster import Cluster, Namespace, Node, Workload
 from reconciler.model.origin import Origin
 from reconciler.model.policy import PolicyRule
+from reconciler.model.policy_test import PolicyTest
 from reconciler.model.service import EndpointSlice, Service
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.source import references, stamp
@@ -55,6 +56,7 @@ def _snapshot(commit: str, documents: Documents, warnings: list[Warning]) -> Sna
         warnings=tuple(warnings),
         services={name: _stamped(placed, Service, commit) for name, placed in documents.services.items()},
         slices={name: _stamped(placed, EndpointSlice, commit) for name, placed in documents.slices.items()},
+        policy_tests=tuple(_stamped(placed, PolicyTest, commit) for placed in documents.policy_tests.values()),
     )
 
 

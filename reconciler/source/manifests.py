@@ -16,6 +16,7 @@ from reconciler.source import (
     hosts,
     metadata,
     network_policy,
+    policy_tests,
     schema,
     services,
     slices,
@@ -58,6 +59,7 @@ _OWN_KINDS: dict[str, Callable[[Node, Identity, Findings], tuple[Any, Mapping[st
     "Workload": workloads.workload,
     "Service": services.service,
     "EndpointSlice": slices.endpoint_slice,
+    "PolicyTest": policy_tests.policy_test,
 }
 _KUBERNETES = "NetworkPolicy"
 _CILIUM = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")

@@ -10,8 +10,10 @@ from reconciler.errors import Fault
 from reconciler.model.cluster import Cluster, Workload
 from reconciler.model.cluster import Node as Host
 from reconciler.model.policy import PolicyRule
+from reconciler.model.policy_test import PolicyTest
 from reconciler.model.service import EndpointSlice
 from reconciler.model.snapshot import Warning
+from reconciler.source import policy_tests
 from reconciler.source.addresses import Address, Network, address_like
 from reconciler.source.manifests import Document
 from reconciler.source.metadata import DEFAULT_NAMESPACE, Identity
@@ -46,6 +48,7 @@ class Documents:
     policies: list[Placed] = field(default_factory=list)
     services: dict[str, Placed] = field(default_factory=dict)
     slices: dict[str, Placed] = field(default_factory=dict)
+    policy_tests: dict[str, Placed] = field(default_factory=dict)
 
 
 def sort(placed: Iterable[Placed]) -> tuple[Documents, list[Fault]]:
@@ -70,6 +73,8 @@ def sort(placed: Iterable[Placed]) -> tuple[Documents, list[Fault]]:
             found.services[f"{identity.namespace}/{identity.name}"] = one
         elif identity.kind == "EndpointSlice":
             found.slices[f"{identity.namespace}/{identity.name}"] = one
+        elif identity.kind == "PolicyTest":
+            found.policy_tests[f"{identity.namespace}/{identity.name}"] = one
         else:
             found.policies.append(one)
     return found, faults
@@ -84,6 +89,7 @@ def check(documents: Documents) -> list[Fault]:
         workload_faults,
         repeated_interfaces,
         probe_faults,
+        policy_test_faults,
     )
     return [fault for one in checks for fault in one(documents)]
 
@@ -177,6 +183,18 @@ def probe_faults(documents: Documents) -> Iterator[Fault]:
                 if name not in documents.workloads and not (end == "to" and address_like(name)):
                     hint = nearest(name, documents.workloads)
                     yield placed.fault(f'there is no Workload "{name}"; {hint}', f"probes[{index}].{end}")
+
+
+def policy_test_faults(documents: Documents) -> Iterator[Fault]:
+    """Whom an expectation names is there."""
+    if not documents.policy_tests:
+        return
+    namespaces = {*documents.namespaces, *unnamed_namespaces(documents), DEFAULT_NAMESPACE}
+    for placed in documents.policy_tests.values():
+        content = placed.document.content
+        assert isinstance(content, PolicyTest)
+        for named, message in policy_tests.faults(content, documents.workloads, namespaces):
+            yield placed.fault(message, named)
 
 
 def unnamed_namespaces(documents: Documents) -> Mapping[str, Placed]:

@@ -20,7 +20,7 @@ from reconciler.source.phrases import nearest, report
 SHARED = "common.json"
 
 # Kinds that belong in a policy repository one day. Until then they are refused by name.
-LATER_KINDS = ("Endpoints", "Ingress", "PolicyTest", "CiliumCIDRGroup")
+LATER_KINDS = ("Endpoints", "Ingress", "CiliumCIDRGroup")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ from reconciler.model.cluster import Cluster, Namespace, Workload
 from reconciler.model.cluster import Node as Host
 from reconciler.model.origin import Origin
 from reconciler.model.policy import CidrPeer, EndpointPeer, Peer, PolicyRule, RuleItem
+from reconciler.model.policy_test import PolicyTest
 from reconciler.model.service import EndpointSlice, Service
 from reconciler.source.peers import OWN_CLUSTER
 from reconciler.source.selectors import own_cluster
 
-Content = Cluster | Host | Namespace | Workload | Service | EndpointSlice | tuple[PolicyRule, ...]
-Own = TypeVar("Own", Cluster, Host, Namespace, Workload, Service, EndpointSlice)
+Content = Cluster | Host | Namespace | Workload | Service | EndpointSlice | PolicyTest | tuple[PolicyRule, ...]
+Own = TypeVar("Own", Cluster, Host, Namespace, Workload, Service, EndpointSlice, PolicyTest)
 
 
 class Settings(NamedTuple):
@@ -95,4 +96,7 @@ def own(content: Own, path: str, commit: str) -> Own:
         routes = tuple(replace(route, origin=_origin(route.origin, path, commit)) for route in stamped.routes)
         rules = tuple(replace(rule, origin=_origin(rule.origin, path, commit)) for rule in stamped.rules)
         return replace(stamped, routes=routes, rules=rules)
+    if isinstance(stamped, PolicyTest):
+        found = tuple(replace(one, origin=_origin(one.origin, path, commit)) for one in stamped.expectations)
+        return replace(stamped, expectations=found)
     return stamped
