@@ -138,7 +138,9 @@ INLINE void stand_for_itself(struct passage *at, const union address *source, co
 	at->flow.source = *source;
 	at->flow.destination = *destination;
 	at->flow.source_port = 0;
-	at->flow.destination_port = 0;
+	at->flow.destination_port = bpf_htons(at->flow.error_type);
+	at->flow.identifier = 0;
+	at->flow.icmp = true;
 	at->flow.protocol = v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
 	at->flow.icmp_type = at->flow.error_type;
 	at->flow.icmp_code = at->flow.error_code;
@@ -181,6 +183,17 @@ INLINE bool is_forged(struct __sk_buff *skb, const struct conntrack_entry *entry
 	return entry && !may_send(skb, 0, entry->identity[theirs & 1]);
 }
 
+/* Whether an ICMP error from `source` may speak of the flow whose end `end` it would be: a workload of this host only
+ * of its own flows; routers on the way of any.
+ */
+INLINE bool may_report(struct __sk_buff *skb, const struct conntrack_entry *entry, __u32 end,
+		       const union address *source, const bool outbound, const bool v6)
+{
+	if (outbound)
+		return entry->ifindex[end & 1] == skb->ifindex;
+	return !find_endpoint(source, v6) || entry->ifindex[end & 1] == skb->ingress_ifindex;
+}
+
 /* A packet whose flow has no verdict of this epoch, or that needs a closer look. Returns an action. */
 INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry, const bool outbound,
 		   const bool v6)
@@ -207,7 +220,8 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 	if (unlikely(at->flow.related)) {
 		if (!load_addresses(skb, &source, &destination, v6))
 			return drop(skb, at, REASON_MALFORMED, v6);
-		quoted = entry && same_address(&destination, &at->flow.source, v6);
+		quoted = entry && same_address(&destination, &at->flow.source, v6) &&
+			 may_report(skb, entry, at->end ^ 1, &source, outbound, v6);
 		if (quoted) {
 			at->end ^= 1; /* the quoted packet went the other way */
 		} else {
@@ -219,6 +233,9 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 		return drop(skb, at, outbound ? REASON_SPOOFED_SOURCE : REASON_UNKNOWN_DESTINATION, v6);
 	if (!outbound && is_forged(skb, entry, at->end, &source, v6))
 		return drop(skb, at, REASON_SPOOFED_SOURCE, v6);
+
+	if (unlikely(!entry && at->flow.later_fragment)) /* its first one opens the flow, or nothing does */
+		return drop(skb, at, REASON_FRAGMENT_UNKNOWN, v6);
 
 	origin = entry ? entry->origin : at->end;
 	forward = origin == at->end;
@@ -251,6 +268,8 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 		reason = remember(skb, at, entry, &outcome, from_host, outbound, v6);
 		if (reason)
 			return drop(skb, at, reason, v6);
+		if (unlikely(at->flow.first_fragment))
+			remember_fragment(&at->flow, v6);
 	}
 	return outbound ? deliver(skb, &destination, v6) : PASS;
 }
@@ -273,6 +292,8 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 		   (outbound || may_send(skb, entry->ifindex[theirs], entry->identity[theirs])) &&
 		   !passed(at->now, entry->expires) && !reopens(entry, &at->flow))) {
 		conntrack_touch(entry, &at->flow, at->end, at->now, skb->len);
+		if (unlikely(at->flow.first_fragment))
+			remember_fragment(&at->flow, v6);
 		if (outbound && entry->ifindex[theirs])
 			return deliver(skb, &at->flow.destination, v6);
 		return PASS;

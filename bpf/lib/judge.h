@@ -48,7 +48,7 @@ INLINE void report(struct __sk_buff *skb, const struct passage *at, __u8 type, _
 	event->family = v6 ? 6 : 4;
 	event->protocol = flow->protocol;
 	event->tcp_flags = flow->tcp_flags;
-	event->source_port = flow->source_port;
+	event->source_port = flow->icmp ? flow->identifier : flow->source_port;
 	event->destination_port = flow->icmp ? bpf_htons(flow->icmp_type) : flow->destination_port;
 	event->icmp_code = flow->icmp_code;
 	event->reply = reply;

@@ -8,8 +8,9 @@
 /* As many as we walk; more is malformed. RFC 8504, section 5.3, lets a node choose. */
 #define IPV6_EXTENSION_HEADERS 6
 
-/* What a flow is known by. Ports are in network order. ICMP echo has its identifier as both ports, so that the reply is
- * the same flow; other ICMP has none.
+/* What a flow is known by. Ports are in network order. ICMP has none, so these stand in: of an echo the identifier
+ * where the request comes from and its complement where it goes to, so that the reply is the same flow and a request
+ * the other way is not; of any other message 0 and the type, so that each type is a flow of its own.
  */
 struct flow {
 	union address source;
@@ -22,6 +23,11 @@ struct flow {
 	__u8 icmp_code;
 	__u8 error_type; /* of the ICMP error itself, where `related` */
 	__u8 error_code;
+	__be16 identifier; /* of an ICMP echo */
+	__be32 fragment_id;
+	__u8 fragment_protocol; /* as every fragment of the packet has it */
+	bool first_fragment; /* others follow that have no ports */
+	bool later_fragment; /* the ports are those of the first one */
 	bool icmp; /* ICMP or ICMPv6 */
 	bool related; /* an ICMP error: the flow is the one that it reports on */
 };
@@ -52,7 +58,8 @@ struct ports {
 struct fragment {
 	struct ports ports;
 	__u8 protocol; /* behind all headers */
-	__u8 pad[3];
+	__u8 icmp_type;
+	__u8 pad[2];
 };
 
 struct fragment4_key {
@@ -70,7 +77,7 @@ struct fragment6_key {
 	__u32 protocol; /* as the fragment header names it, which every fragment has */
 };
 
-/* Ports of a packet whose first fragment passed here, for the fragments behind it. Written and read by the programs;
+/* Ports of a packet whose first fragment was let pass, for the fragments behind it. Written and read by the programs;
  * full: the least recently used packet's fragments are dropped.
  */
 struct {
@@ -103,7 +110,22 @@ INLINE bool is_icmp_echo(__u8 type, const bool v6)
 	return type == ICMP_ECHO_REQUEST || type == ICMP_ECHO_REPLY;
 }
 
-/* Ports (or the echo identifier) at `offset`; what has none keeps zeros. Returns 0 or a reason. */
+/* The stand-ins for ports; `header` has the first six bytes of the message. */
+INLINE void name_icmp(struct flow *flow, const __u8 *header, const bool v6)
+{
+	if (is_icmp_echo(header[0], v6)) {
+		bool request = header[0] == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST);
+
+		__builtin_memcpy(&flow->identifier, header + 4, 2);
+		flow->source_port = request ? flow->identifier : ~flow->identifier;
+		flow->destination_port = request ? ~flow->identifier : flow->identifier;
+	} else {
+		flow->source_port = 0;
+		flow->destination_port = bpf_htons(header[0]);
+	}
+}
+
+/* Ports, or what stands in for them, at `offset`; what has none keeps zeros. Returns 0 or a reason. */
 INLINE int load_ports(struct __sk_buff *skb, __u32 offset, struct flow *flow, const bool v6)
 {
 	struct ports ports;
@@ -125,10 +147,7 @@ INLINE int load_ports(struct __sk_buff *skb, __u32 offset, struct flow *flow, co
 			return REASON_MALFORMED;
 		flow->icmp_type = header[0];
 		flow->icmp_code = header[1];
-		if (is_icmp_echo(header[0], v6)) {
-			__builtin_memcpy(&flow->source_port, header + 4, 2);
-			flow->destination_port = flow->source_port;
-		}
+		name_icmp(flow, header, v6);
 		return 0;
 	}
 	default:
@@ -214,6 +233,7 @@ INLINE int load_quoted(struct __sk_buff *skb, __u32 offset, struct flow *flow, c
 		if (skip_extensions(skb, &at))
 			return REASON_MALFORMED;
 		flow->protocol = at.protocol;
+		flow->icmp = flow->protocol == IPPROTO_ICMPV6;
 		return load_ports(skb, at.offset, flow, v6);
 	} else {
 		struct iphdr ip;
@@ -223,6 +243,7 @@ INLINE int load_quoted(struct __sk_buff *skb, __u32 offset, struct flow *flow, c
 		flow->source.v4 = ip.saddr;
 		flow->destination.v4 = ip.daddr;
 		flow->protocol = ip.protocol;
+		flow->icmp = flow->protocol == IPPROTO_ICMP;
 		return load_ports(skb, inner + ip.ihl * 4, flow, v6);
 	}
 }
@@ -267,64 +288,83 @@ INLINE bool read_transport(const void *transport, const void *data_end, struct f
 	return false;
 }
 
-INLINE struct fragment fragment_of(const struct flow *flow)
-{
-	struct fragment fragment = { .protocol = flow->protocol };
-
-	fragment.ports.source = flow->source_port;
-	fragment.ports.destination = flow->destination_port;
-	return fragment;
-}
-
 /* A later fragment belongs where the first one did. Returns 0 or a reason. */
-INLINE int follow(const struct fragment *first, struct flow *flow)
+INLINE int follow(const struct fragment *first, struct flow *flow, const bool v6)
 {
 	if (!first)
 		return REASON_FRAGMENT_UNKNOWN;
 	flow->source_port = first->ports.source;
 	flow->destination_port = first->ports.destination;
 	flow->protocol = first->protocol;
-	flow->icmp = first->protocol == IPPROTO_ICMP || first->protocol == IPPROTO_ICMPV6;
+	flow->icmp_type = first->icmp_type;
+	flow->icmp = first->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
+	flow->later_fragment = true;
 	return 0;
+}
+
+INLINE struct fragment4_key fragment4_key(const struct flow *flow)
+{
+	struct fragment4_key key = {
+		.source = flow->source.v4,
+		.destination = flow->destination.v4,
+		.id = flow->fragment_id,
+		.protocol = flow->fragment_protocol,
+	};
+
+	return key;
+}
+
+INLINE struct fragment6_key fragment6_key(const struct flow *flow)
+{
+	struct fragment6_key key = { .id = flow->fragment_id, .protocol = flow->fragment_protocol };
+
+	__builtin_memcpy(key.source, flow->source.v6, 16);
+	__builtin_memcpy(key.destination, flow->destination.v6, 16);
+	return key;
+}
+
+/* For the fragments behind it; called once the first one is let pass, so that nobody can lead another's astray. */
+INLINE void remember_fragment(const struct flow *flow, const bool v6)
+{
+	struct fragment first = { .protocol = flow->protocol, .icmp_type = flow->icmp_type };
+
+	first.ports.source = flow->source_port;
+	first.ports.destination = flow->destination_port;
+	if (v6) {
+		struct fragment6_key key = fragment6_key(flow);
+
+		bpf_map_update_elem(&fragments6, &key, &first, BPF_ANY);
+	} else {
+		struct fragment4_key key = fragment4_key(flow);
+
+		bpf_map_update_elem(&fragments4, &key, &first, BPF_ANY);
+	}
 }
 
 INLINE int load_fragment4(struct __sk_buff *skb, const struct iphdr *ip, __u32 offset, struct flow *flow)
 {
-	struct fragment4_key key = {
-		.source = ip->saddr,
-		.destination = ip->daddr,
-		.id = ip->id,
-		.protocol = ip->protocol,
-	};
-	struct fragment first;
-	int reason;
+	flow->fragment_id = ip->id;
+	flow->fragment_protocol = ip->protocol;
+	if (ip->frag_off & bpf_htons(0x1fff)) {
+		struct fragment4_key key = fragment4_key(flow);
 
-	if (ip->frag_off & bpf_htons(0x1fff))
-		return follow(bpf_map_lookup_elem(&fragments4, &key), flow);
-	reason = load_transport(skb, offset, flow, false);
-	if (reason)
-		return reason;
-	first = fragment_of(flow);
-	bpf_map_update_elem(&fragments4, &key, &first, BPF_ANY);
-	return 0;
+		return follow(bpf_map_lookup_elem(&fragments4, &key), flow, false);
+	}
+	flow->first_fragment = true;
+	return load_transport(skb, offset, flow, false);
 }
 
 INLINE int load_fragment6(struct __sk_buff *skb, const struct extensions *at, struct flow *flow)
 {
-	struct fragment6_key key = { .id = at->id, .protocol = at->fragment_protocol };
-	struct fragment first;
-	int reason;
+	flow->fragment_id = at->id;
+	flow->fragment_protocol = at->fragment_protocol;
+	if (!at->first) {
+		struct fragment6_key key = fragment6_key(flow);
 
-	__builtin_memcpy(key.source, flow->source.v6, 16);
-	__builtin_memcpy(key.destination, flow->destination.v6, 16);
-	if (!at->first)
-		return follow(bpf_map_lookup_elem(&fragments6, &key), flow);
-	reason = load_transport(skb, at->offset, flow, true);
-	if (reason)
-		return reason;
-	first = fragment_of(flow);
-	bpf_map_update_elem(&fragments6, &key, &first, BPF_ANY);
-	return 0;
+		return follow(bpf_map_lookup_elem(&fragments6, &key), flow, true);
+	}
+	flow->first_fragment = true;
+	return load_transport(skb, at->offset, flow, true);
 }
 
 /* Returns 0 or a reason. `ip` lies within the packet, which is what the caller made sure of. */

@@ -141,3 +141,69 @@ def test_fragments_with_headers_behind_the_fragment_header_follow_the_first(data
     later = bytes([60, 0, 0, 4 << 3, 0, 0, 0, 7]) + bytes(8)
     assert datapath.sent(ip(there, back, 44, first), client).action == REDIRECT
     assert datapath.sent(ip(there, back, 44, later), client).action == REDIRECT
+
+
+@families
+def test_an_error_about_two_others_is_judged_by_itself(datapath: Harness, family: str) -> None:
+    first, second, third = datapath.devices
+    lonely = [Allow(third.identity, egress=egress, verdict=Verdict.DEFAULT_DENY, cookie=5) for egress in (False, True)]
+    datapath.become_usual([*_open(first, second), *lonely])
+    flow = udp(_of(first, family), 1000, _of(second, family), 53)
+    assert datapath.sent(flow, first).action == REDIRECT
+    assert datapath.sent(_unreachable(_of(second, family), _of(first, family), flow), second).action == REDIRECT
+    assert datapath.sent(_unreachable(_of(third, family), _of(first, family), flow), third).action == SHOT
+
+
+def _icmp(source: str, destination: str, kind: int) -> bytes:
+    message = struct.pack("!BBHI", kind, 0, 0, 0)
+    return ip(source, destination, ICMP, message[:2] + struct.pack("!H", checksum(message)) + message[4:])
+
+
+def test_each_type_of_icmp_is_judged_by_itself(datapath: Harness) -> None:
+    client, server, _ = datapath.devices
+    isolated = Allow(server.identity, verdict=Verdict.DEFAULT_DENY, cookie=5)
+    datapath.become_usual([*_open(client), isolated, Allow(server.identity, protocol=ICMP, port=13)])
+    there, back = str(client.address4), str(server.address4)
+    assert datapath.sent(_icmp(there, back, 13), client).action == REDIRECT
+    for other in (17, 5):
+        assert datapath.sent(_icmp(there, back, other), client).action == SHOT
+    assert datapath.sent(echo(there, back, identifier=0), client).action == SHOT
+    assert datapath.sent(_icmp(there, back, 13), client).action == REDIRECT
+
+
+@families
+def test_a_request_the_other_way_is_no_reply(datapath: Harness, family: str) -> None:
+    client, server, _ = datapath.devices
+    silent = Allow(server.identity, egress=True, verdict=Verdict.DEFAULT_DENY, cookie=5)
+    datapath.become_usual([*_open(client), Allow(server.identity), silent])
+    there, back = _of(client, family), _of(server, family)
+    assert datapath.sent(echo(there, back), client).action == REDIRECT
+    assert datapath.sent(echo(back, there), server).action == SHOT
+    assert datapath.sent(echo(back, there, reply=True), server).action == REDIRECT
+
+
+def test_a_later_fragment_opens_no_flow(datapath: Harness) -> None:
+    client, server, _ = datapath.devices
+    there, back = str(client.address4), str(server.address4)
+    first = ip(there, back, ICMP, struct.pack("!BBHHH", 8, 0, 0, 7, 1) + bytes(16), fragment=0x2000)
+    later = ip(there, back, ICMP, bytes(8), fragment=3)
+    datapath.become_usual(_open(client, server))
+    assert datapath.sent(first, client).action == REDIRECT
+    flows = datapath.maps.open("conntrack4")
+    flows.delete(flows.read()[0])
+    assert datapath.sent(later, client).action == SHOT
+    assert len(flows.read()[0]) == 0
+
+
+def test_a_forged_first_fragment_leads_nobody_astray(datapath: Harness) -> None:
+    client, server, forger = datapath.devices
+    datapath.become_usual(_open(client, server, forger))
+    there, back = str(client.address4), str(server.address4)
+    later = ip(there, back, UDP, bytes(8), fragment=3)
+    assert (
+        datapath.sent(ip(there, back, UDP, b"\0\1\0\x35\0\x20\0\0" + bytes(16), fragment=0x2000), client).action
+        == REDIRECT
+    )
+    forged = ip(there, back, UDP, b"\0\2\0\x36\0\x20\0\0" + bytes(16), fragment=0x2000)
+    assert datapath.sent(forged, forger).action == SHOT
+    assert datapath.sent(later, client).action == REDIRECT
