@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from reconciler.config import Config
 from reconciler.daemon.client import Client
-from reconciler.engine.lock import host_lock
 
 if TYPE_CHECKING:
     from reconciler.host import Host
@@ -97,9 +96,6 @@ class OwnHands:
         return Planned(plan.commit, plan.base, counts, text)
 
     def converge(self, commit: str) -> float:
-        if self._host.journal.unfinished:
-            with host_lock(self._host.config.run_directory / "lock", "plumb_reconcile"):
-                self._host.recover()
         record = self._host.converge(commit)
         return record.duration_ms if record else 0.0
 

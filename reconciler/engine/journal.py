@@ -2,7 +2,7 @@
 
     entry = journal.open(plan)             # on disk before the first write
     journal.commit(entry)                  # or journal.take_back(entry, reason)
-    journal.recover(tables)                # at every start, before anything else is written
+    journal.recover(tables)                # at every start, and before the next change if a take-back failed
 
 A directory with `open.json` (while a transaction runs: a line with format and checksum, then what undoes it) and
 `history.jsonl`. A transaction is applied once its record is in the history. The caller holds the host lock.
@@ -84,7 +84,7 @@ class Journal:
         Raises ApplyError if it cannot be written, or if an earlier transaction is unfinished.
         """
         if self.unfinished:
-            raise ApplyError("an interrupted transaction is not undone yet", remedy="restart: plumb daemon")
+            raise ApplyError("an interrupted transaction is not undone yet", remedy="undo it first: Journal.recover")
         record = self._record(plan)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

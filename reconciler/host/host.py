@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
 from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import compile_host
+from reconciler.compile.lint import lint
+from reconciler.compile.population import Population
 from reconciler.config import Config
 from reconciler.engine.apply import apply, repair
 from reconciler.engine.change import Delta
@@ -34,7 +36,7 @@ from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
 from reconciler.host.touched import Touched, among
 from reconciler.kernel.host_addresses import host_addresses
-from reconciler.model.snapshot import Snapshot
+from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.observe.counters import Counters
 from reconciler.source.loading import Cache, load
 from reconciler.source.repository import resolve
@@ -63,6 +65,7 @@ class Host:
         self._lock = lock
         self._manifests = Cache(config.state_directory / "manifests")
         self._compiled = CompileCache()
+        self._population = Population()
         self._store = EmbeddedStore(config.state_directory / "store.sqlite")
         self._tables = HostTables(config)
 
@@ -116,6 +119,11 @@ class Host:
         rows: dict[str, Rows] = {**desired.tables, "programs": programs}
         return Target(snapshot, facts, replace(desired, tables=rows))
 
+    def warnings(self, target: Target) -> tuple[Warning, ...]:
+        """What is valid in a commit and looks wrong, in the order of files and lines."""
+        found = target.desired.warnings + lint(target.snapshot, self._population)
+        return tuple(sorted(found, key=lambda warning: (warning.path, warning.line, warning.column)))
+
     # From what is to what should be
 
     def plan(
@@ -160,7 +168,7 @@ class Host:
         target = self.aim(revision)
         for attempt in range(1, ATTEMPTS + 1):
             plan = self.compare(target, tables, prune)
-            if not plan and plan.commit == self.base:
+            if not plan and plan.commit == self.base and not self.journal.unfinished:
                 if plan.commit == target.commit:
                     self._settle(target)
                 return None
@@ -194,8 +202,11 @@ class Host:
         self._hold.write(replace(self._hold.read(), held="" if head == applied else head))
 
     def _transact(self, plan: Plan, target: Target) -> Record:
-        lock = self._lock or host_lock(self.config.run_directory / "lock", "plumb")
-        record = apply(plan, self.tables, self.journal, lock=lock, probes=connection_probes(target))
+        with self._lock or host_lock(self.config.run_directory / "lock", "plumb"):
+            if self.journal.unfinished:
+                self.journal.recover(self.tables)
+                raise PlanStale("a transaction that was interrupted had to be undone first")
+            record = apply(plan, self.tables, self.journal, lock=nullcontext(), probes=connection_probes(target))
         if plan.commit == target.commit:
             self._settle(target)
         return record
