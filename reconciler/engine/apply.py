@@ -87,7 +87,8 @@ def _take_back(plan: Plan, tables: Mapping[str, Table], journal: Journal, entry:
         ) from failure
     if isinstance(cause, Exception):
         kind = ProbeFailed if isinstance(cause, ProbeFailed) else ApplyError
-        raise kind(f"{cause}; the previous state was restored ({_summary(plan)} taken back)") from cause
+        said = f"{cause}; the previous state was restored ({_summary(plan)} taken back)"
+        raise kind(said, remedy=getattr(cause, "remedy", "")) from cause
 
 
 def _summary(plan: Plan) -> str:

@@ -50,7 +50,7 @@ class EndpointsTable:
         indices = {name: _index(name) for name in {row.ifname for row in upserts.values()}}
         for version, map_name in _MAPS.items():
             wanted, gone = _of(version, upserts), _of(version, deletes)
-            if not wanted and not gone:
+            if not wanted and (not gone or not self._maps.find(map_name)):
                 continue
             map_ = self._maps.open(map_name)
             map_.delete(_keys(map_, gone))

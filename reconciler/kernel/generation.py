@@ -91,6 +91,8 @@ class Generation:
             log.warning("cleaning after a flip failed and is done again reason=%r", failure)
         self._after.clear()
         self._policy_staged = self._staged = False
+        if not self._maps.find(_STATE):  # no programs yet, or they could not be loaded: nothing can be staged
+            return
         with held(self._lock()):
             version = _version(self._maps.open(_STATE))
             if version == (0, 0):
@@ -136,15 +138,20 @@ class Generation:
             self._cleaner.join()
 
     @property
-    def is_settled(self) -> bool:
-        """Whether rows may be put right in place: the word was written, nothing is staged, nothing is being cleaned."""
-        return self.current.epoch != 0 and not self._is_dirty()
+    def settled_epoch(self) -> int:
+        """The epoch while rows may be put right in place: the word was written, nothing is staged nor being cleaned.
+
+        0 while they may not.
+        """
+        epoch = self.current.epoch
+        return epoch if epoch and not self._is_dirty() else 0
 
     def advance(self) -> None:
         """Every flow is judged again from its next packet on: after rows were put right in place, while settled."""
         state = self._maps.open(_STATE)
-        version = _version(state)
-        self._write(state, Version(next_epoch(version.epoch), version.generation), _events(state))
+        row = state.lookup(_ZERO)[1][0]
+        version = _version_of(row)
+        self._write(state, Version(next_epoch(version.epoch), version.generation), int(row["events"]))
 
     def finish(self) -> None:
         """Wait until the last flip's old rows are gone. Raises what went wrong with that."""
@@ -239,7 +246,10 @@ def next_epoch(epoch: int) -> int:
 
 
 def _version(state: Map) -> Version:
-    row = state.lookup(_ZERO)[1][0]
+    return _version_of(state.lookup(_ZERO)[1][0])
+
+
+def _version_of(row: np.void) -> Version:
     return Version(*struct.unpack("=II", int(row["version"]).to_bytes(8, sys.byteorder)))
 
 

@@ -8,7 +8,6 @@ are put right where they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -25,6 +24,7 @@ from reconciler.kernel.ipcache_rows import (
     FAMILIES,
     Family,
     Meaning,
+    by_family,
     covers,
     from_map,
     lengths,
@@ -51,11 +51,8 @@ class IpcacheTable:
     def live(self, only: NDArray[np.void] | None = None) -> Columns:
         """What counts for packets now; what is staged is not in it. `only`: 2 us a key."""
         epoch = self._generation.current.epoch
-        parts = [
-            _live(map_, family, epoch, keys)
-            for family, keys in _by_family(only)
-            if (map_ := self._maps.find(family.map))
-        ]
+        asked = [(family, None) for family in FAMILIES] if only is None else _parts_of(only)
+        parts = [_live(map_, family, epoch, keys) for family, keys in asked if (map_ := self._maps.find(family.map))]
         if not parts:
             return Columns(np.empty(0, IPCACHE_KEY), np.empty(0, IPCACHE_VALUE))
         return Columns(np.concatenate([part.keys for part in parts]), np.concatenate([part.values for part in parts]))
@@ -63,11 +60,7 @@ class IpcacheTable:
     def write(self, upserts: Columns, deletes: NDArray[np.void]) -> None:
         """Between the flip's `begin` and `flip`, once."""
         epoch = self._generation.current.epoch
-        for family in FAMILIES:
-            wanted = upserts.take(np.flatnonzero(family.holds(upserts.keys)))
-            gone = deletes[family.holds(deletes)]
-            if not len(wanted) and not len(gone):
-                continue
+        for family, wanted, gone in _by_family(upserts, deletes):
             map_ = self._maps.open(family.map)
             keys = to_map(family, gone, map_.key_dtype)
             self._generation.stage(partial(map_.delete, keys))
@@ -76,16 +69,13 @@ class IpcacheTable:
 
     def mend(self, upserts: Columns, deletes: NDArray[np.void]) -> bool:
         """Put rows right that somebody else changed, at once and without a flip. False: that takes a write."""
-        if not self._generation.is_settled:
+        epoch = self._generation.settled_epoch
+        if not epoch:
             return False
-        epoch = self._generation.current.epoch
-        for family in FAMILIES:
-            wanted = upserts.take(np.flatnonzero(family.holds(upserts.keys)))
-            gone = deletes[family.holds(deletes)]
-            if len(wanted) or len(gone):
-                map_ = self._maps.open(family.map)
-                map_.delete(to_map(family, gone, map_.key_dtype))
-                _put(map_, to_map(family, wanted.keys, map_.key_dtype), wanted.values, epoch)
+        for family, wanted, gone in _by_family(upserts, deletes):
+            map_ = self._maps.open(family.map)
+            map_.delete(to_map(family, gone, map_.key_dtype))
+            _put(map_, to_map(family, wanted.keys, map_.key_dtype), wanted.values, epoch)
         self._generation.advance()
         return True
 
@@ -101,13 +91,17 @@ class IpcacheTable:
                 _settle(map_, version.epoch)
 
 
-def _by_family(only: NDArray[np.void] | None) -> Iterator[tuple[Family, NDArray[np.void] | None]]:
-    """The families to read and what of them: all of it for None."""
-    for family in FAMILIES:
-        if only is None:
-            yield family, None
-        elif len(keys := only[family.holds(only)]):
-            yield family, keys
+def _parts_of(keys: NDArray[np.void]) -> list[tuple[Family, NDArray[np.void] | None]]:
+    return [(family, keys[index]) for family, index in by_family(keys)]
+
+
+def _by_family(upserts: Columns, deletes: NDArray[np.void]) -> list[tuple[Family, Columns, NDArray[np.void]]]:
+    """What a write means for each family that it concerns."""
+    wanted = {family: upserts.take(index) for family, index in by_family(upserts.keys)}
+    gone = {family: deletes[index] for family, index in by_family(deletes)}
+    nothing = upserts.take(slice(0, 0))
+    concerned = (family for family in FAMILIES if family in wanted or family in gone)
+    return [(family, wanted.get(family, nothing), gone.get(family, deletes[:0])) for family in concerned]
 
 
 def _live(map_: Map, family: Family, epoch: int, only: NDArray[np.void] | None) -> Columns:

@@ -57,6 +57,8 @@ class PolicyTable:
 
     def write(self, upserts: Columns, deletes: NDArray[np.void]) -> None:
         """Between the flip's `begin` and `flip`, once. An unchanged subject costs 4 us, whatever its rows."""
+        if not len(upserts) and not self._maps.find(_OUTER):
+            return
         outer = self._maps.open(_OUTER)
         version, epoch = self._generation.current, self._generation.next_epoch
         keys, ids = outer.read()
@@ -78,7 +80,7 @@ class PolicyTable:
         It does where a trie is missing, has no room or is of another layout.
         """
         outer = self._maps.find(_OUTER)
-        if not outer or not self._generation.is_settled:
+        if not outer or not self._generation.settled_epoch:
             return False
         owners = np.unique(np.concatenate([upserts.keys["subject"], deletes["subject"]]))
         known, ids = subjects.entered_among(outer, self._generation.current.generation, owners)
