@@ -47,7 +47,7 @@ def until(condition: Callable[[], object], what: str, within_s: float = DEADLINE
 class DaemonHost:
     """`workloads` are names in namespace `default`; each has a namespace of its own and the label `app: NAME`."""
 
-    def __init__(self, directory: Path, workloads: tuple[str, ...] = ("web", "client")) -> None:
+    def __init__(self, directory: Path, workloads: tuple[str, ...]) -> None:
         self.name = f"pt-f{os.getpid()}-{next(_numbers)}"
         self.path = str(NETNS / self.name)
         self.tree = directory / "policies"
@@ -145,8 +145,8 @@ class DaemonHost:
     @property
     def at(self) -> str:
         """The commit that was applied last."""
-        newest = self.client.get("/v1/history", limit=1)
-        return str(newest[0]["commit"]) if newest and newest[0]["result"] == "applied" else ""
+        history = self.client.get("/v1/history", limit=1000)
+        return next((str(record["commit"]) for record in history if record["result"] == "applied"), "")
 
     def outcome(self, commit: str) -> dict[str, Any]:
         return dict(self.client.get("/v1/wait", commit=commit, timeout_s=DEADLINE_S))
@@ -210,6 +210,7 @@ class DaemonHost:
 
     def move(self, commit: str) -> None:
         """The branch, with the work tree."""
+        self.git("update-ref", "refs/heads/main", commit)
         self.git("reset", "-q", "--hard", commit)
 
     # The network
@@ -232,7 +233,7 @@ class DaemonHost:
 @contextmanager
 def made_host(directory: Path, *workloads: str, started: bool = True, **settings: Any) -> Iterator[DaemonHost]:
     """A host at its first commit; it must have left nothing when the block ends."""
-    host = DaemonHost(directory, *([workloads] if workloads else []))
+    host = DaemonHost(directory, workloads)
     try:
         host.make(**settings)
         if started:

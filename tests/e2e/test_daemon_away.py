@@ -17,7 +17,7 @@ ALLOWED, DENIED = 4000, 4001
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonHost]:
-    with made_host(tmp_path_factory.mktemp("h")) as made:
+    with made_host(tmp_path_factory.mktemp("h"), "web", "client") as made:
         made.write("policies/web.yaml", policy("web", "web", ingress=[allowing("from", "client", ALLOWED)]))
         made.wait_for(made.commit())
         yield made
