@@ -7,6 +7,7 @@ flags has the length of its prefix. Programs look at the lower byte only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,16 +29,11 @@ _ALL_BITS = 128
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One of the four maps, and which keys are in it."""
+    """One of the four maps: of IPv4 or IPv6, of addresses or prefixes."""
 
     map: str
     ipv4: bool
     exact: bool
-
-    def holds(self, keys: NDArray[np.void]) -> NDArray[np.bool_]:
-        mapped = (keys["high"] == 0) & (keys["low"] >> np.uint64(32) == _MAPPED) & (keys["bits"] >= _MAPPED_BITS)
-        held: NDArray[np.bool_] = (mapped == self.ipv4) & ((keys["bits"] == _ALL_BITS) == self.exact)
-        return held
 
 
 FAMILIES = (
@@ -46,6 +42,18 @@ FAMILIES = (
     Family("cidr4", ipv4=True, exact=False),
     Family("cidr6", ipv4=False, exact=False),
 )
+
+
+def by_family(keys: NDArray[np.void]) -> Iterator[tuple[Family, NDArray[np.intp]]]:
+    """The families that hold any of these keys, and the indexes of those."""
+    if not len(keys):
+        return
+    mapped = (keys["high"] == 0) & (keys["low"] >> np.uint64(32) == _MAPPED) & (keys["bits"] >= _MAPPED_BITS)
+    exact = keys["bits"] == _ALL_BITS
+    for family in FAMILIES:
+        index = np.flatnonzero((mapped == family.ipv4) & (exact == family.exact))
+        if len(index):
+            yield family, index
 
 
 def to_map(family: Family, keys: NDArray[np.void], dtype: np.dtype[Any]) -> Records:

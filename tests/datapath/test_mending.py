@@ -105,10 +105,10 @@ def test_nothing_is_mended_while_something_is_staged(datapath: Harness) -> None:
     assert not mended(datapath, "ipcache", ipcache_rows(state))
     datapath.become(ipcache=state)
     datapath.generation.finish()
-    assert datapath.generation.is_settled
+    assert datapath.generation.settled_epoch
     datapath.generation.begin()
     datapath.ipcache.write(ipcache_rows({row("10.0.0.2"): (6, 0)}), NO_KEYS)
-    assert not datapath.generation.is_settled
+    assert not datapath.generation.settled_epoch
     assert not mended(datapath, "ipcache", ipcache_rows({}))
     assert as_set(datapath.ipcache.live()) == as_set(ipcache_rows(state))
 
