@@ -23,6 +23,7 @@ from reconciler.daemon.api import Api
 from reconciler.daemon.convergence import Convergence, Pass
 from reconciler.daemon.http import serve
 from reconciler.daemon.log import configure
+from reconciler.daemon.memory import settle_memory
 from reconciler.daemon.monitor import Monitor
 from reconciler.daemon.outcome import Outcome, Outcomes
 from reconciler.daemon.suspects import Suspects
@@ -149,6 +150,7 @@ class Service:
         await self._follow()
         if done.outcome is not None:
             await self._tell(done.outcome)
+            await self.on_host(settle_memory)
 
     def _guarded(self, work: Work) -> Pass:
         """A pass never ends the daemon: what it raises is its result, and the next pass tries again."""
