@@ -61,6 +61,8 @@ class IpcacheTable:
         """Between the flip's `begin` and `flip`, once."""
         epoch = self._generation.current.epoch
         for family, wanted, gone in _by_family(upserts, deletes):
+            if not len(wanted) and not self._maps.find(family.map):
+                continue
             map_ = self._maps.open(family.map)
             keys = to_map(family, gone, map_.key_dtype)
             self._generation.stage(partial(map_.delete, keys))
