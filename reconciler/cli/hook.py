@@ -79,6 +79,7 @@ def _ask(client: Client, name: str, repository: Path, updates: list[Update]) -> 
 
 def _check(repository: Path, updates: list[Update]) -> int:
     """Every branch must be valid; the one that hosts would follow cannot be deleted."""
+    from reconciler.compile.lint import lint
     from reconciler.source.loading import Cache, load
 
     code = 0
@@ -90,7 +91,7 @@ def _check(repository: Path, updates: list[Update]) -> int:
                 with closing(Cache()) as cache:
                     snapshot = load(repository, new, cache, os.environ)
                 click.echo(f"plumb: {new[:12]} on {ref.removeprefix(_BRANCHES)} is valid; no daemon here follows it")
-                for warning in snapshot.warnings:
+                for warning in (*snapshot.warnings, *lint(snapshot)):
                     click.echo(str(warning))
         except PlumbError as error:
             code = error.exit_code

@@ -14,7 +14,7 @@ import click
 from reconciler.cli.output import output_option, show_json
 from reconciler.cli.progress import progress
 from reconciler.errors import ManifestError, UsageError
-from reconciler.model.snapshot import Snapshot
+from reconciler.model.snapshot import Snapshot, Warning
 
 
 @click.command("validate")
@@ -49,12 +49,13 @@ def command(what: str | None, repository: Path | None, jsonl: bool, output: str)
             raise
         show_json({"faults": [asdict(fault) for fault in error.faults], "warnings": []})
         return error.exit_code
+    warnings = _warnings(snapshot)
     if output == "json":
-        show_json({"commit": snapshot.commit, "faults": [], "warnings": [asdict(one) for one in snapshot.warnings]})
+        show_json({"commit": snapshot.commit, "faults": [], "warnings": [asdict(one) for one in warnings]})
         return 0
-    for warning in snapshot.warnings:
+    for warning in warnings:
         click.echo(str(warning), err=True)
-    click.echo(_summary(snapshot))
+    click.echo(_summary(snapshot, len(warnings)))
     return 0
 
 
@@ -95,11 +96,18 @@ def _load(what: str | None, repository: Path | None) -> Snapshot:
     return load_directory(directory)
 
 
-def _summary(snapshot: Snapshot) -> str:
+def _warnings(snapshot: Snapshot) -> list[Warning]:
+    from reconciler.compile.lint import lint
+
+    found = (*snapshot.warnings, *lint(snapshot))
+    return sorted(found, key=lambda warning: (warning.path, warning.line, warning.column))
+
+
+def _summary(snapshot: Snapshot, warnings: int) -> str:
     counts = {
         "node": len(snapshot.nodes),
         "workload": len(snapshot.workloads),
         "policy rule": len(snapshot.rules),
-        "warning": len(snapshot.warnings),
+        "warning": warnings,
     }
     return "valid: " + ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())

@@ -63,7 +63,7 @@ class Entries:
     def _entries(self, item: RuleItem, cookie: int, own: frozenset[NamedPort], egress: bool) -> Iterator[Entry]:
         verdict = Verdict.DENY if item.deny else Verdict.ALLOW
         redirect = item.l7 is not None and not item.deny
-        peers = None if item.peers is None else self._union(item.peers)
+        peers = None if item.peers is None else self.union(item.peers)
         if peers == 0:
             return
         named = [match for match in item.ports or () if match.name]
@@ -78,11 +78,12 @@ class Entries:
                     ports = (PortPrefix(match.protocol, port, PORT_BITS),)
                     yield Entry(reached, Claim(ports, verdict, cookie, redirect))
 
-    def _union(self, peers: Iterable[Peer]) -> int | None:
+    def union(self, peers: Iterable[Peer]) -> int | None:
+        """Bitmap of the identities that any of the peers matches, None for any identity."""
         bits = 0
         for peer in peers:
             if isinstance(peer, ServicePeer):
-                bits |= self._union(self._backends.peers(peer)) or 0
+                bits |= self.union(self._backends.peers(peer)) or 0
             elif isinstance(peer, CidrPeer):
                 bits |= self._inside(peer)
             elif peer.selector.requirements:

@@ -7,7 +7,7 @@ line by line; the last line is `exit N` and is meant for the hook, not for peopl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from reconciler.config import SOCKET_NAME
 from reconciler.daemon.client import Client
 from reconciler.errors import DaemonUnreachable, PlumbError, UsageError
 from reconciler.host import Host
-from reconciler.model.snapshot import Snapshot
+from reconciler.model.snapshot import Snapshot, Warning
 
 BRANCHES = "refs/heads/"
 SHOWN_WARNINGS = 20
@@ -80,8 +80,8 @@ class Hooks:
             return
         target = await self._on_host(self._host.aim, new, push.environment, True)
         yield _summary(target.snapshot, ref)
-        for warning in target.desired.warnings[:SHOWN_WARNINGS]:
-            yield str(warning)
+        for line in _shown(await self._on_host(self._host.warnings, target)):
+            yield line
         plan = await self._on_host(self._host.compare, target)
         yield _plan_lines(self._host.config.node, plan.base, plan.render())
         for node, client in self._siblings(target.snapshot).items():
@@ -119,6 +119,12 @@ def _summary(snapshot: Snapshot, ref: str) -> str:
         _counted(len(snapshot.rules), "policy rule"),
     ]
     return f"plumb: {snapshot.commit[:12]} on {ref.removeprefix(BRANCHES)} is valid: {', '.join(parts)}"
+
+
+def _shown(warnings: Sequence[Warning]) -> Iterator[str]:
+    yield from map(str, warnings[:SHOWN_WARNINGS])
+    if len(warnings) > SHOWN_WARNINGS:
+        yield f"plumb: {_counted(len(warnings) - SHOWN_WARNINGS, 'more warning')}; plumb validate shows all"
 
 
 def _counted(number: int, what: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import Desired, compile_host
+from reconciler.compile.lint import lint
 from reconciler.engine.rows import DictRows
 from reconciler.host.facts import gather
 from reconciler.model.facts import Facts
@@ -60,7 +61,7 @@ def store(tmp_path: Path) -> EmbeddedStore:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_valid_without_warnings_and_compiles(name: str, store: EmbeddedStore) -> None:
     example = Example(name, store)
-    assert (example.snapshot.warnings, example.desired.warnings) == ((), ())
+    assert (example.snapshot.warnings, example.desired.warnings, lint(example.snapshot)) == ((), (), ())
     assert example.desired.complete
 
 

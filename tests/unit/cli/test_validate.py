@@ -108,6 +108,20 @@ def test_the_hook_says_so_when_git_did_not_call_it() -> None:
     assert plumb("hook", "pre-receive", stdin="hello\n").returncode == 2
 
 
+def test_what_looks_wrong_is_a_warning_and_no_fault(repository: Path) -> None:
+    policy = BAD_POLICY.replace("70000", "80").replace("podSelector: {}", "podSelector: {matchLabels: {app: wbe}}")
+    (repository / "policies" / "bad.yaml").write_text(policy)
+    result = plumb("validate", str(repository))
+    message = 'NetworkPolicy/default/bad selects no workload: no workload is app=wbe; did you mean "web"?'
+    assert (result.returncode, result.stderr) == (0, f"policies/bad.yaml:1:1: warning: {message}\n")
+    assert result.stdout.endswith("1 warning\n")
+    [warning] = json.loads(plumb("validate", str(repository), "-o", "json").stdout)["warnings"]
+    assert warning["message"] == message
+    new = commit(repository)
+    pushed = plumb("hook", "pre-receive", cwd=repository / ".git", stdin=f"{'0' * 40} {new} refs/heads/main\n")
+    assert (pushed.returncode, message in pushed.stdout) == (0, True)
+
+
 def test_lines_on_standard_input_are_answered_one_by_one() -> None:
     rule = {"endpointSelector": {}, "ingress": [{}]}
     lines = [{"id": 1, "rule": rule}, {"id": "b", "rule": {}}, {"id": [3], "doc": BAD_POLICY}]
