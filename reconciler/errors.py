@@ -1,6 +1,7 @@
 """Every error that Plumbline raises on purpose, with its exit code and its remedy.
 
 PlumbError                     1   anything below
+├── PolicyTestFailed           1   policy says something else of a flow than a PolicyTest expects
 ├── UsageError                 2   the command line was used wrongly
 ├── ManifestError              3   a manifest is wrong: one or more `Fault`s, each with file, line and column
 ├── RepositoryError            4   the policy repository, a commit or an object cannot be read
@@ -50,6 +51,12 @@ class PlumbError(Exception):
         super().__init__(message)
         if remedy:
             self.remedy = remedy
+
+
+class PolicyTestFailed(PlumbError):
+    """The message is every expectation that fails, with its place, and traces."""
+
+    remedy = "change the policy, or the PolicyTest if it expects the wrong thing"
 
 
 class UsageError(PlumbError):

@@ -26,6 +26,8 @@ class Backend(Protocol):
 
     def plan(self, revision: str | None, rows: bool) -> Answer: ...
 
+    def trace(self, source: str, destination: str, port: str, revision: str | None) -> Answer: ...
+
     def apply(self, plan: Answer) -> Answer: ...
 
     def converge(self, revision: str | None) -> Answer: ...
@@ -60,6 +62,10 @@ class DaemonBackend:
 
     def plan(self, revision: str | None, rows: bool) -> Answer:
         return self._post("/v1/plan", _named(revision, rows=rows))
+
+    def trace(self, source: str, destination: str, port: str, revision: str | None) -> Answer:
+        body = {"from": source, "to": destination, "port": port, "revision": revision or ""}
+        return self._post("/v1/trace", body)
 
     def apply(self, plan: Answer) -> Answer:
         return self._post("/v1/apply", {"plan": plan})

@@ -81,6 +81,7 @@ def _check(repository: Path, updates: list[Update]) -> int:
     """Every branch must be valid; the one that hosts would follow cannot be deleted."""
     from reconciler.compile.lint import lint
     from reconciler.source.loading import Cache, load
+    from reconciler.verdict.policy_test import require
 
     code = 0
     for _, new, ref in updates:
@@ -90,6 +91,7 @@ def _check(repository: Path, updates: list[Update]) -> int:
             if new.strip("0"):
                 with closing(Cache()) as cache:
                     snapshot = load(repository, new, cache, os.environ)
+                require(snapshot)
                 click.echo(f"plumb: {new[:12]} on {ref.removeprefix(_BRANCHES)} is valid; no daemon here follows it")
                 for warning in (*snapshot.warnings, *lint(snapshot)):
                     click.echo(str(warning))

@@ -10,6 +10,7 @@ from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, to_plain
 from reconciler.errors import UsageError
 from reconciler.host import Host
+from reconciler.host.flow_trace import flow_trace
 
 
 class HostBackend:
@@ -46,6 +47,9 @@ class HostBackend:
             "text": plan.render(rows=rows, fields=self._host.listing().fields()),
             "plan": plan.to_document(),
         }
+
+    def trace(self, source: str, destination: str, port: str, revision: str | None) -> Answer:
+        return flow_trace(self._host, source, destination, port, revision or self._host.base)
 
     def apply(self, plan: Answer) -> Answer:
         record = self._host.apply_on_request(Plan.from_json(json.dumps(plan), self._host.tables))

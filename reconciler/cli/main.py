@@ -25,6 +25,7 @@ OUTPUT_CLOSED = 128 + 13  # and SIGPIPE
 _COMMANDS = {
     "init": ("reconciler.cli.init", "Make a policy repository, and its server side."),
     "validate": ("reconciler.cli.validate", "Check manifests, in a directory or at a commit."),
+    "test": ("reconciler.cli.test", "Check what policy says against PolicyTests."),
     "plan": ("reconciler.cli.plan", "Show what a commit would change on this host."),
     "apply": ("reconciler.cli.apply", "Make this host as a plan or a commit says."),
     "status": ("reconciler.cli.status", "Show what this host is and runs."),
@@ -38,6 +39,7 @@ _COMMANDS = {
     "identity": ("reconciler.cli.identity", "List identities and their labels."),
     "map": ("reconciler.cli.map", "Show the rows that this host holds, by table."),
     "verdict": ("reconciler.cli.verdict", "Say what policy makes of flows, case by case."),
+    "trace": ("reconciler.cli.trace", "Show what policy makes of a flow, and why."),
     "monitor": ("reconciler.cli.monitor", "Follow drops and verdicts as they happen."),
     "features": ("reconciler.cli.features", "Show what this kernel offers us."),
     "version": ("reconciler.cli.version", "Print the version."),

@@ -16,6 +16,7 @@ from reconciler.datapath.features import probe
 from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, to_plain
 from reconciler.errors import PlumbError, UsageError
+from reconciler.host.flow_trace import flow_trace
 
 if TYPE_CHECKING:
     from reconciler.daemon.service import Service
@@ -42,6 +43,7 @@ class Api:
             ("GET", "/v1/events"): self._events,
             ("GET", "/v1/wait"): self._wait,
             ("POST", "/v1/plan"): self._plan,
+            ("POST", "/v1/trace"): self._trace,
             ("POST", "/v1/apply"): self._apply,
             ("POST", "/v1/rollback"): self._rollback,
             ("POST", "/v1/suspend"): self._suspend,
@@ -133,6 +135,13 @@ class Api:
                 "plan": plan.to_document(),
             }
         )
+
+    async def _trace(self, request: Request) -> Response:
+        body = request.json()
+        source, destination, port = (_text(body, name, "") for name in ("from", "to", "port"))
+        revision = _text(body, "revision", "") or None
+        host = self._service.host
+        return json_response(await self._service.on_host(flow_trace, host, source, destination, port, revision))
 
     async def _apply(self, request: Request) -> Response:
         body = request.json()

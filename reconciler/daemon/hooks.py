@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reconciler.compile.cache import CompileCache
 from reconciler.config import SOCKET_NAME
 from reconciler.daemon.client import Client
 from reconciler.errors import DaemonUnreachable, PlumbError, UsageError
 from reconciler.host import Host
+from reconciler.host.flow_trace import known_of
 from reconciler.model.snapshot import Snapshot, Warning
+from reconciler.verdict.policy_test import require
 
 BRANCHES = "refs/heads/"
 SHOWN_WARNINGS = 20
@@ -50,6 +53,7 @@ class Hooks:
         self._host = host
         self._on_host = on_host
         self._wait = wait
+        self._tested = CompileCache()  # of the commit that was proposed last
 
     async def pre_receive(self, push: Push) -> AsyncIterator[bytes]:
         refused = False
@@ -77,11 +81,13 @@ class Hooks:
         if not followed:
             snapshot = await self._on_host(self._host.load, new, push.environment)
             yield _summary(snapshot, ref)
+            await self._on_host(require, snapshot)
             return
         target = await self._on_host(self._host.aim, new, push.environment, True)
         yield _summary(target.snapshot, ref)
         for line in _shown(await self._on_host(self._host.warnings, target)):
             yield line
+        await self._on_host(require, target.snapshot, known_of(target), self._tested)
         plan = await self._on_host(self._host.compare, target)
         yield _plan_lines(self._host.config.node, plan.base, plan.render())
         for node, client in self._siblings(target.snapshot).items():

@@ -1,0 +1,67 @@
+"""One flow with both its sides: who says what of it, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.compile.cookies import EGRESS, INGRESS
+from reconciler.model.labels import LabelSet
+from reconciler.model.policy_test import DestinationPort
+from reconciler.verdict.by_rows import sides
+from reconciler.verdict.case import Question, Side
+from reconciler.verdict.explanation import Asked, SideReason, explain
+from reconciler.verdict.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """An end of a flow. `identity` is 0 where no host has allocated one; `note` is what else must be said of it."""
+
+    name: str
+    identity: int
+    labels: LabelSet
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """`egress` is None where the source is no workload, `ingress` where the destination is none."""
+
+    commit: str
+    source: Who
+    destination: Who
+    port: DestinationPort
+    verdict: str
+    egress: SideReason | None
+    ingress: SideReason | None
+
+
+def trace(world: World, question: Question, commit: str = "", known: Mapping[str, Who] | None = None) -> Trace:
+    """`known`: end -> what it is called, where that is more than its name in the world."""
+    judged = sides(world, question)
+    source, destination = world.peers[question.source].identity, world.peers[question.destination].identity
+    port = (question.protocol, question.port)
+    return Trace(
+        commit,
+        _who(world, question.source, known),
+        _who(world, question.destination, known),
+        DestinationPort(*port),
+        judged.verdict,
+        _explained(world, Asked(source, destination, EGRESS, *port), judged.egress),
+        _explained(world, Asked(destination, source, INGRESS, *port), judged.ingress),
+    )
+
+
+def _explained(world: World, asked: Asked, side: Side | None) -> SideReason | None:
+    """None for an end that no rows are for: the host lets everything pass, others are judged elsewhere."""
+    if side is None or asked.subject not in world.judging.subjects:
+        return None
+    return explain(world.judging, asked, side)
+
+
+def _who(world: World, end: str, known: Mapping[str, Who] | None) -> Who:
+    if known is not None:
+        return known[end]
+    identity = world.peers[end].identity
+    return Who(end, identity, world.judging.labels.get(identity, frozenset()))
