@@ -15,6 +15,7 @@ from reconciler.model.network import (
     HOST_NETNS,
     Address,
     AddressKey,
+    Carrier,
     Link,
     Neighbour,
     NeighbourKey,
@@ -40,6 +41,7 @@ def device_rows(
     origin = workload.origin
     peer = VethPeer(workload.netns, workload.interface, endpoint.mac)
     yield AskedRow("links", endpoint.ifname, Link(GATEWAY_MAC, mtu_bytes, peer), origin)
+    yield AskedRow("carriers", endpoint.ifname, Carrier(), origin)
     for key, value in _sysctls(workload, endpoint):
         yield AskedRow("sysctls", key, Sysctl(value), origin)
     for address in addresses(endpoint):

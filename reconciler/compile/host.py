@@ -33,7 +33,9 @@ from reconciler.model.labels import LabelSet
 from reconciler.model.policy import PolicyRule
 from reconciler.model.snapshot import Snapshot, Warning
 
-DEVICE_TABLES = ("links", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints", "attachments")
+DEVICE_TABLES = (
+    "links", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints", "attachments", "carriers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

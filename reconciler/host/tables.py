@@ -26,6 +26,7 @@ from reconciler.host.touched import Keys, Touched, TouchedLink, TouchedMap, Touc
 from reconciler.kernel.addresses import AddressesTable
 from reconciler.kernel.attachments import AttachmentsTable
 from reconciler.kernel.bpf_maps import PinnedMaps
+from reconciler.kernel.carriers import CarriersTable
 from reconciler.kernel.endpoints import EndpointsTable
 from reconciler.kernel.generation import Generation
 from reconciler.kernel.ipcache import IpcacheTable
@@ -90,6 +91,7 @@ class HostTables:
             self._ipcache,
             self._policy,
             self._attachments,
+            CarriersTable(self._attachments.guarded),
             AddressesTable(self._places),
             NeighboursTable(self._places),
             RoutesTable(self._places),
@@ -107,12 +109,7 @@ class HostTables:
     def look_into(self, *targets: Target | None) -> None:
         """From now on read what these commits name, and nothing else."""
         known = [target for target in targets if target is not None]
-        self._namespaces = frozenset(
-            workload.netns
-            for target in known
-            for workload in target.snapshot.workloads.values()
-            if workload.node == self._config.node
-        )
+        self._namespaces = frozenset[str]().union(*(target.namespaces for target in known))
         rows = (target.desired.tables["sysctls"] for target in known)
         self._sysctls = frozenset(key for one in rows if isinstance(one, DictRows) for key in one.rows)
 

@@ -18,7 +18,7 @@ from reconciler.engine.table import Flip
 from reconciler.errors import KernelError
 from reconciler.kernel.clsact import ClsactHooks
 from reconciler.kernel.tcx import TcxHooks
-from reconciler.model.datapath import AttachmentKey, AttachmentRow
+from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction
 
 _UNKNOWN = AttachmentRow("", "")
 
@@ -56,6 +56,12 @@ class AttachmentsTable:
         ours = {program.id: program for program in pinned_programs(self._root)}
         asked = None if only is None else cast(Collection[AttachmentKey], only)
         return DictRows({key: _row(ours.get(number)) for key, number in self._hooks.attached(asked)})
+
+    def guarded(self, ifnames: Collection[str]) -> frozenset[str]:
+        """Those of the devices that run a program of ours, whole, in each direction."""
+        keys = [AttachmentKey(ifname, direction) for ifname in ifnames for direction in Direction]
+        running = {key for key, row in self.live(keys).rows.items() if row.digest}
+        return frozenset(name for name in ifnames if all(AttachmentKey(name, one) in running for one in Direction))
 
     def key_of_link(self, number: int) -> AttachmentKey | None:
         """The row that a link of this id made, if it is known."""

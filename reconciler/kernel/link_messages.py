@@ -71,9 +71,9 @@ def by_index(netlink: Netlink, index: int, nsid: int | None = None) -> End | Non
 
 
 def making(host_name: str, link: Link, peer_namespace: int) -> tuple[Message, Message]:
-    """A pair with both ends in place and the host end marked; `peer_namespace` is an open file of it.
+    """A pair with both ends in place and down, the host end marked; `peer_namespace` is an open file of it.
 
-    The workload's end is down: veth_open has no peer before both are registered (ENOTCONN).
+    The workload's end could not be up: veth_open has no peer before both are registered (ENOTCONN).
     """
     peer = link.peer
     peer_said = _said(peer.name, peer.mac, peer.mtu_bytes or link.mtu_bytes)
@@ -81,7 +81,7 @@ def making(host_name: str, link: Link, peer_namespace: int) -> tuple[Message, Me
     data = {"attrs": [("VETH_INFO_PEER", inner)]}
     info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}
     said = [*_said(host_name, link.mac, link.mtu_bytes), ("IFLA_LINKINFO", info)]
-    body = encoded(ifinfmsg(), {"flags": UP * link.up, "change": UP}, said)
+    body = encoded(ifinfmsg(), {}, said)
     return Message(NEW, CREATE | EXCL, body), marking(host_name)
 
 
@@ -97,6 +97,10 @@ def unmarking(host_name: str) -> Message:
 def changing(index: int, mac: str, mtu_bytes: int, up: bool) -> Message:
     said: list[tuple[str, object]] = [("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu_bytes)]
     return Message(NEW, 0, encoded(ifinfmsg(), {"index": index, "flags": UP * up, "change": UP}, said))
+
+
+def turning(index: int, up: bool) -> Message:
+    return Message(NEW, 0, encoded(ifinfmsg(), {"index": index, "flags": UP * up, "change": UP}, []))
 
 
 def deleting(index: int) -> Message:

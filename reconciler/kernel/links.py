@@ -1,7 +1,8 @@
 """Veth pairs we own, as a table keyed by the name of the host end.
 
 Ownership is an alternative name on both ends. A pair whose workload's end is gone, in another namespace or under
-another name is made anew; everything else is changed in place, so that what hangs on the link stays.
+another name is made anew; everything else is changed in place, so that what hangs on the link stays. A host end is made
+down and nothing here raises it: carriers.py does.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _link(host: Netlink, end: End, paths: Mapping[int, str]) -> Link:
         if other is not None and altname(end.name) in other.altnames:
             mtu_bytes = 0 if other.mtu_bytes == end.mtu_bytes else other.mtu_bytes
             peer = VethPeer(paths[end.peer_nsid], other.name, other.mac, mtu_bytes, other.up)
-    return Link(end.mac, end.mtu_bytes, peer, end.up)
+    return Link(end.mac, end.mtu_bytes, peer)
 
 
 def _put(host: Netlink, name: str, row: Link) -> None:
@@ -92,7 +93,7 @@ def _put(host: Netlink, name: str, row: Link) -> None:
         if end is None or peer is None:
             _make(host, workload, name, row)
         else:
-            _change(host, end, row.mac, row.mtu_bytes, row.up)
+            _change(host, end, row.mac, row.mtu_bytes, end.up)
             _change(workload, peer, row.peer.mac, row.peer.mtu_bytes or row.mtu_bytes, row.peer.up)
             if altname(name) not in peer.altnames:
                 workload.write(link_messages.marking(name, peer.index))

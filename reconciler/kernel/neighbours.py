@@ -26,7 +26,7 @@ FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 class NeighboursTable(NetlinkTable[NeighbourKey, Neighbour]):
     name = "neighbours"
-    after: tuple[str, ...] = ("links", "attachments")
+    after: tuple[str, ...] = ("carriers",)
     key_type: type = NeighbourKey
     row_type: type = Neighbour
     deletion = DELETE

@@ -51,7 +51,7 @@ FAMILIES = {socket.AF_INET: bytes(4), socket.AF_INET6: bytes(16)}  # and what a 
 
 class RoutesTable(NetlinkTable[RouteKey, Route]):
     name = "routes"
-    after: tuple[str, ...] = ("addresses", "attachments")
+    after: tuple[str, ...] = ("addresses", "carriers")
     key_type: type = RouteKey
     row_type: type = Route
     deletion = DELETE

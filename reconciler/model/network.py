@@ -39,7 +39,11 @@ class Link:
     mac: str  # of the host end, lower case, colons
     mtu_bytes: int
     peer: VethPeer
-    up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """Nothing beyond its key: the host end of that name is up, so the workload's end has a carrier."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,14 @@ def test_rows_can_be_asked_for_by_key(host: Host) -> None:
     assert host.table.live({key}).rows == {key: host.wanted[key]}
 
 
+def test_a_device_is_guarded_while_programs_run_in_both_directions(host: Host) -> None:
+    assert host.table.guarded([host.ifname]) == frozenset()
+    host.repair()
+    assert host.table.guarded([host.ifname, "att.none"]) == {host.ifname}
+    host.table.write({}, list(host.wanted)[:1])
+    assert host.table.guarded([host.ifname]) == frozenset()
+
+
 def test_a_deleted_row_leaves_the_hook(host: Host) -> None:
     host.repair()
     host.table.write({}, list(host.wanted))

@@ -73,7 +73,7 @@ def test_a_deleted_link_comes_back_with_all_that_hung_on_it(host: DaemonHost) ->
     ("table", "what", "path", "deed"),
     [
         ("links", "changed", "workloads/web.yaml", lambda h: h.ip("link", "set", h.device("web"), "mtu", "1300")),
-        ("links", "changed", "workloads/web.yaml", lambda h: h.ip("link", "set", h.device("web"), "down")),
+        ("carriers", "deleted", "workloads/web.yaml", lambda h: h.ip("link", "set", h.device("web"), "down")),
         ("links", "changed", "workloads/web.yaml", lambda h: in_web(h, "link", "set", "eth0", "down")),
         ("addresses", "deleted", "workloads/web.yaml", lambda h: in_web(h, "address", "flush", "dev", "eth0")),
         ("routes", "deleted", "workloads/web.yaml", lambda h: h.ip("route", "del", h.addresses("web")[0])),

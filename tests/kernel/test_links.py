@@ -55,8 +55,17 @@ def test_several_pairs_are_told_apart(made: LinksTable, row: Link, workload: str
     assert made.live(["ptv1", "ptv9"]).rows == {"ptv1": other}
 
 
-def test_a_pair_can_be_made_down_and_with_an_mtu_of_its_own(links: LinksTable, row: Link) -> None:
-    wanted = replace(row, up=False, peer=replace(row.peer, up=False, mtu_bytes=1400))
+def test_a_host_end_is_made_down_and_stays_as_it_is_when_it_is_changed(made: LinksTable, row: Link) -> None:
+    assert "state DOWN" in ip(f"link show {NAME}")
+    made.write({NAME: replace(row, mtu_bytes=1400)}, ())
+    assert "state DOWN" in ip(f"link show {NAME}")
+    ip(f"link set {NAME} up")
+    made.write({NAME: row}, ())
+    assert "state UP" in ip(f"link show {NAME}")
+
+
+def test_a_workload_end_can_be_made_down_and_with_an_mtu_of_its_own(links: LinksTable, row: Link) -> None:
+    wanted = replace(row, peer=replace(row.peer, up=False, mtu_bytes=1400))
     links.write({NAME: wanted}, ())
     assert links.live().rows == {NAME: wanted}
 
@@ -70,7 +79,6 @@ def test_writing_again_changes_nothing(made: LinksTable, row: Link) -> None:
 @pytest.mark.parametrize(
     "tamper",
     [
-        f"link set {NAME} down",
         f"link set {NAME} mtu 1300",
         f"link set {NAME} address 02:00:00:00:00:99",
     ],

@@ -107,7 +107,7 @@ def test_a_program_that_is_not_built_is_an_error() -> None:
 
 def test_every_row_of_a_workload_names_its_document() -> None:
     desired = compiled([WEB])
-    for table in ("links", "addresses", "routes", "neighbours", "endpoints", "attachments"):
+    for table in ("links", "carriers", "addresses", "routes", "neighbours", "endpoints", "attachments"):
         found = desired.tables[table]
         assert isinstance(found, DictRows)
         assert set(found.origins.values()) == {origin("Workload", "web")}
