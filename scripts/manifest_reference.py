@@ -24,6 +24,9 @@ _KINDS = (
     "networkpolicy",
     "ciliumnetworkpolicy",
     "ciliumclusterwidenetworkpolicy",
+    "service",
+    "endpointslice",
+    "policytest",
 )
 _ENVELOPE = ("apiVersion", "kind", "status")
 _REFERENCE = "common.json#/$defs/"
