@@ -185,7 +185,7 @@ class Api:
 
     async def _resume(self, request: Request) -> Response:
         await self._service.on_host(self._service.host.resume)
-        self._service.trigger.poke("resumed", commit=True)
+        self._service.trigger.poke("resumed", commit=True, again=True)
         self._service.trigger.poke("resumed")
         return await self._status(request)
 

@@ -11,47 +11,43 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from reconciler.daemon.failure import Failure, failed
 from reconciler.daemon.outcome import Outcome
 from reconciler.daemon.suspects import Suspects, reports
 from reconciler.daemon.trigger import Work
 from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record
-from reconciler.errors import (
-    ApplyError,
-    Busy,
-    KernelError,
-    PlanStale,
-    PlumbError,
-    StoreError,
-)
+from reconciler.errors import PlumbError
 from reconciler.host import Host
 from reconciler.host.touched import Touched
 from reconciler.observe.drift_log import DriftReport
 
 log = logging.getLogger(__name__)
 
-# What may well succeed at another try, without a new commit.
-PASSING = (ApplyError, KernelError, StoreError, PlanStale, Busy)
 REPAIR_ROUNDS = 3  # repairing a link brings back what hung on it, one round later
 
 
 @dataclass(slots=True)
 class Pass:
-    """What one pass did. `outcome` is set when a commit was looked at, `error` when the host is not as it should be."""
+    """What one pass did. `outcome` is set when a commit was looked at, `error` when the host is not as it should be.
+
+    `again_s`: after that time a commit that failed should be tried again.
+    """
 
     outcome: Outcome | None = None
     drift: list[DriftReport] = field(default_factory=list)
     error: PlumbError | None = None
+    again_s: float | None = None
 
 
 class Convergence:
-    """Remembers which commit was refused, so that it is not tried at every pass, and which drift stands."""
+    """Remembers which commit failed, so that it is not tried at every pass, and which drift stands."""
 
     def __init__(self, host: Host, suspects: Suspects, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._host = host
         self._suspects = suspects
         self._clock_ns = clock_ns
-        self._refused: dict[str, PlumbError] = {}
+        self._failure: Failure | None = None
         self._standing: set[tuple[str, str, tuple[str, ...]]] = set()
 
     def run(self, work: Work) -> Pass:
@@ -64,15 +60,17 @@ class Convergence:
         with _noting(done):
             head = self._head(work)
             if head is not None:
-                done.outcome = self._commit(head)
+                done.outcome = self._commit(head, work)
         with _noting(done):
             if work.tables or work.everything:
                 self._repair(None if work.everything else frozenset(work.tables), done.drift)
         for report in done.drift:
             log.warning("drift %s", report)
         self._suspects.forget(before_ns=began)
-        if done.error is None and done.outcome is not None and done.outcome.error:
-            done.error = self._refused.get(done.outcome.commit) or PlumbError(done.outcome.error)
+        if self._failure is not None:
+            done.error = done.error or self._failure.error
+            due_ns = self._failure.due_ns
+            done.again_s = None if due_ns is None else max(0.0, (due_ns - self._clock_ns()) / 1e9)
         return done
 
     def _head(self, work: Work) -> str | None:
@@ -80,24 +78,28 @@ class Convergence:
         if not work.commit and not work.everything:
             return None
         head = self._host.resolve(self._host.config.ref)
-        return head if work.commit or head != self._host.base else None
+        if work.commit or head != self._host.base:
+            return head
+        self._failure = None
+        return None
 
-    def _commit(self, head: str) -> Outcome:
+    def _commit(self, head: str, work: Work) -> Outcome | None:
+        """None if it failed before, it is not time yet to try it again, and nobody asks."""
         began = self._clock_ns()
         node = self._host.config.node
         if head == self._host.hold.held:
+            self._failure = None
             return Outcome(node, head, "held", 0.0, error="rolled back on this host; release it with: plumb resume")
-        if head in self._refused:
-            return Outcome(node, head, "refused", 0.0, error=str(self._refused[head]))
+        earlier = self._failure if self._failure and self._failure.commit == head else None
+        if earlier is not None and not earlier.is_worth_a_try(began, work.again):
+            return Outcome(node, head, earlier.result, 0.0, error=str(earlier.error)) if work.commit else None
         try:
             record = self._host.converge(head)
         except PlumbError as error:
-            passing = isinstance(error, PASSING)
-            if not passing:
-                self._refused = {head: error}
+            self._failure = failed(head, error, earlier, self._clock_ns())
             log.error("not applied commit=%s error=%s", head, error)
-            return Outcome(node, head, "failed" if passing else "refused", self._since_ms(began), error=str(error))
-        self._refused = {}
+            return Outcome(node, head, self._failure.result, self._since_ms(began), error=str(error))
+        self._failure = None
         return Outcome(node, head, "applied" if record else "unchanged", self._since_ms(began), _counts(record))
 
     def _repair(self, tables: frozenset[str] | None, told: list[DriftReport]) -> None:
@@ -146,7 +148,7 @@ class Convergence:
 
     def is_refusal(self, error: PlumbError) -> bool:
         """Whether only another commit helps."""
-        return error in self._refused.values()
+        return self._failure is not None and error is self._failure.error and self._failure.due_ns is None
 
     def _since_ms(self, began_ns: int) -> float:
         return (self._clock_ns() - began_ns) / 1e6

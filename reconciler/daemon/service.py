@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from reconciler import __version__
@@ -33,6 +34,7 @@ from reconciler.daemon.watchers import Watchers
 from reconciler.engine.lock import host_lock
 from reconciler.errors import PlumbError, RepositoryError
 from reconciler.host import Host
+from reconciler.kernel.netns import identity
 from reconciler.model.network import HOST_NETNS
 from reconciler.observe.drift_log import DriftReport
 from reconciler.source.watch import RefWatcher
@@ -75,6 +77,7 @@ class Service:
         self.converging = True
         self.outcomes = Outcomes()
         self.suspects = Suspects()
+        self._again: asyncio.TimerHandle | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
 
     async def on_host(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -147,10 +150,17 @@ class Service:
         self.drift.extend(done.drift)
         self.repairs += sum(report.repaired_ms is not None for report in done.drift)
         self.converging = False
+        self._try_again_after(done.again_s)
         await self._follow()
         if done.outcome is not None:
             await self._tell(done.outcome)
             await self.on_host(settle_memory)
+
+    def _try_again_after(self, seconds: float | None) -> None:
+        if self._again is not None:
+            self._again.cancel()
+        poke = partial(self.trigger.poke, "a commit that failed is tried again", commit=True, again=True)
+        self._again = None if seconds is None else asyncio.get_running_loop().call_later(seconds, poke)
 
     def _guarded(self, work: Work) -> Pass:
         """A pass never ends the daemon: what it raises is its result, and the next pass tries again."""
@@ -166,15 +176,14 @@ class Service:
         await self.outcomes.publish(outcome)
 
     async def _follow(self) -> None:
-        """Listen to the namespaces and pins that are ours after a pass."""
-        target = self.host.target
-        namespaces = {HOST_NETNS}
-        if target is not None:
-            mine = (one for one in target.snapshot.workloads.values() if one.node == self.config.node)
-            namespaces |= {one.netns for one in mine}
+        """Listen to the namespaces and pins that are ours after a pass, and for namespaces that a commit waits for."""
+        target, tried = self.host.target, self.host.tried
+        namespaces = target.namespaces if target is not None else frozenset()
+        awaited = [path for path in tried.namespaces if identity(path) is None] if tried is not None else []
         root = self.config.pin_root
         with suppress(PlumbError):
-            self.watchers.listen_to(namespaces, [root / name for name in ("maps", "programs", "links")])
+            pins = [root / name for name in ("maps", "programs", "links")]
+            self.watchers.listen_to({HOST_NETNS, *namespaces}, pins, awaited)
             self.tamper.watch(await self.on_host(self.host.watched_maps))
 
     async def _audit(self) -> None:

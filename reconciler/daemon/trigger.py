@@ -15,9 +15,8 @@ TOUCHED_AT_ONCE = 256  # more is no short cut
 
 @dataclass(slots=True)
 class Work:
-    """What has piled up. `everything` covers `tables`; `commit` asks to look at the followed branch again.
-
-    `touched` is where to look first.
+    """What has piled up. `everything` covers `tables`; `commit` asks to look at the followed branch again, `again` to
+    try its commit even if that failed a moment ago. `touched` is where to look first.
     """
 
     reasons: list[str] = field(default_factory=list)
@@ -25,6 +24,7 @@ class Work:
     touched: set[Touched] = field(default_factory=set)
     everything: bool = False
     commit: bool = False
+    again: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.reasons)
@@ -38,7 +38,14 @@ class Trigger:
         self._ready = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def poke(self, reason: str, *tables: str, commit: bool = False, touched: Touched | None = None) -> None:
+    def poke(
+        self,
+        reason: str,
+        *tables: str,
+        commit: bool = False,
+        again: bool = False,
+        touched: Touched | None = None,
+    ) -> None:
         """Without tables, everything is dirty (a commit brings its own plan)."""
         if reason not in self._work.reasons:
             self._work.reasons.append(reason)
@@ -46,6 +53,7 @@ class Trigger:
         if touched is not None and len(self._work.touched) < TOUCHED_AT_ONCE:
             self._work.touched.add(touched)
         self._work.commit |= commit
+        self._work.again |= again
         self._work.everything |= not tables and not commit
         self._ready.set()
 

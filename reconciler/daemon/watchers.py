@@ -18,10 +18,10 @@ from reconciler.daemon.trigger import Trigger
 from reconciler.errors import PlumbError
 from reconciler.host.touched import TouchedNamespace, TouchedPin
 from reconciler.kernel.netlink import own_ports
-from reconciler.kernel.netlink_events import DIRTIES, NetlinkEvents
+from reconciler.kernel.netlink_events import DIRTIES, EVERYTHING, NetlinkEvents
 from reconciler.kernel.netlink_writers import process_of
 from reconciler.model.network import HOST_NETNS
-from reconciler.observe.pins import PinWatch
+from reconciler.observe.pins import PinEvent, PinWatch, What
 from reconciler.observe.process import Memory, Process, describe
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class Watchers:
         self._netlink: dict[str, NetlinkEvents] = {}
         self._pins: PinWatch | None = None
         self._directories: frozenset[Path] = frozenset()
+        self._named: frozenset[str] = frozenset()
+        self._awaited: frozenset[str] = frozenset()
 
     def close(self) -> None:
         for netns in list(self._netlink):
@@ -55,8 +57,14 @@ class Watchers:
             self._pins.close()
             self._pins = None
 
-    def listen_to(self, namespaces: Collection[str], pin_directories: Collection[Path]) -> None:
-        """Follow what is there now: called after each pass, cheap when nothing is new."""
+    def listen_to(
+        self, namespaces: Collection[str], pin_directories: Collection[Path], awaited: Collection[str] = ()
+    ) -> None:
+        """Follow what is there now: called after each pass, cheap when nothing is new.
+
+        `awaited`: namespaces that are not there, and for want of which a commit could not be applied.
+        """
+        self._named, self._awaited = frozenset(namespaces), frozenset(awaited)
         for netns in list(self._netlink):
             if netns not in namespaces or self._netlink[netns].stale:
                 self._forget(netns)
@@ -107,12 +115,22 @@ class Watchers:
         if self._pins is None:
             return
         for event in self._pins.read():
-            if event.directory == NAMESPACES:
-                self._trigger.poke(f"namespace {event.name} {event.what.value}")
+            if event.what is What.LOST:
+                self._trigger.poke("events of pins and namespaces were lost")
+            elif event.directory == NAMESPACES:
+                self._on_namespace(str(NAMESPACES / event.name), event)
             elif not event.name.endswith("__new"):
                 self._suspects.add(Suspect(time.monotonic_ns(), ON_PINS, _nobody, "inotify does not name the writer"))
                 touched = TouchedPin(event.name) if event.directory.name == "links" else None
                 self._trigger.poke(f"pin {event.name} {event.what.value}", *ON_PINS, touched=touched)
+
+    def _on_namespace(self, path: str, event: PinEvent) -> None:
+        """Those that no commit names are other people's."""
+        reason = f"namespace {event.name} {event.what.value}"
+        if path in self._awaited:
+            self._trigger.poke(reason, commit=True, again=True)
+        if path in self._named:
+            self._trigger.poke(reason, *DIRTIES[EVERYTHING])
 
 
 def _nobody() -> None:

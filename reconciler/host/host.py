@@ -31,6 +31,7 @@ from reconciler.host.connection_probe import connection_probes
 from reconciler.host.facts import gather, release_gone
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
+from reconciler.host.obstacles import refuse_obstructed
 from reconciler.host.resolver import TargetResolver
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
@@ -53,12 +54,14 @@ class Host:
     """`with Host.open(config) as host:`; needs root for everything but reading the repository.
 
     `lock` is what `apply` holds while it writes; whoever holds the host already passes a null context.
-    `target` is the applied commit as it was last compiled; None until it is known.
+    `target` is the applied commit as it was last compiled; None until it is known. `tried` is one that did not come to
+    be; None once one did.
     """
 
     def __init__(self, config: Config, lock: AbstractContextManager[object] | None = None) -> None:
         self.config = config
         self.target: Target | None = None
+        self.tried: Target | None = None
         config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.journal = Journal(config.state_directory / "journal")
         self._hold = HoldFile(config.state_directory)
@@ -165,7 +168,8 @@ class Host:
 
         Raises what `plan` and `apply` raise.
         """
-        target = self.aim(revision)
+        self.tried = None
+        target = self.tried = self.aim(revision)
         for attempt in range(1, ATTEMPTS + 1):
             plan = self.compare(target, tables, prune)
             if not plan and plan.commit == self.base and not self.journal.unfinished:
@@ -206,13 +210,14 @@ class Host:
             if self.journal.unfinished:
                 self.journal.recover(self.tables)
                 raise PlanStale("a transaction that was interrupted had to be undone first")
+            refuse_obstructed(plan)
             record = apply(plan, self.tables, self.journal, lock=nullcontext(), probes=connection_probes(target))
         if plan.commit == target.commit:
             self._settle(target)
         return record
 
     def _settle(self, target: Target) -> None:
-        self.target = target
+        self.target, self.tried = target, None
         release_gone(target.snapshot, self.config.node, self._store)
 
     # Drift

@@ -20,3 +20,9 @@ class Target:
     @property
     def commit(self) -> str:
         return self.snapshot.commit
+
+    @property
+    def namespaces(self) -> frozenset[str]:
+        """Paths of the namespaces of this node's workloads."""
+        here = self.facts.node
+        return frozenset(one.netns for one in self.snapshot.workloads.values() if one.node == here)

@@ -73,7 +73,7 @@ def test_a_commit_over_a_maps_budget_names_who_fills_it(host: DaemonHost) -> Non
 def test_a_commit_whose_workload_has_no_namespace(host: DaemonHost) -> None:
     host.write("workloads/ghost.yaml", host.workload("ghost"))
     error = _refused(host, 7, FAILED)
-    assert error.startswith(f"there is no network namespace at {host.inside('ghost')}; the previous state was restored")
+    assert error.startswith(f"there is no network namespace at {host.inside('ghost')}; nothing was changed")
 
 
 def test_a_commit_that_needs_a_device_that_is_missing(host: DaemonHost) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.errors import ApplyError
 from reconciler.host import Host
 from reconciler.kernel.netns import inside
-from tests.e2e.daemon_host import DaemonHost, made_host, policy
+from tests.e2e.daemon_host import DaemonHost, made_host, make_namespace, policy
 
 pytestmark = pytest.mark.root
 
@@ -48,3 +49,23 @@ def test_a_transaction_that_was_left_open_is_undone_even_if_nothing_else_changes
     host.converge(base)
     assert not host.journal.unfinished
     assert not host.plan(base)
+
+
+def test_a_foreign_link_in_the_way_is_found_before_anything_is_written(made: DaemonHost, host: Host) -> None:
+    elsewhere = made.inside("elsewhere")
+    make_namespace(elsewhere)
+    made.ip("link", "add", "eth0", "type", "bridge", netns=elsewhere)
+    made.write("workloads/web.yaml", made.workload("web", netns=elsewhere))
+    before, links = host.journal.history(), made.ip("link", netns=made.inside("web"))
+    with pytest.raises(ApplyError, match=r"link eth0 in .*-elsewhere is there and is not ours; nothing was changed"):
+        host.converge(made.commit())
+    assert host.journal.history() == before
+    assert made.ip("link", netns=made.inside("web")) == links
+
+
+def test_a_missing_namespace_is_found_before_anything_is_written(made: DaemonHost, host: Host) -> None:
+    made.write("workloads/ghost.yaml", made.workload("ghost"))
+    before = host.journal.history()
+    with pytest.raises(ApplyError, match=r"no network namespace at .*-ghost; nothing was changed"):
+        host.converge(made.commit())
+    assert host.journal.history() == before

@@ -1,0 +1,45 @@
+"""A commit that fails on a host: when the daemon tries it again, and what it leaves alone meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.kernel import netns
+from tests.e2e.daemon_host import DaemonHost, document, made_host, make_namespace, until
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[DaemonHost]:
+    with made_host(tmp_path, "web", audit_interval_s=0.2) as made:
+        yield made
+
+
+def _tries(host: DaemonHost) -> int:
+    return host.log().count("not applied")
+
+
+def test_neither_audits_nor_other_peoples_namespaces_make_it_tried_again(host: DaemonHost) -> None:
+    probe = {"name": "cannot hold", "from": "default/web", "to": "192.0.2.1", "port": 9, "timeout": 0.2}
+    host.write("cluster.yaml", document("Cluster", "demo", {"probes": [probe]}))
+    assert host.outcome(host.commit())["result"] == "failed"
+    repaired = host.status()["drift_repairs"]
+    make_namespace(host.inside("foreign"))
+    netns.remove(host.inside("foreign"))
+    host.ip("route", "del", host.addresses("web")[0])
+    until(lambda: host.status()["drift_repairs"] > repaired, "drift is repaired all the same")
+    assert _tries(host) == 1
+    assert host.status()["state"] == "degraded"
+
+
+def test_the_namespace_that_it_lacked_makes_it_tried_again(host: DaemonHost) -> None:
+    host.write("workloads/late.yaml", host.workload("late"))
+    commit = host.commit()
+    assert host.outcome(commit)["result"] == "failed"
+    make_namespace(host.inside("late"))
+    host.wait_for(commit)
+    host.settle()
