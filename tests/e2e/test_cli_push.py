@@ -50,6 +50,14 @@ def test_a_push_shows_the_plan_and_what_became_of_it(served: Site) -> None:
     assert f"remote: {served.node}: applied {commit[:12]} in " in pushed.stderr
 
 
+def test_a_push_shows_what_looks_wrong_and_goes_through(lab: Site) -> None:
+    lab.write("policies/web.yaml", _OPEN.replace("app: web", "app: wbe"))
+    pushed = lab.push()
+    assert pushed.returncode == 0
+    message = 'NetworkPolicy/default/web selects no workload: no workload is app=wbe; did you mean "web"?'
+    assert f"remote: policies/web.yaml:1:1: warning: {message}" in pushed.stderr
+
+
 def test_a_removed_allow_cuts_an_established_connection(served: Site) -> None:
     with netns.inside(served.namespace("client")):
         established = socket.create_connection((served.addresses("web")[0], PORT), 2)
