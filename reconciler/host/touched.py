@@ -8,8 +8,10 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from reconciler.engine.match import match, words
+from reconciler.engine.match import Words, match, words
 from reconciler.engine.rows import Columns, DictRows, Key, Rows
+
+_FEW = 4  # keys that are looked for one by one
 
 
 class TouchedMap(NamedTuple):
@@ -46,18 +48,28 @@ def inside(netns: str, rows: Rows) -> list[Key]:
 
 
 def among(rows: Rows, keys: Keys) -> Rows:
-    """The rows with these keys. In columns one pass over all keys, some microseconds a thousand."""
+    """The rows with these keys. In columns one pass over all of them, for few keys 5 us a thousand rows and key."""
     if isinstance(rows, Columns):
-        asked = words(cast("NDArray[np.void]", keys))
-        return rows.take(np.flatnonzero(match(words(rows.keys), asked) >= 0))
+        return rows.take(_positions(words(rows.keys), words(cast("NDArray[np.void]", keys))))
     there = [key for key in keys if key in rows.rows]
     origins = {key: rows.origins[key] for key in there if key in rows.origins}
     return DictRows({key: rows.rows[key] for key in there}, origins)
 
 
+def _positions(every: Words, asked: Words) -> NDArray[np.intp]:
+    if len(asked) > _FEW:
+        return np.flatnonzero(match(every, asked) >= 0)
+    found = np.zeros(len(every), np.bool_)
+    for key in asked:
+        found |= (every == key).all(axis=1)
+    return np.flatnonzero(found)
+
+
 def united(parts: Iterable[Keys]) -> Keys:
     """Each key once. All parts are of one table."""
     every = list(parts)
+    if len(every) == 1:
+        return every[0]
     columns = [part for part in every if isinstance(part, np.ndarray)]
     if columns:
         return np.unique(np.concatenate(columns))
