@@ -70,7 +70,7 @@ def _decode(data: bytes) -> str:
 def _check_json(text: str) -> str:
     """The same text as YAML takes it: a tab is blank space in JSON and an error in YAML."""
     try:
-        json.loads(text)
+        json.loads(text, parse_int=str, parse_float=str)  # numbers are judged where their place is known
     except json.JSONDecodeError as e:
         raise ParseError(Place(e.lineno, e.colno), f"JSON syntax: {e.msg}") from e
     except RecursionError as e:
@@ -162,6 +162,7 @@ class _Builder:
             raise ParseError(place, f"the tag {_tag_name(event.tag)} is not allowed in a manifest")
         node = Node(value, place)
         node.parts = {} if isinstance(value, dict) else []
+        node.depth = 1
         if event.anchor:
             self._anchors[event.anchor] = None
         self._stack.append(_Open(node, event.anchor))
@@ -179,6 +180,8 @@ class _Builder:
         node = self._anchors[name]
         if node is None:
             raise ParseError(place, f"the alias *{name} stands inside its own anchor")
+        if len(self._stack) + node.depth > MAX_DEPTH:
+            raise ParseError(place, f"nested deeper than {MAX_DEPTH} levels by the alias *{name}")
         self._expanded += node.size
         if self._expanded > MAX_EXPANSION:
             raise ParseError(place, f"aliases stand for more than {MAX_EXPANSION} values: write them out, or fewer")
@@ -197,7 +200,7 @@ class _Builder:
         if isinstance(frame.node.parts, list):
             frame.node.parts.append(node)
             frame.node.value.append(node.value)
-            frame.node.size += node.size
+            _grow(frame.node, node)
         elif frame.key is None:
             frame.key = _checked_key(node)
         else:
@@ -227,7 +230,12 @@ def _put(frame: _Open, key: Node, node: Node) -> None:
     mapping.parts[name] = node
     mapping.value[name] = node.value
     mapping.keys[name] = key.place
-    mapping.size += node.size
+    _grow(mapping, node)
+
+
+def _grow(into: Node, part: Node) -> None:
+    into.size += part.size
+    into.depth = max(into.depth, part.depth + 1)
 
 
 def _merge_sources(node: Node) -> list[Node]:
@@ -247,7 +255,7 @@ def _merge(source: Node, into: Node) -> None:
             into.parts[key] = part
             into.value[key] = part.value
             into.keys[key] = source.keys[key]
-            into.size += part.size
+            _grow(into, part)
 
 
 def _scalar(event: yaml.ScalarEvent) -> Node:

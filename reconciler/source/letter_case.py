@@ -30,5 +30,5 @@ def _like(node: Node, parts: dict[str, Node] | list[Node]) -> Node:
     values = {key: part.value for key, part in parts.items()} if isinstance(parts, dict) else [p.value for p in parts]
     result = Node(values, node.place, node.text)
     result.parts = parts
-    result.size = node.size
+    result.size, result.depth = node.size, node.depth
     return result

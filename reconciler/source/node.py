@@ -21,10 +21,11 @@ class Node:
     keys    key -> place of the key itself, of a mapping
     text    how a plain (unquoted) scalar was written, '' for everything else
     size    number of values in it, with aliases expanded
+    depth   levels of mappings and sequences in it, itself included and aliases expanded: 0 of a scalar
     Shared between all aliases of an anchor: nobody changes a node once it is built.
     """
 
-    __slots__ = ("keys", "parts", "place", "size", "text", "value")
+    __slots__ = ("depth", "keys", "parts", "place", "size", "text", "value")
 
     def __init__(self, value: Any, place: Place, text: str = "") -> None:
         self.value = value
@@ -33,6 +34,7 @@ class Node:
         self.parts: dict[str, Node] | list[Node] | None = None
         self.keys: dict[str, Place] = {}
         self.size = 1
+        self.depth = 0
 
     def get(self, *path: str) -> Node | None:
         """The node below these keys; None if one is absent or its value is null."""
