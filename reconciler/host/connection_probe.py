@@ -5,6 +5,7 @@ Each runs in a thread of its own that enters the workload's namespace, so the ca
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ from reconciler.kernel.netns import inside
 from reconciler.model.cluster import Probe
 
 ATTEMPT_S = 0.5
+CLOSED = (errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)  # what the network answers
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionProbe:
-    """Holds when a TCP connection opens, or when it does not open within `ATTEMPT_S` if it must stay closed."""
+    """Holds when a TCP connection opens; one that must stay closed, when it is refused or stays without an answer.
+
+    A connection that could not even be tried (no namespace, no permission) proves neither.
+    """
 
     name: str
     netns: str
@@ -41,7 +46,9 @@ class ConnectionProbe:
             with inside(self.netns):
                 self._connect()
         except (OSError, PlumbError) as error:
-            return f"{target} does not open: {error}" if self.expect_open else None
+            if self.expect_open:
+                return f"{target} does not open: {error}"
+            return None if _is_closed(error) else f"{target} could not be tried: {error}"
         return None if self.expect_open else f"{target} opens, and should not"
 
     def _connect(self) -> None:
@@ -49,6 +56,10 @@ class ConnectionProbe:
         with socket.socket(family, socket.SOCK_STREAM) as connection:
             connection.settimeout(ATTEMPT_S)
             connection.connect((self.host, self.port))
+
+
+def _is_closed(error: Exception) -> bool:
+    return isinstance(error, OSError) and (isinstance(error, TimeoutError) or error.errno in CLOSED)
 
 
 def connection_probes(target: Target) -> list[ConnectionProbe]:
