@@ -18,7 +18,7 @@ from reconciler.errors import KernelError
 from reconciler.kernel import link_messages
 from reconciler.kernel.link_messages import End, altname
 from reconciler.kernel.netlink import Netlink, attribute, doing, pairs
-from reconciler.kernel.netns import NamespaceMissing, opened
+from reconciler.kernel.netns import NamespaceMissing, opened, refuse_own
 from reconciler.model.network import HOST_NETNS, Link, VethPeer
 
 GET_NSID = 90  # RTM_GETNSID, linux/net_namespace.h
@@ -83,6 +83,7 @@ def _link(host: Netlink, end: End, paths: Mapping[int, str]) -> Link:
 def _put(host: Netlink, name: str, row: Link) -> None:
     if row.peer.netns == HOST_NETNS:
         raise KernelError(f"link {name}: the workload's end must be in a namespace of its own")
+    refuse_own(row.peer.netns)
     with Netlink(row.peer.netns) as workload:
         end = link_messages.by_name(host, name)
         if end is not None and altname(name) not in end.altnames:

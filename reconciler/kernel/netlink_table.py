@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from reconciler.engine.rows import DictRows, Key
 from reconciler.engine.table import Flip
 from reconciler.kernel.netlink import Message, Netlink, doing
-from reconciler.kernel.netns import NamespaceMissing
+from reconciler.kernel.netns import NamespaceMissing, is_own, refuse_own
 from reconciler.model.network import HOST_NETNS
 
 K = TypeVar("K", bound=Any)  # a key that has `netns`; the engine passes keys as mere hashables
@@ -43,7 +43,7 @@ class NetlinkTable(ABC, Generic[K, R]):
     def live(self, only: Collection[Any] | None = None) -> DictRows:
         """Our rows; those of a namespace that is missing are not there. Raises KernelError."""
         if only is None:
-            places = {HOST_NETNS, *self._namespaces()}
+            places = {HOST_NETNS, *(path for path in self._namespaces() if not is_own(path))}
         else:
             only = frozenset(only)
             places = {key.netns for key in only}
@@ -55,8 +55,9 @@ class NetlinkTable(ABC, Generic[K, R]):
         return DictRows(rows)
 
     def write(self, upserts: Mapping[Any, R], deletes: Collection[Any]) -> None:
-        """Raises KernelError: no such namespace or link, or something that is not ours is in the way."""
+        """Raises KernelError: no such namespace or link, one that is the host's, or what is not ours is in the way."""
         for netns, keys in _by_namespace(self._ordered(upserts)).items():
+            refuse_own(netns)
             with doing("open netlink", netns), Netlink(netns) as netlink:
                 ours: Ours[K, R] = cache(lambda netlink=netlink: self._ours(netlink))
                 for key in keys:

@@ -39,6 +39,20 @@ def identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def is_own(path: str) -> bool:
+    """Whether a path other than '' leads to the namespace that the calling thread is in."""
+    return path != HOST_NETNS and identity(path) == identity(HOST_NETNS)
+
+
+def refuse_own(path: str) -> None:
+    """Raises KernelError: what a repository asks for a workload is not done to the host itself."""
+    if is_own(path):
+        raise KernelError(
+            f"{path} is the host's own network namespace, not a workload's",
+            remedy="correct the netns of the workload",
+        )
+
+
 @contextmanager
 def opened(path: str) -> Iterator[int]:
     """A file descriptor of the namespace. Raises NamespaceMissing, PermissionMissing."""

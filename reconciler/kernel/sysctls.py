@@ -15,7 +15,7 @@ from reconciler.engine.rows import DictRows, Key
 from reconciler.engine.table import Flip
 from reconciler.errors import KernelError
 from reconciler.kernel.netlink import doing
-from reconciler.kernel.netns import NamespaceMissing, inside
+from reconciler.kernel.netns import NamespaceMissing, inside, refuse_own
 from reconciler.model.network import Sysctl, SysctlKey
 
 ROOT = Path("/proc/sys")
@@ -47,6 +47,7 @@ class SysctlsTable:
     def write(self, upserts: Mapping[Any, Sysctl], deletes: Collection[Any]) -> None:
         """Raises KernelError: no such sysctl (often: no such link), or a value that the kernel refuses."""
         for netns, keys in _by_namespace(upserts).items():
+            refuse_own(netns)
             with inside(netns):
                 for key in keys:
                     with doing(f"set {key.name} to {upserts[key].value!r}", netns):

@@ -119,7 +119,10 @@ def _family(node: Node, networks: tuple[addresses.Network | None, ...], findings
 
 
 def _sysctls(spec: Node, findings: Findings) -> dict[str, str]:
-    """Path below /proc/sys with slashes -> value. In the dotted form a slash stands for a dot (sysctl(8))."""
+    """Path below /proc/sys with slashes -> value. In the dotted form a slash stands for a dot (sysctl(8)).
+
+    Only those of the network: by others, as kernel.core_pattern, who may push a policy would be root on every host.
+    """
     found: dict[str, str] = {}
     sysctls = spec.get("sysctls")
     for key, node in sysctls.members() if sysctls else ():
@@ -129,6 +132,8 @@ def _sysctls(spec: Node, findings: Findings) -> dict[str, str]:
         name = key.translate({ord("."): "/", ord("/"): "."}) if dotted else key
         if not _SYSCTL.match(name) or ".." in name.split("/"):
             findings.fault(sysctls.key_place(key), f'"{key}" is not the name of a sysctl')
+        elif not name.startswith("net/"):
+            findings.fault(sysctls.key_place(key), f"{key} is not below net: no other sysctl is set from a repository")
         elif name in found:
             findings.fault(sysctls.key_place(key), f"{key} is given twice, with dots and with slashes")
         if "\n" in str(node.value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import posixpath
+import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 
@@ -15,6 +15,8 @@ from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node
 
 NETNS_DIRECTORY = "/run/netns"  # where ip-netns(8) keeps names
+# A name, alone or in that directory, or the namespace of a process. Nothing else on a host is for a repository to name.
+_NETNS = re.compile(r"(?:(?:/var)?/run/netns/)?(?P<name>(?!\.\.?\Z)[^/]+)|/proc/[1-9][0-9]*/ns/net")
 NAME_LABEL = "kubernetes.io/metadata.name"  # every namespace has it (Kubernetes KEP 2161)
 
 
@@ -60,11 +62,12 @@ def workload(document: Node, identity: Identity, findings: Findings) -> tuple[Wo
 
 def _netns(spec: Node, findings: Findings) -> str:
     text: str = spec.read("netns")
-    path = text if text.startswith("/") else f"{NETNS_DIRECTORY}/{text}"
-    plain = posixpath.normpath(path) == path
-    if not plain or ("/" in text and not text.startswith("/")) or any(not one.isprintable() for one in text):
-        findings.fault(spec.place_of("netns"), f'netns "{text}" must be a name below {NETNS_DIRECTORY} or a plain path')
-    return path
+    form = _NETNS.fullmatch(text)
+    if not form or not text.isprintable():
+        wanted = f"a name below {NETNS_DIRECTORY} or /proc/PID/ns/net"
+        findings.fault(spec.place_of("netns"), f'netns "{text}" must be {wanted}')
+        return text
+    return f"{NETNS_DIRECTORY}/{form['name']}" if form["name"] else text
 
 
 def _ports(spec: Node, findings: Findings) -> tuple[NamedPort, ...]:

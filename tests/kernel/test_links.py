@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -187,6 +189,14 @@ def test_a_missing_namespace_is_an_error_on_write_and_nothing_on_read(row: Link)
     with pytest.raises(NamespaceMissing, match=path):
         links.write({NAME: replace(row, peer=replace(row.peer, netns=path))}, ())
     assert links.live().rows == {}
+
+
+def test_the_hosts_own_namespace_is_refused_by_whatever_path(made: LinksTable, row: Link, host: str) -> None:
+    """`made` already has the pair: it must not be torn down either."""
+    for path in (host, f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"):
+        with pytest.raises(KernelError, match="is the host's own network namespace, not a workload's"):
+            made.write({NAME: replace(row, peer=replace(row.peer, netns=path))}, ())
+    assert made.live().rows == {NAME: row}
 
 
 def test_a_pair_within_the_hosts_namespace_is_refused(links: LinksTable, row: Link) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -170,6 +172,13 @@ def test_a_missing_namespace_is_an_error_on_write_only(host: str) -> None:
         routes.write({key: ROUTE}, ())
     routes.write({}, [key])
     assert routes.live().rows == routes.live([key]).rows == {}
+
+
+def test_the_hosts_own_namespace_is_not_a_workloads_by_whatever_path(routes: RoutesTable, made: RoutesTable) -> None:
+    itself = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+    with pytest.raises(KernelError, match="is the host's own network namespace"):
+        routes.write({replace(KEY4, netns=itself, priority=7): ROUTE}, ())
+    assert RoutesTable(lambda: [itself]).live().rows == made.live().rows
 
 
 def test_a_link_that_was_renamed_shows_in_its_routes(made: RoutesTable) -> None:

@@ -42,6 +42,11 @@ def test_a_changed_value_differs_and_is_repaired(workload: str) -> None:
     assert sysctls.live().rows == {key: Sysctl("0")}
 
 
+def test_the_hosts_own_namespace_is_not_a_workloads(host: str) -> None:
+    with pytest.raises(KernelError, match="is the host's own network namespace"):
+        SysctlsTable(tuple).write({SysctlKey(host, FORWARD): Sysctl("0")}, ())
+
+
 def test_deleting_does_nothing(host: str) -> None:
     key = SysctlKey("", FORWARD)
     sysctls = SysctlsTable(lambda: [key])

@@ -77,6 +77,11 @@ def test_a_workload_names_its_namespace_by_name_or_by_path() -> None:
     assert by_name.reference == "default/web"
 
 
+def test_a_namespace_has_one_path_however_it_is_written() -> None:
+    for text in ("web", "/run/netns/web", "/var/run/netns/web"):
+        assert value("Workload", "{name: web}", f"{{node: alpha, netns: {text}}}").netns == "/run/netns/web"
+
+
 def test_a_workload_has_named_ports_and_fixed_addresses() -> None:
     found: Workload = value(
         "Workload",
