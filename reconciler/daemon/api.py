@@ -123,7 +123,8 @@ class Api:
         body = request.json()
         host = self._service.host
         revision = _text(body, "revision", host.config.ref)
-        plan: Plan = await self._service.on_host(host.plan, revision, body.get("environment"), body.get("tables"))
+        environment, tables = _mapping(body, "environment"), _names(body, "tables")
+        plan: Plan = await self._service.on_host(host.plan, revision, environment, tables)
         fields = await self._service.on_host(lambda: host.listing().fields())
         return json_response(
             {
@@ -152,7 +153,7 @@ class Api:
             record: Record | None = await self._service.on_host(host.apply_on_request, plan)
         else:
             revision = _text(body, "revision", host.config.ref)
-            record = await self._service.on_host(host.converge_on_request, revision, body.get("tables"))
+            record = await self._service.on_host(host.converge_on_request, revision, _names(body, "tables"))
         return await self._applied(record)
 
     async def _rollback(self, request: Request) -> Response:
@@ -185,6 +186,7 @@ class Api:
 
     async def _resume(self, request: Request) -> Response:
         await self._service.on_host(self._service.host.resume)
+        self._service.outcomes.forget_kept_back()
         self._service.trigger.poke("resumed", commit=True, again=True)
         self._service.trigger.poke("resumed")
         return await self._status(request)
@@ -202,14 +204,25 @@ class Api:
     async def _outcome(self, commit: str, timeout_s: float) -> Outcome:
         if not commit:
             raise UsageError("commit is missing")
-        if self._service.outcomes.get(commit) is None:
+        outcomes = self._service.outcomes
+        if outcomes.is_past(commit) and commit == await self._head():
+            outcomes.forget(commit)
+        if outcomes.get(commit) is None:
             self._service.trigger.poke(f"asked for {commit[:12]}", commit=True)
         try:
-            return await self._service.outcomes.wait(commit, timeout_s)
+            return await outcomes.wait(commit, timeout_s)
         except PlumbError as unknown:
             if self._service.error is None:
                 raise
             raise PlumbError(f"{unknown}: {self._service.error}", remedy=unknown.remedy) from unknown
+
+    async def _head(self) -> str:
+        """The branch's commit, or '' if it cannot be read."""
+        host = self._service.host
+        try:
+            return await self._service.on_host(host.resolve, host.config.ref)
+        except PlumbError:
+            return ""
 
     async def _wait_line(self, commit: str, timeout_s: float) -> str:
         try:
@@ -233,6 +246,20 @@ def _text(body: dict[str, Any], name: str, default: str) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{name} must be text")
     return value
+
+
+def _names(body: dict[str, Any], name: str) -> list[str] | None:
+    value = body.get(name)
+    if value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        return value
+    raise UsageError(f"{name} must be a list of names")
+
+
+def _mapping(body: dict[str, Any], name: str) -> dict[str, str] | None:
+    value = body.get(name)
+    if value is None or (isinstance(value, dict) and all(isinstance(one, str) for one in value.values())):
+        return value
+    raise UsageError(f"{name} must be an object of texts")
 
 
 def _limit(request: Request) -> int:

@@ -63,8 +63,8 @@ def json_response(value: Any, status: int = 200) -> Response:
     return Response(json.dumps(value).encode(), status=status)
 
 
-def error_response(error: PlumbError) -> Response:
-    """An error as its own JSON form; the client makes the same exception of it again."""
+def error_response(error: PlumbError, status: int = 0) -> Response:
+    """An error as its own JSON form; the client makes the same exception of it again. Status 0: as the error is."""
     faults: tuple[Fault, ...] = error.faults if isinstance(error, ManifestError) else ()
     value = {
         "error": str(error),
@@ -73,7 +73,7 @@ def error_response(error: PlumbError) -> Response:
         "remedy": error.remedy,
         "faults": [asdict(fault) for fault in faults],
     }
-    return json_response(value, status=400 if isinstance(error, UsageError | ManifestError) else 409)
+    return json_response(value, status or (400 if isinstance(error, UsageError | ManifestError) else 409))
 
 
 async def serve(path: Path, group: str, respond: Respond) -> asyncio.Server:
@@ -103,7 +103,11 @@ async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
         request = await asyncio.wait_for(_read_request(connection, reader), READ_TIMEOUT_S)
         if request is not None:
             await _write_response(connection, writer, await _answer(request, respond))
-    except (TimeoutError, ConnectionError, h11.RemoteProtocolError) as error:
+    except h11.RemoteProtocolError as error:
+        with contextlib.suppress(ConnectionError, h11.LocalProtocolError):  # gone, or in the middle of an answer
+            refusal = error_response(UsageError(f"not a request: {error}"), error.error_status_hint)
+            await _write_response(connection, writer, refusal)
+    except (TimeoutError, ConnectionError) as error:
         log.debug("connection ended early error=%s", error)
     finally:
         writer.close()
@@ -131,15 +135,27 @@ async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader
             connection.receive_data(await reader.read(65536))
         elif isinstance(event, h11.Request):
             head = event
+            _refuse_large(int(dict(head.headers).get(b"content-length", 0)))
         elif isinstance(event, h11.Data):
             body += event.data
-            if len(body) > MAX_BODY_BYTES:
-                raise h11.RemoteProtocolError("body too large", 413)
+            _refuse_large(len(body))
         elif isinstance(event, h11.EndOfMessage) and head is not None:
-            target = urlsplit(head.target.decode("ascii"))
-            return Request(head.method.decode("ascii"), target.path, dict(parse_qsl(target.query)), bytes(body))
+            return _request(head, bytes(body))
         else:
             return None
+
+
+def _refuse_large(length: int) -> None:
+    if length > MAX_BODY_BYTES:
+        raise h11.RemoteProtocolError(f"the body is larger than {MAX_BODY_BYTES} bytes", 413)
+
+
+def _request(head: h11.Request, body: bytes) -> Request:
+    try:
+        target = urlsplit(head.target.decode("ascii"))
+    except ValueError as error:
+        raise h11.RemoteProtocolError(f"the target is no path: {error}") from error
+    return Request(head.method.decode("ascii"), target.path, dict(parse_qsl(target.query)), body)
 
 
 async def _write_response(connection: h11.Connection, writer: asyncio.StreamWriter, response: Response) -> None:
