@@ -25,11 +25,14 @@ class HoldFile:
         self._path = directory / "hold.json"
 
     def read(self) -> Hold:
-        """Nothing is held where there is no file, or none that can be understood."""
+        """Nothing is held where there is no file. One that cannot be understood means somebody wanted something."""
         try:
-            return Hold(**json.loads(self._path.read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
+            said = json.loads(self._path.read_bytes())
+            return Hold(_text(said["suspended"]), _text(said["held"]))
+        except FileNotFoundError:
             return Hold()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            return Hold(suspended=f"{self._path} cannot be understood: {error!r}")
 
     def write(self, hold: Hold) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -37,3 +40,9 @@ class HoldFile:
             self._path.unlink(missing_ok=True)
         else:
             replace_durably(self._path, json.dumps(asdict(hold)).encode())
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

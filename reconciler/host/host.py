@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -186,24 +186,32 @@ class Host:
 
     def converge_on_request(self, revision: str, tables: Collection[str] | None = None) -> Record | None:
         """As `converge`; and if it is not the branch's commit, hold that one back until a newer one comes."""
-        record = self.converge(revision, tables)
-        if tables is None:
-            self._hold_back_unless(self.base)
-        return record
+        if tables is not None:
+            return self.converge(revision, tables)
+        commit = self.resolve(revision)
+        with self._holding_back_unless(commit):
+            return self.converge(commit)
 
     def apply_on_request(self, plan: Plan) -> Record:
         """As `apply`, with the same consequence."""
-        record = self.apply(plan)
-        self._hold_back_unless(self.base)
-        return record
+        with self._holding_back_unless(plan.commit):
+            return self.apply(plan)
 
-    def _hold_back_unless(self, applied: str) -> None:
-        """The branch's commit is held back if it is another one than what somebody asked for."""
-        try:
+    @contextmanager
+    def _holding_back_unless(self, asked: str) -> Iterator[None]:
+        """The branch's commit is held back if it is another one than what somebody asks for, unless that fails.
+
+        Before the first write: who is killed in the middle must not go back to it at the next start.
+        """
+        before = self._hold.read()
+        with suppress(RepositoryError):
             head = self.resolve(self.config.ref)
-        except RepositoryError:
-            return
-        self._hold.write(replace(self._hold.read(), held="" if head == applied else head))
+            self._hold.write(replace(before, held="" if head == asked else head))
+        try:
+            yield
+        except BaseException:
+            self._hold.write(before)
+            raise
 
     def _transact(self, plan: Plan, target: Target) -> Record:
         with self._lock or host_lock(self.config.run_directory / "lock", "plumb"):
@@ -277,13 +285,14 @@ class Host:
         target = self.resolve(to) if to else self._commit_before(present)
         if target == present:
             raise UsageError(f"this host is at {target[:12]} already")
-        record = self.converge(target)
-        self._hold_back_unless(target)
-        return record
+        with self._holding_back_unless(target):
+            return self.converge(target)
 
     def _commit_before(self, present: str) -> str:
-        before = next((commit for commit in self._applied() if commit != present), None)
-        if before is None:
+        """What the host was at when it first came to `present`: a rollback does not make its way back the next one."""
+        oldest_first = reversed(self.journal.history())
+        before = next((one.base for one in oldest_first if one.commit == present and _moved(one)), "")
+        if not before:
             raise UsageError(
                 f"the history has no commit before {present[:12]}", remedy="name one: plumb rollback COMMIT"
             )
@@ -356,3 +365,8 @@ class Host:
             "last_reason": last.reason if last else "",
             "last_time": last.time.isoformat() if last else "",
         }
+
+
+def _moved(record: Record) -> bool:
+    """Whether it brought the host from one commit to another."""
+    return record.result is Result.APPLIED and record.base != record.commit

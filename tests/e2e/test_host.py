@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import ApplyError
+from reconciler.errors import ApplyError, UsageError
 from reconciler.host import Host
 from reconciler.kernel.netns import inside
 from tests.e2e.daemon_host import DaemonHost, made_host, make_namespace, policy
@@ -69,3 +69,28 @@ def test_a_missing_namespace_is_found_before_anything_is_written(made: DaemonHos
     with pytest.raises(ApplyError, match=r"no network namespace at .*-ghost; nothing was changed"):
         host.converge(made.commit())
     assert host.journal.history() == before
+
+
+def test_a_second_rollback_goes_further_back(made: DaemonHost, host: Host) -> None:
+    first, second, third = host.base, _commit(made, "one"), _commit(made, "two")
+    host.converge(second)
+    host.converge(third)
+    host.rollback()
+    assert host.base == second
+    host.rollback()
+    assert host.base == first
+    with pytest.raises(UsageError, match="no commit before"):
+        host.rollback()
+
+
+def test_a_rollback_that_fails_holds_nothing_back(made: DaemonHost, host: Host) -> None:
+    first, second = host.base, _commit(made, "one")
+    host.converge(second)
+    host.journal.open(host.plan(first))
+    (made.config.state_directory / "journal" / "open.json").write_bytes(b'{"format": 99}')
+    with pytest.raises(ApplyError, match="format 99"):
+        host.rollback()
+    assert host.hold.held == ""
+    (made.config.state_directory / "journal" / "open.json").unlink()
+    host.rollback()
+    assert (host.base, host.hold.held) == (first, second)
