@@ -53,7 +53,9 @@ class Convergence:
     def run(self, work: Work) -> Pass:
         done = Pass()
         began = self._clock_ns()
-        if self._host.hold.suspended:
+        if suspended := self._host.hold.suspended:
+            if work.commit:
+                done.outcome = self._suspended(suspended)
             return done
         if work.touched:
             self._mend(work.touched, done.drift)
@@ -73,6 +75,14 @@ class Convergence:
             done.again_s = None if due_ns is None else max(0.0, (due_ns - self._clock_ns()) / 1e9)
         return done
 
+    def _suspended(self, reason: str) -> Outcome | None:
+        """What is said of the branch's commit to those who wait for it."""
+        try:
+            head = self._host.resolve(self._host.config.ref)
+        except PlumbError:
+            return None
+        return Outcome(self._host.config.node, head, "suspended", 0.0, error=f"{reason}; go on with: plumb resume")
+
     def _head(self, work: Work) -> str | None:
         """The branch's commit if this pass has to do something about it."""
         if not work.commit and not work.everything:
@@ -87,7 +97,7 @@ class Convergence:
         """None if it failed before, it is not time yet to try it again, and nobody asks."""
         began = self._clock_ns()
         node = self._host.config.node
-        if head == self._host.hold.held:
+        if head == self._host.hold.held != self._host.base:
             self._failure = None
             return Outcome(node, head, "held", 0.0, error="rolled back on this host; release it with: plumb resume")
         earlier = self._failure if self._failure and self._failure.commit == head else None

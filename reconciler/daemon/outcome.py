@@ -14,7 +14,7 @@ KEPT = 256
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`result` is applied, unchanged, refused (it can never be applied here), failed (it may be, later), or held.
+    """`result`: applied, unchanged, refused (it can never be applied here), failed (it may be, later), held, suspended.
 
     `counts`: table -> `+1 ~0 -0`.
     """
@@ -35,18 +35,38 @@ class Outcome:
 
 
 class Outcomes:
-    """The newest outcome of each of the last commits. Belongs to one event loop."""
+    """The newest outcome of each of the last commits. Belongs to one event loop.
+
+    One is past once another commit was looked at: when the branch comes back to its commit, it says nothing any more.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Outcome] = OrderedDict()
+        self._latest = ""
         self._news = asyncio.Condition()
 
     def get(self, commit: str) -> Outcome | None:
         return self._known.get(commit)
 
+    def is_past(self, commit: str) -> bool:
+        return commit in self._known and commit != self._latest
+
+    def forget(self, commit: str) -> None:
+        self._known.pop(commit, None)
+
+    def forget_kept_back(self) -> None:
+        """Those that somebody's word kept from being applied."""
+        for outcome in list(self._known.values()):
+            if outcome.result in ("held", "suspended"):
+                self.forget(outcome.commit)
+
     async def publish(self, outcome: Outcome) -> None:
+        """That the latest commit needs no further change does not hide what it changed."""
         async with self._news:
-            self._known[outcome.commit] = outcome
+            known = self.get(outcome.commit) if outcome.commit == self._latest else None
+            if outcome.result != "unchanged" or known is None or known.result != "applied":
+                self._known[outcome.commit] = outcome
+            self._latest = outcome.commit
             self._known.move_to_end(outcome.commit)
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)

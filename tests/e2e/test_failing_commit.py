@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.kernel import netns
-from tests.e2e.daemon_host import DaemonHost, document, made_host, make_namespace, until
+from tests.e2e.daemon_host import DaemonHost, document, made_host, make_namespace, policy, until
 
 pytestmark = pytest.mark.root
 
@@ -43,3 +43,23 @@ def test_the_namespace_that_it_lacked_makes_it_tried_again(host: DaemonHost) -> 
     make_namespace(host.inside("late"))
     host.wait_for(commit)
     host.settle()
+
+
+def test_a_push_to_a_suspended_host_is_answered_with_the_reason(host: DaemonHost) -> None:
+    host.client.post("/v1/suspend", {"reason": "maintenance"})
+    commit = host.commit()
+    outcome = host.outcome(commit)
+    assert (outcome["result"], outcome["error"]) == ("suspended", "maintenance; go on with: plumb resume")
+    host.client.post("/v1/resume", {})
+    assert host.outcome(commit)["result"] == "applied"
+
+
+def test_a_branch_that_comes_back_to_a_commit_tells_what_that_changed(host: DaemonHost) -> None:
+    first = host.git("rev-parse", "HEAD")
+    host.write("policies/web.yaml", policy("web", "web", ingress=[]))
+    second = host.commit()
+    assert host.outcome(second)["result"] == "applied"
+    host.move(first)
+    assert host.outcome(first)["counts"]["policy"].startswith("+0")
+    host.move(second)
+    assert host.outcome(second)["counts"]["policy"].endswith("-0")

@@ -58,3 +58,40 @@ def test_only_the_latest_are_kept() -> None:
 
 def test_an_outcome_reads_as_a_line() -> None:
     assert str(_outcome()) == "alpha: applied 1a2b3c4d1a2b in 84 ms (policy +3 ~1 -0)"
+
+
+def test_an_outcome_is_past_once_another_commit_was_looked_at() -> None:
+    async def body() -> Outcomes:
+        outcomes = Outcomes()
+        await outcomes.publish(_outcome())
+        assert not outcomes.is_past(COMMIT)
+        await outcomes.publish(_outcome("b" * 40))
+        return outcomes
+
+    outcomes = asyncio.run(body())
+    assert outcomes.is_past(COMMIT)
+    assert not outcomes.is_past("b" * 40)
+    assert not outcomes.is_past("c" * 40)
+
+
+def test_what_a_commit_changed_is_told_even_if_it_was_looked_at_again() -> None:
+    async def body() -> Outcome:
+        outcomes = Outcomes()
+        await outcomes.publish(_outcome())
+        await outcomes.publish(Outcome("alpha", COMMIT, "unchanged", 1.0))
+        return await outcomes.wait(COMMIT, 1)
+
+    assert asyncio.run(body()).result == "applied"
+
+
+def test_what_somebody_kept_back_is_forgotten_when_they_let_go() -> None:
+    async def body() -> Outcomes:
+        outcomes = Outcomes()
+        await outcomes.publish(_outcome("b" * 40))
+        await outcomes.publish(Outcome("alpha", COMMIT, "suspended", 0.0, error="maintenance"))
+        outcomes.forget_kept_back()
+        return outcomes
+
+    outcomes = asyncio.run(body())
+    assert outcomes.get(COMMIT) is None
+    assert outcomes.get("b" * 40) is not None
