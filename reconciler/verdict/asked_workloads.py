@@ -59,12 +59,19 @@ class Members:
         for reference in known:
             self._taken |= set(directory.addresses(reference).values())
         self._free_ones: dict[IpNetwork, Iterator[IpAddress]] = {}
-        self.members: dict[Found, Member] = {}
+        self._members: dict[str | Imagined, Member] = {}
         for one in everyone:
             if isinstance(one, OfWorkload):
-                self.members[one] = self._real(one.reference)
+                if one.reference not in self._members:
+                    self._members[one.reference] = self._real(one.reference)
             elif isinstance(one, Imagined):
-                self.members[one] = self._imagined(one, len(self.members))
+                self._members[one] = self._imagined(one, len(self._members))
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def of(self, one: OfWorkload | Imagined) -> Member:
+        return self._members[one.reference if isinstance(one, OfWorkload) else one]
 
     def _real(self, reference: str) -> Member:
         workload = self._snapshot.workloads[reference]
@@ -118,21 +125,21 @@ class Members:
     def compiled(self, known: Known | None, cache: CompileCache) -> Judging:
         """Raises CompileError."""
         facts = self._facts(known)
-        workloads = {one.workload.reference: one.workload for one in self.members.values()}
+        workloads = {one.workload.reference: one.workload for one in self}
         return compile_judging(replace(self._snapshot, nodes={}, workloads=workloads), facts, cache)
 
     def _facts(self, known: Known | None) -> Facts:
         highest = max((number for number in known.facts.identities), default=0) if known else 0
         fresh = max(highest + 1, FIRST_CLUSTER)
-        numbers: dict[LabelSet, int] = {one.labels: one.number for one in self.members.values() if one.number}
-        for one in self.members.values():
+        numbers: dict[LabelSet, int] = {one.labels: one.number for one in self if one.number}
+        for one in self:
             if one.labels not in numbers:
                 numbers[one.labels] = fresh
                 fresh += 1
         identities = {number: labels for labels, number in numbers.items()}
         identities |= {int(kind): reserved_labels(kind) for kind in Reserved if kind is not Reserved.UNKNOWN}
         identities |= {one.number: one.labels for one in self._numbered}
-        endpoints = {one.workload.reference: _endpoint(one, numbers[one.labels]) for one in self.members.values()}
+        endpoints = {one.workload.reference: _endpoint(one, numbers[one.labels]) for one in self}
         return Facts(_HERE, identities, endpoints, frozenset())
 
 

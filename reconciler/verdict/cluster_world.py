@@ -17,7 +17,7 @@ from reconciler.model.policy_test import DestinationPort, Party
 from reconciler.model.snapshot import Snapshot
 from reconciler.verdict.asked_workloads import Member, Members, guesses
 from reconciler.verdict.case import CaseError, End, IpAddress, Question, Standing
-from reconciler.verdict.parties import Directory, Found, Known, Numbered, OfReserved, Outside
+from reconciler.verdict.parties import Directory, Found, Known, Numbered, OfReserved, OfWorkload, Outside
 from reconciler.verdict.port_points import telling_ports
 from reconciler.verdict.rows import Ipcache, Peer, PolicyRows
 from reconciler.verdict.trace import Who
@@ -121,7 +121,7 @@ def cluster_world(
     everyone = dict.fromkeys(one for some in found.values() for one in some)
     members = Members(snapshot, directory, everyone)
     judging = members.compiled(known, cache or CompileCache())
-    ends = _Ends(judging, members.members, numbers_known=known is not None)
+    ends = _Ends(judging, members, numbers_known=known is not None)
     for one in everyone:
         ends.add(one)
     return ClusterWorld(
@@ -135,7 +135,7 @@ def cluster_world(
 class _Ends:
     """Ends of a world, with what stands for them."""
 
-    def __init__(self, judging: Judging, members: Mapping[Found, Member], *, numbers_known: bool) -> None:
+    def __init__(self, judging: Judging, members: Members, *, numbers_known: bool) -> None:
         self.ends: dict[str, End] = {}
         self.peers: dict[str, Peer] = {}
         self.addresses: dict[str, IpAddress] = {}
@@ -143,7 +143,7 @@ class _Ends:
         self._judging = judging
         self._members = members
         self._numbers_known = numbers_known
-        self._guesses = guesses(members.values(), judging)
+        self._guesses = guesses(members, judging)
         self._ipcache = Ipcache(judging.ipcache)
         self._spots: dict[Found, list[Spot]] = {}
 
@@ -161,7 +161,9 @@ class _Ends:
             who = Who(name, found.number, found.labels)
             self._spots[found] = [Spot(self._end(name, Standing.OUTSIDE, Peer(found.number, 0), who))]
         else:
-            self._spots[found] = list(self._workload(self._members[found]))
+            family = found.family if isinstance(found, OfWorkload) else 0
+            spots = self._workload(self._members.of(found))
+            self._spots[found] = [spot for spot in spots if family in (0, spot.family)]
 
     def spots_of(self, found: Iterable[Found]) -> tuple[Spot, ...]:
         """Those of one identity that look alike from everywhere as one."""

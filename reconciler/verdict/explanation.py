@@ -166,11 +166,8 @@ def _enforced(subject: Subject, context: Context, held: Stance) -> Enforced:
     return Enforced.INIT if subject.always else Enforced.ALWAYS
 
 
-_LIKELIHOOD = (
-    Condition.PORT,
-    Condition.PEER,
-    Condition.REQUIRES,
-)  # of what is wrong with an entry that all but matches
+# What is wrong with an entry that all but matches, the likeliest first.
+_LIKELIHOOD = (Condition.PORT, Condition.PEER, Condition.REQUIRES, Condition.PROTOCOL)
 
 
 def _nearest(rules: Iterable[RuleReason]) -> EntryReason | None:

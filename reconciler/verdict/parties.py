@@ -39,7 +39,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class OfWorkload:
+    """`family` 4 or 6: only its address of that one; 0: both."""
+
     reference: str
+    family: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,8 @@ class Directory:
             return alike[0]
         if alike:
             raise CaseError(f'several workloads are called "{name}": {", ".join(sorted(alike))}')
-        raise CaseError(f'there is no workload "{name}"; {nearest(name, workloads)}')
+        full = name if "/" in name else f"{_DEFAULT_NAMESPACE}/{name}"
+        raise CaseError(f'there is no workload "{name}"; {nearest(full, workloads)}')
 
     def _labelled(self, party: LabelsParty) -> Iterator[Found]:
         for reference, workload in self._snapshot.workloads.items():
@@ -167,7 +171,8 @@ class Directory:
                 if address is not None:
                     yield address, _host(node.name, address)
         for reference in self._snapshot.workloads:
-            yield from ((address, OfWorkload(reference)) for address in self.addresses(reference).values())
+            for family, address in self.addresses(reference).items():
+                yield address, OfWorkload(reference, family)
 
     def addresses(self, reference: str) -> dict[int, IpAddress]:
         """family -> the address that the workload has or asks for, as far as that is known."""
