@@ -6,6 +6,7 @@ Origins carry neither path nor commit yet, and `cluster` peers no name of the cl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from reconciler.model.origin import Origin
 from reconciler.model.policy import Peer, PolicyRule, RuleItem
@@ -13,6 +14,7 @@ from reconciler.model.policy import Scope as Subjects
 from reconciler.source import cilium_rules, l7, peers, ports, selectors, suspicious, unenforced
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node
+from reconciler.source.on_trial import is_on_trial
 from reconciler.source.ports import Matches
 
 _PREFIX = {"ingress": "from", "egress": "to"}
@@ -31,11 +33,13 @@ def rules(
     `accepted`: fields of `unenforced` that are no fault. `as_written`: nothing is added to selectors (`peers.Scope`).
     """
     found = []
+    audit = is_on_trial(document, findings)
     for prefix, rule in _specs(document):
         before = len(findings.faults)
         cilium_rules.check(rule, cluster_wide=not identity.namespace, findings=findings)
         origin = _origin(rule if prefix else document, identity)
-        found.append(_rule(rule, prefix, origin, identity, findings, as_written=as_written))
+        made = _rule(rule, prefix, origin, identity, findings, as_written=as_written)
+        found.append(replace(made, audit=audit))
         if len(findings.faults) == before:
             unenforced.refuse(rule, findings, accepted)
             suspicious.warn(rule, findings)

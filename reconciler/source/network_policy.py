@@ -12,6 +12,7 @@ from reconciler.model.selector import Selector
 from reconciler.source import peers, ports, selectors
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node
+from reconciler.source.on_trial import is_on_trial
 
 _PEERS = {"ingress": "from", "egress": "to"}
 
@@ -35,6 +36,7 @@ def rules(document: Node, identity: Identity, findings: Findings) -> tuple[Polic
             egress=_section(spec, "egress", types, identity, findings),
             isolates_ingress="ingress" in types,
             isolates_egress="egress" in types,
+            audit=is_on_trial(document, findings),
         ),
     )
 
