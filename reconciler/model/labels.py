@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 NAMESPACE_KEY = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS_PREFIX = "io.cilium.k8s.namespace.labels."
@@ -38,11 +39,14 @@ def workload_labels(
     namespace: str, labels: Mapping[str, str], namespace_labels: Mapping[str, str], cluster: str
 ) -> LabelSet:
     """The identity labels of a workload: its own, its namespace's name and labels, its cluster."""
-    own = {Label("k8s", key, value) for key, value in labels.items()}
-    own.add(Label("k8s", NAMESPACE_KEY, namespace))
-    own.add(Label("k8s", CLUSTER_KEY, cluster))
-    own |= {Label("k8s", NAMESPACE_LABELS_PREFIX + key, value) for key, value in namespace_labels.items()}
-    return frozenset(own)
+    own = [Label("k8s", key, value) for key, value in labels.items()]
+    return frozenset((*own, *_of_namespace(namespace, tuple(namespace_labels.items()), cluster)))
+
+
+@lru_cache(maxsize=1 << 12)  # what is the same for all workloads of a namespace is there once
+def _of_namespace(namespace: str, labels: tuple[tuple[str, str], ...], cluster: str) -> tuple[Label, ...]:
+    own = (Label("k8s", NAMESPACE_LABELS_PREFIX + key, value) for key, value in labels)
+    return (Label("k8s", NAMESPACE_KEY, namespace), Label("k8s", CLUSTER_KEY, cluster), *own)
 
 
 def canonical(labels: Iterable[Label]) -> str:
