@@ -1,4 +1,4 @@
-"""Audit mode of a policy: what it would deny is recorded and passes. An annotation, as the public formats have no field.
+"""Audit mode of a policy: what it would deny is recorded and passes. An annotation: the public formats have no field.
 
 metadata:
   annotations:
