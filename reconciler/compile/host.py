@@ -144,8 +144,10 @@ def _in_order(rules: Sequence[PolicyRule], rules_of: RulesOf) -> tuple[PolicyRul
 def _identities(snapshot: Snapshot, facts: Facts, wanted: Asked, cache: CompileCache) -> tuple[Members, Networks]:
     inputs = (snapshot.workloads, facts, wanted.blocks, wanted.names)
     refined = cache.members.get(inputs, partial(members, *inputs))
-    named = frozenset(wanted.networks)
-    return refined, cache.networks.get((named,), partial(networks, named))
+    others = (node for node in snapshot.nodes.values() if node.name != facts.node)
+    elsewhere = frozenset(cidr for node in others for cidr in (node.cidr4, node.cidr6) if cidr is not None)
+    found = (frozenset(wanted.networks), elsewhere, wanted.blocks)
+    return refined, cache.networks.get(found, partial(networks, *found))
 
 
 def _ipcache(

@@ -55,9 +55,10 @@ def member_rows(members: Sequence[Member], host_addresses: Collection[IpAddress]
 def other_rows(
     snapshot: Snapshot, facts: Facts, cidrs: Mapping[IpNetwork, int], origins: Mapping[IpNetwork, Origin]
 ) -> list[CacheRow]:
-    """Of this host, the other nodes, CIDRs (CIDR -> identity, CIDR -> origin) and the world."""
+    """Of this host, the other nodes, CIDRs (CIDR -> identity) and the world. `origins`: of CIDRs that rules name."""
     rows = list(_nodes(snapshot, facts))
-    rows += [_row(network, identity, 0, origins[network]) for network, identity in cidrs.items()]
+    homes = {cidr: node.origin for node in snapshot.nodes.values() for cidr in (node.cidr4, node.cidr6)}
+    rows += [_row(network, identity, 0, origins.get(network) or homes[network]) for network, identity in cidrs.items()]
     rows += [_row(network, kind, 0, snapshot.cluster.origin) for network, kind in WORLD.items()]
     return rows
 

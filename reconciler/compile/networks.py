@@ -1,7 +1,10 @@
-"""Identities of CIDRs: what rules name of the world outside the cluster.
+"""Identities of CIDRs: what rules name of the world outside the cluster, and where workloads of other nodes live.
 
 The longest prefix decides the identity of an address, and that identity carries a label for every named CIDR around it:
 so the selector of 10.0.0.0/8 is one label, and matches every identity whose CIDR lies inside.
+
+An address of another node's CIDR that is no known workload's is `reserved:unmanaged` and no part of the world: it can
+only be of a workload whose address did not get here. What matches workloads by address (an ipBlock) matches it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.compile.numbering import number
+from reconciler.compile.selectors import IPBLOCK_SOURCE
 from reconciler.model.identity import FIRST_LOCAL, Reserved, reserved_labels
 from reconciler.model.labels import Label, LabelSet
 
@@ -23,24 +27,41 @@ EVERYTHING4 = IPv4Network("0.0.0.0/0")
 EVERYTHING6 = IPv6Network("::/0")
 WORLD: dict[IpNetwork, Reserved] = {EVERYTHING4: Reserved.WORLD_IPV4, EVERYTHING6: Reserved.WORLD_IPV6}
 
+UNMANAGED = reserved_labels(Reserved.UNMANAGED)
+
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """`numbers`: CIDR -> identity, without the two worlds; `labels`: identity -> labels, of these and of the worlds."""
+    """numbers  CIDR -> identity, without the two worlds
+    labels   identity -> labels, of the worlds and of identities that only this host has
+    """
 
     numbers: Mapping[IpNetwork, int]
     labels: Mapping[int, LabelSet]
 
 
-def networks(named: Iterable[IpNetwork]) -> Networks:
-    """0.0.0.0/0 and ::/0 are the world's own identities. Raises CompileError above 1,048,576 CIDRs."""
-    nested = _nested(set(named) - WORLD.keys())
+def networks(
+    named: Iterable[IpNetwork],
+    elsewhere: frozenset[IpNetwork] = frozenset(),
+    blocks: frozenset[IpNetwork] = frozenset(),
+) -> Networks:
+    """0.0.0.0/0 and ::/0 are the world's own identities. `elsewhere`: CIDRs of other nodes, apart from each other;
+    `blocks`: those that match workloads too. Raises CompileError above 1,048,576 CIDRs.
+    """
+    nested = _nested({*named, *elsewhere} - WORLD.keys())
     drawn = number(map(str, nested), CIDR_NUMBERS)
-    numbers = {network: FIRST_LOCAL + drawn[str(network)] for network in nested}
     labels = {int(kind): reserved_labels(kind) | {cidr_label(network)} for network, kind in WORLD.items()}
+    numbers: dict[IpNetwork, int] = {}
     for network, around in nested.items():
-        world = labels[WORLD[EVERYTHING4 if network.version == 4 else EVERYTHING6]]
-        labels[numbers[network]] = world | {cidr_label(outer) for outer in around}
+        everything = EVERYTHING4 if network.version == 4 else EVERYTHING6
+        own = FIRST_LOCAL + drawn[str(network)]
+        if elsewhere.isdisjoint(around):
+            labels[own] = labels[WORLD[everything]] | {cidr_label(outer) for outer in around}
+        elif inside := blocks.intersection((everything, *around)):
+            labels[own] = UNMANAGED | {Label(IPBLOCK_SOURCE, str(block)) for block in inside}
+        else:
+            own = Reserved.UNMANAGED
+        numbers[network] = own
     return Networks(numbers, labels)
 
 

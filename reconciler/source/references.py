@@ -228,6 +228,24 @@ def slice_warnings(documents: Documents) -> Iterator[Warning]:
             yield Warning(placed.path, place.line, place.column, message)
 
 
+def address_warnings(documents: Documents) -> Iterator[Warning]:
+    """Workloads that nodes other than their own cannot tell from anybody: the embedded store serves one host."""
+    if len({workload.node for _, workload in _workloads(documents)}) < 2:
+        return
+    for placed, workload in _workloads(documents):
+        host = documents.hosts[workload.node].document.content
+        assert isinstance(host, Host)
+        fixed = {4: workload.address4, 6: workload.address6}
+        missing = [f"IPv{family}" for family, cidr in ((4, host.cidr4), (6, host.cidr6)) if cidr and not fixed[family]]
+        if missing:
+            place = placed.document.place
+            message = (
+                f"the {' and '.join(missing)} address of {placed.document.identity} is chosen by {host.name} and not "
+                "known to other nodes, whose rules take it for unmanaged: give it `addresses`"
+            )
+            yield Warning(placed.path, place.line, place.column, message)
+
+
 def rules_of(placed: Placed) -> tuple[PolicyRule, ...]:
     content = placed.document.content
     assert isinstance(content, tuple)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 import pytest
 
@@ -29,6 +38,7 @@ from reconciler.model.network import (
     SysctlKey,
     VethPeer,
 )
+from reconciler.model.policy import CidrPeer
 
 from .lookup import identity_of
 from .worlds import (
@@ -175,6 +185,26 @@ def test_the_longest_cidr_is_the_identity_of_an_address() -> None:
     assert identity_of(desired, IPv6Address("2600::1")) == Reserved.WORLD_IPV6
 
 
+def test_an_address_of_another_nodes_cidr_that_nobody_knows_is_no_part_of_the_world() -> None:
+    """Only this node's own free addresses are; there is nobody behind those."""
+    desired = compiled([WEB, REMOTE])
+    for text in ("10.44.2.77", "fd44:2::77"):
+        assert identity_of(desired, ip_address(text)) == Reserved.UNMANAGED
+    assert identity_of(desired, IPv4Address("10.44.1.77")) == Reserved.WORLD_IPV4
+
+
+@pytest.mark.parametrize("named", ["10.44.0.0/16", "10.44.2.0/24", "10.44.2.64/26"])
+@pytest.mark.parametrize("matches", [True, False])
+def test_unknown_workloads_elsewhere_match_a_cidr_that_matches_workloads_and_never_the_world(
+    named: str, matches: bool
+) -> None:
+    block = CidrPeer(ip_network(named), (), matches)
+    desired = compiled([WEB], [rule(app("web"), (item("ingress[0]", (block,)),))])
+    labels = desired.identities.get(identity_of(desired, IPv4Address("10.44.2.77")), frozenset())
+    assert {str(label) for label in labels} == ({"reserved:unmanaged", f"ipblock:{named}"} if matches else set())
+    assert matches or identity_of(desired, IPv4Address("10.44.2.77")) == Reserved.UNMANAGED
+
+
 def test_a_cidr_keeps_its_identity_when_others_come_and_go() -> None:
     one = rule(app("web"), (item("ingress[0]", (cidr("203.0.113.0/24"),)),))
     two = rule(app("web"), (item("ingress[0]", (cidr("198.51.100.0/24"),)),), name="other")
@@ -202,7 +232,7 @@ def test_a_workload_with_an_address_of_the_host_is_refused() -> None:
 
 
 def test_the_ipcache_has_a_budget() -> None:
-    with pytest.raises(CompileError, match="the ipcache needs 6 rows, over the limit of 3"):
+    with pytest.raises(CompileError, match="the ipcache needs 8 rows, over the limit of 3"):
         compile_host(snapshot_of([WEB]), facts_of([WEB]), CompileCache(), PROGRAMS, Budget(ipcache_rows=3))
 
 

@@ -215,3 +215,24 @@ def test_what_a_cache_holds_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="No such file or directory"):
         load_directory(tmp_path / "nowhere")
+
+
+def test_a_workload_without_fixed_addresses_beside_other_nodes_is_warned_of(tmp_path: Path, cache: Cache) -> None:
+    head = "apiVersion: plumbline/v1\nkind: "
+    files = {"cluster.yaml": CLUSTER}
+    for place, node in enumerate(("alpha", "beta"), 1):
+        cidrs = f"[10.44.{place}.0/24, 'fd44:{place}::/112']"
+        files[f"{node}.yaml"] = f"{head}Node\nmetadata: {{name: {node}}}\nspec: {{cidrs: {cidrs}}}\n"
+    fixed = "addresses: [10.44.2.9, 'fd44:2::9']"
+    for name, spec in (
+        ("one", "node: alpha"),
+        ("two", f"node: beta, {fixed}"),
+        ("three", "node: beta, addresses: [10.44.2.7]"),
+    ):
+        files[f"{name}.yaml"] = f"{head}Workload\nmetadata: {{name: {name}}}\nspec: {{{spec}, netns: {name}}}\n"
+    repository = make(tmp_path / "r", files)
+    said = "is chosen by {} and not known to other nodes, whose rules take it for unmanaged: give it `addresses`"
+    assert [str(one) for one in load(tmp_path / "r", repository, cache).warnings] == [
+        f"one.yaml:1:1: warning: the IPv4 and IPv6 address of Workload default/one {said.format('alpha')}",
+        f"three.yaml:1:1: warning: the IPv6 address of Workload default/three {said.format('beta')}",
+    ]
