@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.daemon_host import CHECKOUT, DaemonHost, allowing, made_host, policy
+from tests.e2e.daemon_host import CHECKOUT, DaemonHost, allowing, made_host, policy, until
 from tests.e2e.packet_flow import stopped
 
 pytestmark = pytest.mark.root
 
 PORT, OTHER = 4000, 4001
 FIXED = ["10.46.0.60", "fd46::60"]
+KILLS = 4
 STEP = int(os.environ.get("PLUMB_TEST_CRASH_STEP", "7"))  # 1: every single write; several runs of 7 cover them too
 
 
@@ -36,6 +38,26 @@ def test_killed_at_any_write_the_host_is_at_one_commit_or_the_other(host: Daemon
     assert any(one["interrupted"] for one in rounds)
 
 
+def test_a_daemon_that_is_killed_between_and_within_commits_is_at_one_of_them_after_each_start(
+    host: DaemonHost,
+) -> None:
+    old, new = _old(host), _new(host)
+    host.git("update-ref", "refs/heads/main", old)
+    applied = host.plumb("apply")
+    assert applied.returncode == 0, applied.stderr
+    with stopped(host, "client", "web", PORT, FIXED):
+        for kill in range(KILLS):
+            host.start()
+            for turn in range(3 + kill):
+                host.git("update-ref", "refs/heads/main", (old, new)[turn % 2])
+            until(lambda: host.at in (old, new), "a commit is applied")
+            host.stop(signal.SIGKILL)
+        host.start()
+        host.settle()
+    assert host.at == host.git("rev-parse", "refs/heads/main")
+    assert not host.status()["unfinished"]
+
+
 def _rounds(host: DaemonHost, old: str, new: str, first: int, step: int) -> list[dict[str, Any]]:
     """And meanwhile not one packet arrives that both commits forbid."""
     arguments = [str(host.directory / "config.yaml"), old, new, str(first), str(step)]
@@ -52,6 +74,7 @@ def _old(host: DaemonHost) -> str:
     host.write("workloads/web.yaml", host.workload("web", addresses=FIXED))
     host.write("workloads/mover.yaml", host.workload("mover", addresses=["10.46.0.70", "fd46::70"]))
     (host.tree / "workloads/comer.yaml").unlink()
+    host.write("workloads/goer.yaml", host.workload("goer"))
     host.write("policies/client.yaml", policy("client", "client", egress=[allowing("to", "web", OTHER)]))
     host.write("policies/web.yaml", policy("web", "web", ingress=[allowing("from", "client", PORT)]))
     return host.commit()
