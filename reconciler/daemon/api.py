@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
 from reconciler.daemon.hooks import Hooks, parse
 from reconciler.daemon.http import Request, Response, json_response
+from reconciler.daemon.monitor import MASKS
 from reconciler.daemon.outcome import Outcome, as_json
 from reconciler.datapath.features import probe
 from reconciler.engine.plan import Plan
@@ -115,6 +116,8 @@ class Api:
 
     async def _events(self, request: Request) -> Response:
         types = frozenset(filter(None, request.query.get("types", "drop,verdict").split(",")))
+        if not types or not types <= MASKS.keys():
+            raise UsageError(f"types must be some of {', '.join(MASKS)}, separated by commas")
         return Response(self._service.monitor.stream(types), "application/jsonl")
 
     # What can be done
@@ -237,7 +240,7 @@ class Api:
         return _plain(self._hooks.post_receive(parse(request.json())))
 
 
-def _plain(lines: AsyncIterator[bytes]) -> Response:
+def _plain(lines: AsyncGenerator[bytes]) -> Response:
     return Response(lines, "text/plain; charset=utf-8")
 
 

@@ -7,7 +7,9 @@ line by line; the last line is `exit N` and is meant for the hook, not for peopl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from reconciler.host import Host
 from reconciler.host.flow_trace import known_of
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.verdict.policy_test import require
+
+log = logging.getLogger(__name__)
 
 BRANCHES = "refs/heads/"
 SHOWN_WARNINGS = 20
@@ -55,7 +59,13 @@ class Hooks:
         self._wait = wait
         self._tested = CompileCache()  # of the commit that was proposed last
 
-    async def pre_receive(self, push: Push) -> AsyncIterator[bytes]:
+    def pre_receive(self, push: Push) -> AsyncGenerator[bytes]:
+        return _to_the_end(self._pre_receive(push))
+
+    def post_receive(self, push: Push) -> AsyncGenerator[bytes]:
+        return _to_the_end(self._post_receive(push))
+
+    async def _pre_receive(self, push: Push) -> AsyncGenerator[bytes]:
         refused = False
         for _, new, ref in push.updates:
             try:
@@ -93,7 +103,7 @@ class Hooks:
         for node, client in self._siblings(target.snapshot).items():
             yield await asyncio.to_thread(_plan_of, node, client, new, push.environment)
 
-    async def post_receive(self, push: Push) -> AsyncIterator[bytes]:
+    async def _post_receive(self, push: Push) -> AsyncGenerator[bytes]:
         for _, new, ref in push.updates:
             if ref != self._host.config.ref or not new.strip("0"):
                 continue
@@ -112,6 +122,19 @@ class Hooks:
         others = sorted(set(snapshot.nodes) - {self._host.config.node})
         clients = {node: Client(runs / node / SOCKET_NAME, CONVERGED_WITHIN_S + 5) for node in others}
         return {node: client for node, client in clients.items() if client.answers()}
+
+
+async def _to_the_end(lines: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Whatever cuts the answer short becomes its last words: without an `exit N` the hook knows nothing."""
+    try:
+        async with aclosing(lines):
+            async for line in lines:
+                yield line
+    except PlumbError as error:
+        yield f"{error}\nexit 1\n".encode()
+    except Exception as error:
+        log.exception("hook failed")
+        yield f"plumb: internal error: {type(error).__name__}: {error}\nexit 1\n".encode()
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -11,7 +11,7 @@ import grp
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Request:
 class Response:
     """`content` is the whole body, or its pieces as they come (each is sent at once)."""
 
-    content: bytes | AsyncIterator[bytes]
+    content: bytes | AsyncGenerator[bytes]
     content_type: str = "application/json"
     status: int = 200
     headers: tuple[tuple[str, str], ...] = field(default=())
@@ -102,11 +102,11 @@ async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     try:
         request = await asyncio.wait_for(_read_request(connection, reader), READ_TIMEOUT_S)
         if request is not None:
-            await _write_response(connection, writer, await _answer(request, respond))
+            await _write_response(connection, reader, writer, await _answer(request, respond))
     except h11.RemoteProtocolError as error:
         with contextlib.suppress(ConnectionError, h11.LocalProtocolError):  # gone, or in the middle of an answer
             refusal = error_response(UsageError(f"not a request: {error}"), error.error_status_hint)
-            await _write_response(connection, writer, refusal)
+            await _write_response(connection, reader, writer, refusal)
     except (TimeoutError, ConnectionError) as error:
         log.debug("connection ended early error=%s", error)
     finally:
@@ -158,7 +158,9 @@ def _request(head: h11.Request, body: bytes) -> Request:
     return Request(head.method.decode("ascii"), target.path, dict(parse_qsl(target.query)), body)
 
 
-async def _write_response(connection: h11.Connection, writer: asyncio.StreamWriter, response: Response) -> None:
+async def _write_response(
+    connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, response: Response
+) -> None:
     headers = [("Content-Type", response.content_type), ("Connection", "close"), *response.headers]
     if isinstance(response.content, bytes):
         headers.append(("Content-Length", str(len(response.content))))
@@ -167,9 +169,36 @@ async def _write_response(connection: h11.Connection, writer: asyncio.StreamWrit
     if isinstance(response.content, bytes):
         await _send(connection, writer, h11.Data(data=response.content))
     else:
-        async for piece in response.content:
-            await _send(connection, writer, h11.Data(data=piece))
+        await _while_read(reader, _write_pieces(connection, writer, response.content))
     await _send(connection, writer, h11.EndOfMessage())
+
+
+async def _write_pieces(
+    connection: h11.Connection, writer: asyncio.StreamWriter, pieces: AsyncGenerator[bytes]
+) -> None:
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            await _send(connection, writer, h11.Data(data=piece))
+
+
+async def _while_read(reader: asyncio.StreamReader, writing: Coroutine[Any, Any, None]) -> None:
+    """Raises ConnectionError when the other side goes away: by writing an idle stream would never notice."""
+    written, gone = asyncio.create_task(writing), asyncio.create_task(_end_of(reader))
+    try:
+        await asyncio.wait((written, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not written.done():
+            raise ConnectionResetError("the reader went away")
+        written.result()
+    finally:
+        written.cancel()
+        gone.cancel()
+        await asyncio.gather(written, gone, return_exceptions=True)
+
+
+async def _end_of(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(1 << 16):
+            pass
 
 
 async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, event: h11.Event) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ class Monitor:
         self._ring: RingBuffer | None = None
         self._records: list[bytes] = []
         self._decoder: Decoder | None = None
+        self._adjusting = asyncio.Lock()
 
     async def close(self) -> None:
         self._listeners.clear()
@@ -54,7 +55,7 @@ class Monitor:
         by_reason = {reason.word: counter.packets for reason, counter in found.by_reason.items() if counter.packets}
         return {**by_reason, "new flows": found.new_flows.packets, "lost events": found.lost_events}
 
-    async def stream(self, types: frozenset[str]) -> AsyncIterator[bytes]:
+    async def stream(self, types: frozenset[str]) -> AsyncGenerator[bytes]:
         """A JSON object a line for each event of these types (drop, verdict), until the reader goes away."""
         listener = _Listener(types)
         self._listeners.add(listener)
@@ -68,26 +69,27 @@ class Monitor:
                 yield line
         finally:
             self._listeners.discard(listener)
-            await self._adjust()
+            await asyncio.shield(self._adjust())  # whoever ends the stream may do so twice
 
     async def _adjust(self) -> None:
         """Ask the programs for what somebody wants to hear, and read it while anybody does."""
-        wanted = 0
-        for listener in self._listeners:
-            for name in listener.types:
-                wanted |= MASKS.get(name, 0)
-        if wanted and self._ring is None:
-            descriptor = await self._on_host(self._host.events)
-            self._decoder = Decoder(shipped_layout())
-            self._ring = RingBuffer(descriptor, self._records.append)
-            self._ring.consume()  # of before anybody listened
-            self._records.clear()
-            asyncio.get_running_loop().add_reader(self._ring.fileno(), self._on_events)
-        if not wanted and self._ring is not None:
-            asyncio.get_running_loop().remove_reader(self._ring.fileno())
-            self._ring.close()
-            self._ring = None
-        await self._on_host(self._host.listen_for, wanted)
+        async with self._adjusting:
+            wanted = 0
+            for listener in self._listeners:
+                for name in listener.types:
+                    wanted |= MASKS.get(name, 0)
+            if wanted and self._ring is None:
+                descriptor = await self._on_host(self._host.events)
+                self._decoder = Decoder(shipped_layout())
+                self._ring = RingBuffer(descriptor, self._records.append)
+                self._ring.consume()  # of before anybody listened
+                self._records.clear()
+                asyncio.get_running_loop().add_reader(self._ring.fileno(), self._on_events)
+            if not wanted and self._ring is not None:
+                asyncio.get_running_loop().remove_reader(self._ring.fileno())
+                self._ring.close()
+                self._ring = None
+            await self._on_host(self._host.listen_for, wanted)
 
     def _on_events(self) -> None:
         if self._ring is None or self._decoder is None:

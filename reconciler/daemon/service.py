@@ -11,9 +11,9 @@ import resource
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -154,7 +154,8 @@ class Service:
         await self._follow()
         if done.outcome is not None:
             await self._tell(done.outcome)
-            await self.on_host(settle_memory)
+            with _surviving("settling memory"):
+                await self.on_host(settle_memory)
 
     def _try_again_after(self, seconds: float | None) -> None:
         if self._again is not None:
@@ -181,7 +182,7 @@ class Service:
         namespaces = target.namespaces if target is not None else frozenset()
         awaited = [path for path in tried.namespaces if identity(path) is None] if tried is not None else []
         root = self.config.pin_root
-        with suppress(PlumbError):
+        with _surviving("listening"):
             pins = [root / name for name in ("maps", "programs", "links")]
             self.watchers.listen_to({HOST_NETNS, *namespaces}, pins, awaited)
             self.tamper.watch(await self.on_host(self.host.watched_maps))
@@ -194,7 +195,7 @@ class Service:
     async def _collect(self) -> None:
         while True:
             await asyncio.sleep(COLLECT_EVERY_S)
-            with suppress(PlumbError):
+            with _surviving("collecting flows"):
                 await self.on_host(self.host.collect_flows)
 
     @property
@@ -209,3 +210,14 @@ class Service:
         if self.error is not None:
             return "refused" if self.convergence.is_refusal(self.error) else "degraded"
         return "converged"
+
+
+@contextmanager
+def _surviving(doing: str) -> Iterator[None]:
+    """What goes wrong beside a pass does not end the daemon."""
+    try:
+        yield
+    except PlumbError as error:
+        log.debug("%s failed error=%s", doing, error)
+    except Exception:
+        log.exception("%s failed", doing)

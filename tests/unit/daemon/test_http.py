@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_bug_in_an_answer_is_told_and_does_not_end_the_server(tmp_path: Path) 
 
 
 def test_pieces_are_sent_as_they_come(tmp_path: Path) -> None:
-    async def lines() -> AsyncIterator[bytes]:
+    async def lines() -> AsyncGenerator[bytes]:
         yield b'{"n": 1}\n'
         yield b'{"n": 2}\n'
 
@@ -73,6 +74,27 @@ def test_pieces_are_sent_as_they_come(tmp_path: Path) -> None:
         return Response(lines(), "application/jsonl")
 
     assert _ask(tmp_path / "s", stream, lambda client: list(client.stream("/v1/events"))) == [{"n": 1}, {"n": 2}]
+
+
+def test_a_stream_that_says_nothing_ends_when_its_reader_leaves(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    async def nothing() -> AsyncGenerator[bytes]:
+        try:
+            await asyncio.Event().wait()
+            yield b""
+        finally:
+            ended.set()
+
+    async def stream(request: Request) -> Response:
+        return Response(nothing(), "application/jsonl")
+
+    def leave(client: Client) -> bool:
+        with client._request("GET", "/v1/events", None, 10):
+            pass
+        return ended.wait(10)
+
+    assert _ask(tmp_path / "s", stream, leave) is True
 
 
 def test_a_body_that_is_not_json_is_the_callers_mistake(tmp_path: Path) -> None:
