@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from reconciler import shipped
 from reconciler.bpf import btf, maps, syscalls
 from reconciler.bpf.btf import Btf
-from reconciler.bpf.maps import HASH_OF_MAPS, MapInfo, Records
+from reconciler.bpf.maps import HASH, HASH_OF_MAPS, MapInfo, Records
+from reconciler.engine.match import match, words
 from reconciler.errors import KernelError
 
 Dtype = np.dtype[Any]
 
 _LAYOUT_OBJECT = "policy_layout.bpf.o"  # types that no map carries
 _OUTER_KEY = "subject_key"
+_READ_WHOLE = 8  # from a key for so many rows of room on, reading a full hash is no slower than asking key by key
 _FULL = (errno.E2BIG, errno.ENOSPC, errno.ENOMEM)
 
 
@@ -59,10 +61,24 @@ class Map:
         return maps.read(self.descriptor, self.key_dtype, self.value_dtype, self.info.max_entries)
 
     def lookup(self, keys: Records) -> tuple[NDArray[np.bool_], Records]:
-        """Which keys are there, and their values (zeros where not). In an LPM trie: the longest match. 2 us a key."""
+        """Which keys are there, and their values (zeros where not). In an LPM trie: the longest match.
+
+        2 us a key; of a hash at most what reading it costs. No key twice.
+        """
         if len(keys) > 1 and maps.is_empty(self.descriptor, self.info.key_size):
             return np.zeros(len(keys), np.bool_), np.zeros(len(keys), self.value_dtype)
+        if self.info.kind == HASH and len(keys) * _READ_WHOLE > self.info.max_entries:
+            return self._joined(keys)
         return maps.lookup(self.descriptor, keys, self.value_dtype)
+
+    def _joined(self, keys: Records) -> tuple[NDArray[np.bool_], Records]:
+        """As `lookup`, out of all rows."""
+        there, rows = self.read()
+        index = match(words(keys), words(there))
+        found = index >= 0
+        values = np.zeros(len(keys), self.value_dtype)
+        values[found] = rows[index[found]]
+        return found, values
 
     def update(self, keys: Records, values: Records) -> None:
         """Insert or overwrite, in the order given. Raises KernelError; one that says so if the map is full."""

@@ -106,6 +106,26 @@ def test_what_stays_is_read_while_the_map_changes(kind: int) -> None:
             thread.join()
 
 
+@pytest.mark.parametrize("kind", [HASH, LPM_TRIE])
+@pytest.mark.parametrize("asked", [3, ROWS])
+def test_few_keys_and_many_are_looked_up_alike(datapath: Harness, kind: int, asked: int) -> None:
+    """Many are, in a hash, found by reading it whole."""
+    descriptor = maps.create(kind, 8, 4, ROWS, flags=NO_PREALLOC, name="pt_columns")
+    map_ = _TypedMap("pt_columns", descriptor, maps.info(descriptor), datapath.maps._types)
+    there = rows(list(range(0, ROWS, 2)))
+    map_.update(there, np.arange(len(there), dtype=VALUE))
+    found, values = map_.lookup(rows(list(range(asked))))
+    assert found.tolist() == [number % 2 == 0 for number in range(asked)]
+    assert values[found].tolist() == list(range((asked + 1) // 2))
+    assert not values[~found].any()
+
+
+class _TypedMap(Map):
+    """A map made without BTF, with the types of `rows`."""
+
+    key_dtype, value_dtype = KEY, VALUE  # type: ignore[assignment]
+
+
 def test_a_full_map_says_how_full_and_keeps_what_went_in(datapath: Harness) -> None:
     info = datapath.maps.open("endpoints4").info
     with held(maps.create(HASH, 4, 12, 10, flags=NO_PREALLOC, name="pt_small")) as descriptor:
