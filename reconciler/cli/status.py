@@ -10,7 +10,14 @@ import click
 from reconciler.cli.output import output_option, show_fields, show_json
 from reconciler.cli.session import Session, pass_session
 
-_COLOURS = {"converged": "green", "converging": "yellow", "suspended": "yellow", "refused": "red", "degraded": "red"}
+_COLOURS = {
+    "converged": "green",
+    "converging": "yellow",
+    "held": "yellow",
+    "suspended": "yellow",
+    "refused": "red",
+    "degraded": "red",
+}
 
 
 @click.command("status")
@@ -35,9 +42,10 @@ def command(session: Session, output: str) -> None:
 def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """In the order in which people ask; what is empty, or only a daemon knows, is left out."""
     yield "node", status["node"]
-    yield "commit", f"{(status['commit'] or 'none')[:12]} of {status['ref']} in {status['repository']}"
+    since = f", since {status['since']}" if status.get("since") else ""
+    yield "commit", f"{(status['commit'] or 'none')[:12]} of {status['ref']} in {status['repository']}{since}"
     if "state" in status:
-        yield "state", click.style(status["state"], _COLOURS.get(status["state"])) + _since(status)
+        yield "state", click.style(status["state"], _COLOURS.get(status["state"])) + _last_pass(status)
     if status.get("last_error"):
         yield "error", status["last_error"]
     if status.get("last_result"):
@@ -51,12 +59,9 @@ def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, status[name]
     if "drift_repairs" in status:
         yield "drift", f"{status['drift_repairs']} repaired"
-    for name, value in (status.get("features") or {}).items():
-        yield "degraded", f"{name}: {value}"
     yield "daemon", status.get("daemon") or "none answers; this is what the host itself says"
 
 
-def _since(status: dict[str, Any]) -> str:
-    since = f" since {status['since']}" if status.get("since") else ""
+def _last_pass(status: dict[str, Any]) -> str:
     took = status.get("last_pass_ms")
-    return since + (f", last pass {took:.1f} ms" if took is not None else "")
+    return f", last pass {took:.1f} ms" if took is not None else ""

@@ -41,13 +41,17 @@ class Pass:
 
 
 class Convergence:
-    """Remembers which commit failed, so that it is not tried at every pass, and which drift stands."""
+    """Remembers which commit failed, so that it is not tried at every pass, and which drift stands.
+
+    `is_held`: whether the branch is at a commit that somebody rolled back here.
+    """
 
     def __init__(self, host: Host, suspects: Suspects, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._host = host
         self._suspects = suspects
         self._clock_ns = clock_ns
         self._failure: Failure | None = None
+        self.is_held = False
         self._standing: set[tuple[str, str, tuple[str, ...]]] = set()
 
     def run(self, work: Work) -> Pass:
@@ -90,14 +94,15 @@ class Convergence:
         head = self._host.resolve(self._host.config.ref)
         if work.commit or head != self._host.base:
             return head
-        self._failure = None
+        self._failure, self.is_held = None, False
         return None
 
     def _commit(self, head: str, work: Work) -> Outcome | None:
         """None if it failed before, it is not time yet to try it again, and nobody asks."""
         began = self._clock_ns()
         node = self._host.config.node
-        if head == self._host.hold.held != self._host.base:
+        self.is_held = head == self._host.hold.held != self._host.base
+        if self.is_held:
             self._failure = None
             return Outcome(node, head, "held", 0.0, error="rolled back on this host; release it with: plumb resume")
         earlier = self._failure if self._failure and self._failure.commit == head else None

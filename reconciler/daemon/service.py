@@ -200,7 +200,7 @@ class Service:
 
     @property
     def state(self) -> str:
-        """In one word: suspended, converging, refused, degraded, waiting (for a first commit), converged."""
+        """In one word: suspended, converging, refused, degraded, held, waiting (for a first commit), converged."""
         if self.host.hold.suspended:
             return "suspended"
         if self.converging:
@@ -209,6 +209,8 @@ class Service:
             return "waiting"
         if self.error is not None:
             return "refused" if self.convergence.is_refusal(self.error) else "degraded"
+        if self.convergence.is_held:
+            return "held"
         return "converged"
 
 

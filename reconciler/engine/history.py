@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
 from reconciler.engine.durable import replace_durably, sync_directory, write_all
 from reconciler.engine.record import Record, from_plain, to_plain
 from reconciler.engine.values import compact
+
+log = logging.getLogger(__name__)
 
 
 class History:
@@ -32,7 +35,10 @@ class History:
             os.close(descriptor)
         if new:
             sync_directory(self._path.parent)
-        self._compact()
+        try:
+            self._compact()
+        except OSError as error:  # the record is there: a file that is too long is no reason to take it back
+            log.warning("the history stays longer than it should be path=%s error=%s", self._path, error)
 
     def newest_first(self, limit: int) -> list[Record]:
         """At most `limit`; lines that a crash cut short are left out."""

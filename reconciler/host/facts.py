@@ -32,14 +32,21 @@ def this_node(snapshot: Snapshot, name: str) -> Node:
     )
 
 
-def gather(snapshot: Snapshot, node: str, store: Store, host_addresses: frozenset[IPv4Address | IPv6Address]) -> Facts:
+def gather(
+    snapshot: Snapshot,
+    node: str,
+    store: Store,
+    host_addresses: frozenset[IPv4Address | IPv6Address],
+    identities: Identities | None = None,
+) -> Facts:
     """Identities for every label set of the commit, addresses for this node's workloads.
 
     Raises CompileError if the commit does not know the node, StoreError if a range is exhausted.
     """
     here = this_node(snapshot, node)
     labels = {reference: labels_of(snapshot, workload) for reference, workload in snapshot.workloads.items()}
-    numbers = Identities(store, snapshot.cluster.id, snapshot.cluster.name).allocate(labels.values())
+    allocator = identities or Identities(store, snapshot.cluster.id, snapshot.cluster.name)
+    numbers = allocator.allocate(labels.values())
     addressed = _addresses(snapshot, here, store)
     ifnames = device_names(reference for reference, workload in snapshot.workloads.items() if workload.node == node)
     endpoints = {}
@@ -54,9 +61,9 @@ def gather(snapshot: Snapshot, node: str, store: Store, host_addresses: frozense
             address6=address6,
             mac=workload_mac(snapshot.cluster.name, reference),
         )
-    identities: dict[int, LabelSet] = {int(one): reserved_labels(one) for one in Reserved if one}
-    identities.update({numbers[one]: one for one in labels.values()})
-    return Facts(node, identities, endpoints, host_addresses)
+    named: dict[int, LabelSet] = {int(one): reserved_labels(one) for one in Reserved if one}
+    named.update({numbers[one]: one for one in labels.values()})
+    return Facts(node, named, endpoints, host_addresses)
 
 
 def labels_of(snapshot: Snapshot, workload: Workload) -> LabelSet:

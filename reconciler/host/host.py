@@ -7,6 +7,7 @@ would miss: what the host holds is read from the kernel, what it should hold is 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -42,6 +43,7 @@ from reconciler.observe.counters import Counters
 from reconciler.source.loading import Cache, load
 from reconciler.source.repository import resolve
 from reconciler.store.embedded import EmbeddedStore
+from reconciler.store.identities import Identities
 from reconciler.store.overlay import Overlay
 from reconciler.store.protocol import Store
 
@@ -70,6 +72,7 @@ class Host:
         self._compiled = CompileCache()
         self._population = Population()
         self._store = EmbeddedStore(config.state_directory / "store.sqlite")
+        self._allocators: dict[tuple[int, str], Identities] = {}
         self._tables = HostTables(config)
 
     @classmethod
@@ -92,11 +95,16 @@ class Host:
     @property
     def base(self) -> str:
         """The commit that was applied last; '' on a host that never had one."""
-        return next(self._applied(), "")
+        return next((record.commit for record in self._applied()), "")
 
-    def _applied(self) -> Iterator[str]:
-        """Newest first."""
-        return (record.commit for record in self.journal.history() if record.result is Result.APPLIED)
+    def _applied(self) -> Iterator[Record]:
+        """Newest first. What was written to the history and then taken back all the same does not count."""
+        taken_back = set()
+        for record in self.journal.history():
+            if record.result is Result.ROLLED_BACK:
+                taken_back.add(record.id)
+            elif record.id not in taken_back:
+                yield record
 
     # What should be
 
@@ -115,7 +123,8 @@ class Host:
         """
         snapshot = self.load(revision, environment)
         store: Store = Overlay(self._store) if preview else self._store
-        facts = gather(snapshot, self.config.node, store, host_addresses())
+        identities = None if preview else self._identities(snapshot)
+        facts = gather(snapshot, self.config.node, store, host_addresses(), identities)
         programs = self._tables.programs(snapshot.cluster)
         digests = {str(name): row.digest for name, row in programs.rows.items()}
         desired = compile_host(snapshot, facts, self._compiled, digests)
@@ -159,6 +168,9 @@ class Host:
 
     def apply(self, plan: Plan) -> Record:
         """Exactly this plan. Raises PlanStale, ApplyError, ProbeFailed, Busy, and what `aim` raises."""
+        if plan.base != self.base:
+            at = f"{self.base[:12] or 'no commit'}, not at {plan.base[:12] or 'none'}"
+            raise PlanStale(f"this host is at {at}, from which the plan was made")
         target = self.aim(plan.commit)
         self._tables.look_into(target, self.target)
         return self._transact(plan, target)
@@ -227,6 +239,14 @@ class Host:
     def _settle(self, target: Target) -> None:
         self.target, self.tried = target, None
         release_gone(target.snapshot, self.config.node, self._store)
+        self._identities(target.snapshot).collect(target.facts.identities.values(), time.time())
+
+    def _identities(self, snapshot: Snapshot) -> Identities:
+        """One object for the commits of a cluster: it remembers what it has read."""
+        cluster = (snapshot.cluster.id, snapshot.cluster.name)
+        if cluster not in self._allocators:
+            self._allocators = {cluster: Identities(self._store, *cluster)}
+        return self._allocators[cluster]
 
     # Drift
 
@@ -290,8 +310,8 @@ class Host:
 
     def _commit_before(self, present: str) -> str:
         """What the host was at when it first came to `present`: a rollback does not make its way back the next one."""
-        oldest_first = reversed(self.journal.history())
-        before = next((one.base for one in oldest_first if one.commit == present and _moved(one)), "")
+        oldest_first = reversed(list(self._applied()))
+        before = next((one.base for one in oldest_first if one.commit == present != one.base), "")
         if not before:
             raise UsageError(
                 f"the history has no commit before {present[:12]}", remedy="name one: plumb rollback COMMIT"
@@ -361,12 +381,18 @@ class Host:
             "suspended": hold.suspended,
             "held": hold.held,
             "unfinished": self.journal.unfinished,
+            "since": _since(self._applied()),
             "last_result": last.result.value if last else "",
             "last_reason": last.reason if last else "",
             "last_time": last.time.isoformat() if last else "",
         }
 
 
-def _moved(record: Record) -> bool:
-    """Whether it brought the host from one commit to another."""
-    return record.result is Result.APPLIED and record.base != record.commit
+def _since(newest_first: Iterator[Record]) -> str:
+    """When the host came to the commit that it is at; '' if it never had one."""
+    present, since = "", ""
+    for record in newest_first:
+        if present not in ("", record.commit):
+            break
+        present, since = record.commit, record.time.isoformat(timespec="seconds")
+    return since

@@ -157,7 +157,7 @@ class DaemonHost:
 
     def settle(self) -> None:
         """Until the daemon has nothing to do and complains of nothing."""
-        until(lambda: self.status()["state"] == "converged", "the host is converged")
+        until(lambda: self.status()["state"] in ("converged", "held"), "the host is converged")
 
     def drift(self, **wanted: str) -> dict[str, Any]:
         """The newest report that says all of this, as soon as there is one."""

@@ -98,7 +98,7 @@ def test_a_commit_that_was_rolled_back_is_held_until_a_newer_comes(host: DaemonH
     host.stop()
     host.start()
     host.settle()
-    assert (host.at, host.status()["held"]) == (before, bad)
+    assert (host.at, host.status()["held"], host.status()["state"]) == (before, bad, "held")
     with lossless(host, "client", "web", PORT), stopped(host, "client", "web", OTHER):
         pass
     host.wait_for(_allow(host, OTHER + 1))
@@ -130,7 +130,7 @@ def test_a_plan_is_applied_only_to_the_rows_that_it_was_made_from(host: DaemonHo
         host.client.post("/v1/apply", {"plan": changed})
     host.wait_for(_allow(host, OTHER + 1))
     rows = host.rows()
-    with pytest.raises(PlanStale, match="rows changed since the plan was made") as stale:
+    with pytest.raises(PlanStale, match="from which the plan was made") as stale:
         host.client.post("/v1/apply", {"plan": plan})
     assert (stale.value.exit_code, stale.value.remedy) == (6, "make the plan again: plumb plan")
     assert host.rows() == rows

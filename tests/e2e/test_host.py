@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import ApplyError, UsageError
+from reconciler.errors import ApplyError, PlanStale, UsageError
 from reconciler.host import Host
 from reconciler.kernel.netns import inside
 from tests.e2e.daemon_host import DaemonHost, made_host, make_namespace, policy
@@ -94,3 +94,20 @@ def test_a_rollback_that_fails_holds_nothing_back(made: DaemonHost, host: Host) 
     (made.config.state_directory / "journal" / "open.json").unlink()
     host.rollback()
     assert (host.base, host.hold.held) == (first, second)
+
+
+def test_a_plan_is_stale_once_the_host_is_at_another_commit(made: DaemonHost, host: Host) -> None:
+    second, third = _commit(made, "one"), made.commit()
+    plan = host.plan(third)
+    host.converge(second)
+    with pytest.raises(PlanStale, match=f"this host is at {second[:12]}, not at"):
+        host.apply(plan)
+
+
+def test_a_number_that_nobody_uses_is_marked_and_used_again(made: DaemonHost, host: Host) -> None:
+    first = host.base
+    known = {row["identity"] for row in host.listing().identities()}
+    made.write("workloads/web.yaml", made.workload("web", labels={"app": "other"}))
+    host.converge(made.commit())
+    host.converge(first)
+    assert {row["identity"] for row in host.listing().identities()} == known

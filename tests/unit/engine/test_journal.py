@@ -168,3 +168,13 @@ def test_a_history_line_that_was_cut_short_costs_only_itself(tmp_path: Path) -> 
     assert len(journal.history()) == 1
     apply_some(journal, 1)
     assert len(journal.history()) == 2
+
+
+def test_a_history_that_cannot_be_shortened_keeps_its_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "history.jsonl.new").mkdir()
+    journal = Journal(tmp_path, keep=1)
+    for _ in range(4):
+        journal.commit(journal.open(plan_between(BEFORE, AFTER)))
+    assert not journal.unfinished
+    assert len((tmp_path / "history.jsonl").read_bytes().splitlines()) == 4
+    assert "the history stays longer" in caplog.text
