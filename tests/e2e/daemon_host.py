@@ -104,9 +104,9 @@ class DaemonHost:
 
     def start(self) -> None:
         """Returns when it answers."""
-        self.daemon = self.spawn()
-        until(lambda: self.client.answers() or self.daemon.poll() is not None, "the daemon answers")  # type: ignore[union-attr]
-        assert self.daemon.poll() is None, self.log()
+        daemon = self.daemon = self.spawn()
+        until(lambda: self.client.answers() or daemon.poll() is not None, "the daemon answers")
+        assert daemon.poll() is None, self.log()
 
     def spawn(self, *wrapped: str) -> subprocess.Popen[bytes]:
         """The daemon as a process of its own, in the host's namespace; its log is kept."""

@@ -101,7 +101,8 @@ def test_pins_outside_a_bpf_file_system_are_refused_and_nothing_stays_half_done(
             assert "the previous state was restored" in refused.stderr
             assert f"next: mount one there: mount -t bpf bpf {tmp_path}" in refused.stderr
             assert host.ip("-d", "link") == before
-        assert host.plumb("apply").returncode == 0
+        applied = host.plumb("apply")
+        assert applied.returncode == 0, applied.stderr
 
 
 @pytest.mark.parametrize(
