@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 from reconciler.cli.backend import Answer
 from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, to_plain
 from reconciler.errors import UsageError
 from reconciler.host import Host
+from reconciler.host.answers import applied_answer, plan_answer
 from reconciler.host.flow_trace import flow_trace
 
 
@@ -38,15 +38,8 @@ class HostBackend:
         return self._host.listing().rows(table)
 
     def plan(self, revision: str | None, rows: bool) -> Answer:
-        plan = self._host.plan(self._revision(revision))
-        return {
-            "commit": plan.commit,
-            "base": plan.base,
-            "digest": plan.digest,
-            "counts": {table: asdict(counts) for table, counts in plan.counts.items()},
-            "text": plan.render(rows=rows, fields=self._host.listing().fields()),
-            "plan": plan.to_document(),
-        }
+        target = self._host.aim(self._revision(revision), preview=True)
+        return plan_answer(self._host.compare(target), target, self._host.tables, rows=rows)
 
     def trace(self, source: str, destination: str, port: str, revision: str | None) -> Answer:
         return flow_trace(self._host, source, destination, port, revision or self._host.base)
@@ -67,10 +60,4 @@ class HostBackend:
         return revision or self._host.config.ref
 
     def _applied(self, record: Record | None, commit: str) -> Answer:
-        return {
-            "commit": commit,
-            "changed": record is not None,
-            "held": self._host.hold.held,
-            "counts": {table: asdict(counts) for table, counts in record.counts.items()} if record else {},
-            "duration_ms": round(record.duration_ms, 3) if record else 0.0,
-        }
+        return applied_answer(record, commit, self._host.hold.held)

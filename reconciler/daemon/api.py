@@ -17,6 +17,8 @@ from reconciler.datapath.features import probe
 from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, to_plain
 from reconciler.errors import PlumbError, UsageError
+from reconciler.host import Host
+from reconciler.host.answers import applied_answer, plan_answer
 from reconciler.host.flow_trace import flow_trace
 
 if TYPE_CHECKING:
@@ -127,18 +129,8 @@ class Api:
         host = self._service.host
         revision = _text(body, "revision", host.config.ref)
         environment, tables = _mapping(body, "environment"), _names(body, "tables")
-        plan: Plan = await self._service.on_host(host.plan, revision, environment, tables)
-        fields = await self._service.on_host(lambda: host.listing().fields())
-        return json_response(
-            {
-                "commit": plan.commit,
-                "base": plan.base,
-                "digest": plan.digest,
-                "counts": {table: asdict(counts) for table, counts in plan.counts.items()},
-                "text": plan.render(rows=bool(body.get("rows")), fields=fields),
-                "plan": plan.to_document(),
-            }
-        )
+        rows = bool(body.get("rows"))
+        return Response(await self._service.on_host(_planned, host, revision, environment, tables, rows))
 
     async def _trace(self, request: Request) -> Response:
         body = request.json()
@@ -148,12 +140,13 @@ class Api:
         return json_response(await self._service.on_host(flow_trace, host, source, destination, port, revision))
 
     async def _apply(self, request: Request) -> Response:
-        body = request.json()
+        body = await self._service.on_host(request.json)
         host = self._service.host
         self._refuse_if_suspended()
         if "plan" in body:
-            plan = Plan.from_json(json.dumps(body["plan"]), host.tables)
-            record: Record | None = await self._service.on_host(host.apply_on_request, plan)
+            record: Record | None = await self._service.on_host(
+                lambda: host.apply_on_request(Plan.from_json(json.dumps(body["plan"]), host.tables))
+            )
         else:
             revision = _text(body, "revision", host.config.ref)
             record = await self._service.on_host(host.converge_on_request, revision, _names(body, "tables"))
@@ -168,15 +161,7 @@ class Api:
     async def _applied(self, record: Record | None) -> Response:
         self._service.trigger.poke("applied on request")
         commit = await self._service.on_host(lambda: self._service.host.base)
-        return json_response(
-            {
-                "commit": commit,
-                "changed": record is not None,
-                "held": self._service.host.hold.held,
-                "counts": {name: asdict(counts) for name, counts in record.counts.items()} if record else {},
-                "duration_ms": round(record.duration_ms, 3) if record else 0.0,
-            }
-        )
+        return json_response(applied_answer(record, commit, self._service.host.hold.held))
 
     def _refuse_if_suspended(self) -> None:
         reason = self._service.host.hold.suspended
@@ -242,6 +227,14 @@ class Api:
 
 def _plain(lines: AsyncGenerator[bytes]) -> Response:
     return Response(lines, "text/plain; charset=utf-8")
+
+
+def _planned(
+    host: Host, revision: str, environment: dict[str, Any] | None, tables: list[str] | None, rows: bool
+) -> bytes:
+    """As JSON; in the writer thread, as it may be long. Names are those of the plan's own commit."""
+    target = host.aim(revision, environment, preview=True)
+    return json.dumps(plan_answer(host.compare(target, tables), target, host.tables, rows=rows)).encode()
 
 
 def _text(body: dict[str, Any], name: str, default: str) -> str:

@@ -99,6 +99,11 @@ class Datapath:
 
     def _load(self, object_name: str, names: tuple[str, ...], digest: str) -> None:
         with self._open(object_name) as object_:
+            if self._digest(object_) != digest:
+                raise KernelError(
+                    f"{self.folder / object_.name} was replaced since this process began",
+                    remedy="restart the daemon",
+                )
             for option in object_.options() & self._options.keys():
                 object_.set_option(option, self._options[option])
             for map_ in object_.maps().keys() & self._map_sizes.keys():

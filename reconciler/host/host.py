@@ -125,7 +125,7 @@ class Host:
         store: Store = Overlay(self._store) if preview else self._store
         identities = None if preview else self._identities(snapshot)
         facts = gather(snapshot, self.config.node, store, host_addresses(), identities)
-        programs = self._tables.programs(snapshot.cluster)
+        programs = self._tables.programs(snapshot.cluster, self.target.snapshot.cluster if self.target else None)
         digests = {str(name): row.digest for name, row in programs.rows.items()}
         desired = compile_host(snapshot, facts, self._compiled, digests)
         rows: dict[str, Rows] = {**desired.tables, "programs": programs}

@@ -74,7 +74,7 @@ class HostTables:
         self._config = config
         self._namespaces: frozenset[str] = frozenset()
         self._sysctls: frozenset[SysctlKey] = frozenset()
-        self._datapaths: dict[Cluster, Datapath] = {}
+        self._datapaths: dict[tuple[object, ...], Datapath] = {}
         self.maps = PinnedMaps(config.pin_root)
         self.generation = Generation(self.maps)
         self._endpoints = EndpointsTable(self.maps)
@@ -115,14 +115,15 @@ class HostTables:
 
     # Programs
 
-    def programs(self, cluster: Cluster) -> DictRows:
-        """The programs as this version and the cluster's settings make them."""
-        datapath = self._datapaths.get(cluster)
-        if datapath is None:
-            options = options_of(cluster, redirect_peer=has("redirect_peer"))
-            datapath = Datapath(self._config.pin_root, options, map_sizes_of(cluster))
-            self._datapaths = {**dict(list(self._datapaths.items())[-1:]), cluster: datapath}
-        return DictRows(dict(datapath.program_rows()))
+    def programs(self, cluster: Cluster, applied: Cluster | None = None) -> DictRows:
+        """The programs as this version and the cluster's settings make them; those of the applied one stay at hand."""
+        kept = {_settings(one): one for one in (applied, cluster) if one is not None}
+        self._datapaths = {key: self._datapaths.get(key) or self._datapath(one) for key, one in kept.items()}
+        return DictRows(dict(self._datapaths[_settings(cluster)].program_rows()))
+
+    def _datapath(self, cluster: Cluster) -> Datapath:
+        options = options_of(cluster, redirect_peer=has("redirect_peer"))
+        return Datapath(self._config.pin_root, options, map_sizes_of(cluster))
 
     def _load(self, name: str, row: ProgramRow) -> None:
         for datapath in self._datapaths.values():
@@ -214,3 +215,8 @@ class HostTables:
             if table.name == delta.table:
                 return table.mend(delta.upserts(), delta.deletes())
         return False
+
+
+def _settings(cluster: Cluster) -> tuple[object, ...]:
+    """What the programs depend on; two commits rarely differ in it."""
+    return (*sorted(options_of(cluster).items()), *sorted(map_sizes_of(cluster).items()))
