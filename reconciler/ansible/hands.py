@@ -62,10 +62,7 @@ class DaemonHands:
     def plan(self, commit: str, environment: Mapping[str, str]) -> Planned:
         asked = {"revision": commit, "rows": True, "environment": dict(environment)}
         answer = self._client.post("/v1/plan", asked)
-        counts = {
-            table: f"+{one['added']} ~{one['changed']} -{one['removed']}" for table, one in answer["counts"].items()
-        }
-        return Planned(answer["commit"], answer["base"], counts, answer["text"])
+        return _planned(answer)
 
     def converge(self, commit: str) -> float:
         return float(self._client.post("/v1/apply", {"revision": commit})["duration_ms"])
@@ -87,13 +84,10 @@ class OwnHands:
         return self._host.listing().endpoints()
 
     def plan(self, commit: str, environment: Mapping[str, str]) -> Planned:
-        from reconciler.host.listing import Listing
+        from reconciler.host.answers import plan_answer
 
         target = self._host.aim(commit, environment, preview=True)
-        plan = self._host.compare(target)
-        counts = {table: str(one) for table, one in plan.counts.items()}
-        text = plan.render(rows=True, fields=Listing(target, self._host.tables).fields())
-        return Planned(plan.commit, plan.base, counts, text)
+        return _planned(plan_answer(self._host.compare(target), target, self._host.tables, rows=True))
 
     def converge(self, commit: str) -> float:
         record = self._host.converge(commit)
@@ -101,6 +95,11 @@ class OwnHands:
 
     def release(self) -> None:
         self._host.resume()
+
+
+def _planned(answer: Answer) -> Planned:
+    counts = {table: f"+{one['added']} ~{one['changed']} -{one['removed']}" for table, one in answer["counts"].items()}
+    return Planned(answer["commit"], answer["base"], counts, answer["text"])
 
 
 def daemon(config: Config) -> Client | None:

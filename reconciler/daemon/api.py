@@ -84,7 +84,7 @@ class Api:
             "tables": await service.on_host(service.host.row_counts),
             "counters": counters,
             "drift_repairs": service.repairs,
-            "attribution": service.tamper.description,
+            "attribution": service.tamper.attribution(),
             "daemon": {"pid": os.getpid(), "started": service.started.isoformat(), "version": __version__},
         }
         return json_response(status)

@@ -63,6 +63,11 @@ class TamperWatch:
             self._tracer.close()
             self._tracer = None
 
+    def attribution(self) -> str:
+        """`on` or why not; and how many changes went by unseen, because too many came at once."""
+        lost = self._tracer.lost() if self._tracer is not None else 0
+        return f"{self.description}, {lost} changes lost" if lost else self.description
+
     def ended(self, pid: int) -> Ended | None:
         """Who had this number, if it ended lately and the tracer was there. Any thread may ask."""
         return self._tracer.ended(pid) if self._tracer is not None else None
