@@ -9,9 +9,9 @@ from reconciler.errors import UsageError
 from reconciler.model.policy_test import DestinationPort, parse_port
 from reconciler.model.snapshot import Snapshot
 from reconciler.verdict.case import CaseError
-from reconciler.verdict.cluster_world import cluster_world
+from reconciler.verdict.commit_world import cluster_world
 from reconciler.verdict.parties import Known, parse_party
-from reconciler.verdict.trace import Trace, trace
+from reconciler.verdict.trace import Trace
 from reconciler.verdict.trace_json import to_json, verdict_of
 from reconciler.verdict.trace_text import to_text
 
@@ -27,12 +27,12 @@ def traces(snapshot: Snapshot, source: str, destination: str, port: str, known: 
     try:
         one, other = parse_party(source), parse_party(destination)
         there = cluster_world(snapshot, (one, other), known)
-        questions = there.questions(one, other, wanted)
+        flows = there.flows(one, other, wanted)
     except CaseError as error:
         raise UsageError(str(error), remedy=error.remedy) from error
-    if len(questions) > MOST:
-        raise UsageError(f"{source} and {destination} stand for {len(questions)} flows, over {MOST}: name fewer")
-    return [trace(there.world, question, there.commit, there.who) for question in questions]
+    if len(flows) > MOST:
+        raise UsageError(f"{source} and {destination} stand for {len(flows)} flows, over {MOST}: name fewer")
+    return [there.trace(flow) for flow in flows]
 
 
 def answer(found: Sequence[Trace]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Member:
     """A workload of the world, on the one node that there is. `home`: the node that it is on in the commit.
 
     `number` is 0 if nobody has allocated an identity. `supposed`: the CIDRs that its addresses were supposed from.
+    `announced`: the families of addresses that other nodes know.
     """
 
     workload: Workload
@@ -41,6 +42,7 @@ class Member:
     number: int
     addresses: Mapping[int, IpAddress]
     supposed: tuple[IpNetwork, ...]
+    announced: frozenset[int]
     name: str
     note: str = ""
 
@@ -85,6 +87,7 @@ class Members:
             self._directory.identity(reference),
             addresses,
             supposed,
+            frozenset(one.version for one in (workload.address4, workload.address6) if one is not None),
             reference,
         )
 
@@ -102,6 +105,7 @@ class Members:
             0,
             addresses or {6: IPv6Address(_NOWHERE + 1 + place)},
             supposed,
+            frozenset((4, 6)),
             name,
             "no workload has these labels: judged as if one had",
         )
@@ -126,7 +130,8 @@ class Members:
         """Raises CompileError."""
         facts = self._facts(known)
         workloads = {one.workload.reference: one.workload for one in self}
-        return compile_judging(replace(self._snapshot, nodes={}, workloads=workloads), facts, cache)
+        nodes = {name: replace(node, address4=None, address6=None) for name, node in self._snapshot.nodes.items()}
+        return compile_judging(replace(self._snapshot, nodes=nodes, workloads=workloads), facts, cache)
 
     def _facts(self, known: Known | None) -> Facts:
         highest = max((number for number in known.facts.identities), default=0) if known else 0

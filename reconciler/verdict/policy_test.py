@@ -13,11 +13,11 @@ from reconciler.compile.cache import CompileCache
 from reconciler.errors import Fault, PolicyTestFailed
 from reconciler.model.policy_test import Expectation, PolicyTest
 from reconciler.model.snapshot import Snapshot
-from reconciler.verdict.by_rows import sides
-from reconciler.verdict.case import CaseError, Question
-from reconciler.verdict.cluster_world import ClusterWorld, cluster_world
+from reconciler.verdict.case import CaseError
+from reconciler.verdict.cluster_world import ClusterWorld, Flow
+from reconciler.verdict.commit_world import cluster_world
 from reconciler.verdict.parties import Known
-from reconciler.verdict.trace import Trace, trace
+from reconciler.verdict.trace import Trace
 from reconciler.verdict.trace_text import to_text
 
 TRACES = 3  # that an error tells in full
@@ -86,14 +86,14 @@ def _told(failed: Sequence[Result]) -> Iterable[str]:
 
 def _result(world: ClusterWorld, test: PolicyTest, one: Expectation) -> Result:
     try:
-        questions = world.questions(one.source, one.destination, one.port)
+        flows = world.flows(one.source, one.destination, one.port)
     except CaseError as error:
         return Result(test, one, 0, error=str(error))
-    wrong = next((question for question in questions if sides(world.world, question).verdict != one.expect), None)
-    failing = trace(world.world, wrong, world.commit, world.who) if wrong else None
-    return Result(test, one, len(questions), failing, notes=_notes(world, questions))
+    wrong = next((flow for flow in flows if world.judge(flow).verdict != one.expect), None)
+    failing = world.trace(wrong) if wrong else None
+    return Result(test, one, len(flows), failing, notes=_notes(world, flows))
 
 
-def _notes(world: ClusterWorld, questions: Iterable[Question]) -> tuple[str, ...]:
-    ends = dict.fromkeys(end for question in questions for end in question[:2])
+def _notes(world: ClusterWorld, flows: Iterable[Flow]) -> tuple[str, ...]:
+    ends = dict.fromkeys(end for flow in flows for end in flow.ends)
     return tuple(f"{world.who[end].name}: {world.who[end].note}" for end in ends if world.who[end].note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reconciler.compile.cookies import EGRESS, INGRESS
@@ -26,7 +25,10 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """`egress` is None where the source is no workload, `ingress` where the destination is none."""
+    """`egress` is None where the source is no workload, `ingress` where the destination is none.
+
+    `commit` is '' where the policy is of none.
+    """
 
     commit: str
     source: Who
@@ -37,15 +39,14 @@ class Trace:
     ingress: SideReason | None
 
 
-def trace(world: World, question: Question, commit: str = "", known: Mapping[str, Who] | None = None) -> Trace:
-    """`known`: end -> what it is called, where that is more than its name in the world."""
+def trace(world: World, question: Question) -> Trace:
     judged = sides(world, question)
     source, destination = world.peers[question.source].identity, world.peers[question.destination].identity
     port = (question.protocol, question.port)
     return Trace(
-        commit,
-        _who(world, question.source, known),
-        _who(world, question.destination, known),
+        "",
+        _who(world, question.source),
+        _who(world, question.destination),
         DestinationPort(*port),
         judged.verdict,
         _explained(world, Asked(source, destination, EGRESS, *port), judged.egress),
@@ -60,8 +61,6 @@ def _explained(world: World, asked: Asked, side: Side | None) -> SideReason | No
     return explain(world.judging, asked, side)
 
 
-def _who(world: World, end: str, known: Mapping[str, Who] | None) -> Who:
-    if known is not None:
-        return known[end]
+def _who(world: World, end: str) -> Who:
     identity = world.peers[end].identity
     return Who(end, identity, world.judging.labels.get(identity, frozenset()))

@@ -19,6 +19,7 @@ from tests.unit.cli.plumb import plumb
 from tests.unit.source.policy_repository import commit, make
 from tests.unit.verdict.test_trace import CLUSTER, WEB, WORKLOADS, cilium
 
+EXAMPLES = sorted(path.parent for path in (Path(__file__).parents[3] / "examples").glob("*/policy-tests.yaml"))
 FILES = {"cluster.yaml": CLUSTER.replace("SPEC", "") + WORKLOADS, "web.yaml": WEB}
 HOLDS = "- {name: clients come in, from: {workload: client}, to: {workload: web}, port: 80/tcp, expect: allowed}"
 FAILS = "- {name: strangers too, from: {workload: stranger}, to: {workload: web}, port: 80/tcp, expect: allowed}"
@@ -176,6 +177,13 @@ def test_a_workload_that_an_expectation_names_cannot_be_deleted(tmp_path: Path) 
     tested = plumb("test", "--repository", str(tmp_path / "r"))
     assert tested.returncode == 3
     assert 'tests.yaml:6:48: there is no Workload "default/client"' in tested.stderr
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_what_an_example_expects_holds(example: Path) -> None:
+    found = policy_test.results(load_directory(example))
+    assert found
+    assert [str(one.fault) for one in found if not one.holds] == []
 
 
 def test_fifty_expectations_cost_little_after_one_of_a_thousand_policies_changed(tmp_path: Path) -> None:

@@ -46,20 +46,20 @@ spec:
 """
 
 
-def workload(name: str, node: str = "alpha", **labels: str) -> str:
+def workload(name: str, node: str = "alpha", addresses: str = "", **labels: str) -> str:
     given = json.dumps({"app": name, **labels})
     return (
         f"---\napiVersion: plumbline/v1\nkind: Workload\nmetadata: {{name: {name}, labels: {given}}}\n"
-        f"spec: {{node: {node}, netns: {name}}}\n"
+        f"spec: {{node: {node}, netns: {name}{f', addresses: [{addresses}]' if addresses else ''}}}\n"
     )
 
 
 WORKLOADS = "".join(
     (
-        workload("web"),
+        workload("web", addresses="10.44.0.9"),
         workload("client"),
         workload("stranger"),
-        workload("far", "beta"),
+        workload("far", "beta", "10.45.0.9"),
         workload("client-2", app="client"),
     )
 )
@@ -205,6 +205,16 @@ def test_ends_on_several_nodes_are_judged_on_both_sides(tmp_path: Path) -> None:
     out = "{endpointSelector: {matchLabels: {app: far}}, egress: [{toEndpoints: [{matchLabels: {app: web}}]}]}"
     (one,) = Repository(tmp_path, WEB + cilium("far", out)).ask("far", "web")["traces"]
     assert (one["egress"]["verdict"], one["ingress"]["verdict"], one["verdict"]) == ("allow", "deny", "denied")
+
+
+def test_a_workload_whose_address_other_nodes_do_not_know_is_unmanaged_to_them(tmp_path: Path) -> None:
+    policy = WEB.replace("app: client", "app: far")
+    assert Repository(tmp_path, policy).ask("far", "web")["verdict"] == "allowed"
+    cluster = (tmp_path / "cluster.yaml").read_text().replace(", addresses: [10.45.0.9]", "")
+    (tmp_path / "cluster.yaml").write_text(cluster)
+    (one,) = answer(traces(load_directory(tmp_path), "far", "web", "80/tcp"))["traces"]
+    assert (one["verdict"], one["ingress"]["nearest_miss"]["misses"]) == ("denied", ["peer"])
+    assert one["from"]["note"].startswith("other nodes do not know its address, and take it for unmanaged")
 
 
 def test_labels_stand_for_every_identity_that_has_them(tmp_path: Path) -> None:
