@@ -10,6 +10,8 @@ from reconciler.cli.output import output_option, show_json, show_rows
 from reconciler.cli.progress import progress
 from reconciler.cli.session import Session, pass_session
 
+_COMMIT_DIGITS = 8
+
 
 @click.group("map")
 def command() -> None:
@@ -59,4 +61,9 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
         **(key if isinstance(key, dict) else {"key": key}),
         **(value if isinstance(value, dict) else {"value": value}),
     }
-    return {**shown, "origin": f"{origin['path']}:{origin['line']}" if origin else ""}
+    return {**shown, "origin": _place(origin) if origin else ""}
+
+
+def _place(origin: dict[str, Any]) -> str:
+    """As events have it: `policies/web.yaml:12 @ 1a2b3c4d`."""
+    return f"{origin['path']}:{origin['line']} @ {origin['commit'][:_COMMIT_DIGITS]}"
