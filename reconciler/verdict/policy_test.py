@@ -1,7 +1,7 @@
 """Expectations of a commit against what its policy says.
 
 Only the workloads that expectations name are compiled, all of them in one world: with 1,000 policies and 50
-expectations that takes about 20 ms.
+expectations that takes about 30 ms after one policy changed.
 """
 
 from __future__ import annotations
