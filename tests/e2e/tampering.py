@@ -13,22 +13,23 @@ from reconciler.kernel.generation import Generation
 from tests.e2e.daemon_host import DaemonHost
 
 
-def bpftool(*arguments: str, given: str = "") -> str:
-    done = subprocess.run(["bpftool", *arguments], capture_output=True, text=True, check=False, input=given)
+def bpftool(*arguments: str) -> str:
+    done = subprocess.run(["bpftool", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
 def empty(map_: str) -> None:
-    """Deletes every entry of a map, given as bpftool takes it: `pinned PATH` or `id N`."""
+    """Deletes every entry of a map, given as bpftool takes it: `pinned PATH` or `id N`.
+
+    Until the daemon comes in between: an entry that it replaced is not there to be deleted.
+    """
     dumped = json.loads(bpftool("-j", "map", "dump", *map_.split()))
     lines = [f"map delete {map_} key hex {' '.join(byte.removeprefix('0x') for byte in one['key'])}" for one in dumped]
     assert lines, f"{map_} is empty already"
-    bpftool("batch", "file", "-", given="\n".join(lines) + "\n")
-
-
-def map_pin(host: DaemonHost, name: str) -> str:
-    return str(host.config.pin_root / "maps" / name)
+    given = "\n".join([*lines, ""])
+    done = subprocess.run(["bpftool", "batch", "file", "-"], capture_output=True, text=True, check=False, input=given)
+    assert done.returncode == 0 or "delete failed: No such file or directory" in done.stderr, done.stderr
 
 
 def erase(host: DaemonHost, name: str, workload: str) -> None:
