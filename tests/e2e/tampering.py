@@ -38,6 +38,10 @@ def erase(host: DaemonHost, name: str, workload: str) -> None:
     bpftool("map", "delete", *pinned(host, name).split(), "key", "hex", *key.split())
 
 
+def map_pin(host: DaemonHost, name: str) -> str:
+    return str(host.config.pin_root / "maps" / name)
+
+
 def pinned(host: DaemonHost, name: str) -> str:
     """One of the host's maps, as bpftool takes it."""
     return f"pinned {map_pin(host, name)}"
