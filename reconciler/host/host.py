@@ -33,6 +33,7 @@ from reconciler.host.facts import gather, release_gone
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
 from reconciler.host.obstacles import refuse_obstructed
+from reconciler.host.rehung import rehung
 from reconciler.host.resolver import TargetResolver
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
@@ -231,7 +232,9 @@ class Host:
                 self.journal.recover(self.tables)
                 raise PlanStale("a transaction that was interrupted had to be undone first")
             refuse_obstructed(plan)
-            record = apply(plan, self.tables, self.journal, lock=nullcontext(), probes=connection_probes(target))
+            again = rehung(plan, lambda: self.compare(target), self.repair)
+            probes = [*again, *connection_probes(target)]
+            record = apply(plan, self.tables, self.journal, lock=nullcontext(), probes=probes)
         if plan.commit == target.commit:
             self._settle(target)
         return record

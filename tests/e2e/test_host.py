@@ -111,3 +111,14 @@ def test_a_number_that_nobody_uses_is_marked_and_used_again(made: DaemonHost, ho
     host.converge(made.commit())
     host.converge(first)
     assert {row["identity"] for row in host.listing().identities()} == known
+
+
+def test_a_workload_that_moves_to_another_namespace_is_whole_at_once(made: DaemonHost, host: Host) -> None:
+    elsewhere = made.inside("elsewhere")
+    make_namespace(elsewhere)
+    made.write("workloads/web.yaml", made.workload("web", netns=elsewhere))
+    commit = made.commit()
+    assert host.converge(commit) is not None
+    assert not host.plan(commit)
+    assert "eth0" in made.ip("link", netns=elsewhere)
+    assert "eth0" not in made.ip("link", netns=made.inside("web"))
