@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. Nothing but a mistake of ours leaves as an exception."""
     try:
         result = _run(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
     except PlumbError as error:
         return _report(error)
     except click.ClickException as error:
