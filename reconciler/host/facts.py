@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from reconciler.errors import CompileError
 from reconciler.host.names import device_names, workload_mac
 from reconciler.model.cluster import Node, Workload
-from reconciler.model.facts import Endpoint, Facts
+from reconciler.model.facts import Endpoint, Facts, Peer
 from reconciler.model.identity import Reserved, reserved_labels
 from reconciler.model.labels import LabelSet, workload_labels
 from reconciler.model.snapshot import Snapshot
@@ -63,7 +63,16 @@ def gather(
         )
     named: dict[int, LabelSet] = {int(one): reserved_labels(one) for one in Reserved if one}
     named.update({numbers[one]: one for one in labels.values()})
-    return Facts(node, named, endpoints, host_addresses)
+    return Facts(node, named, endpoints, host_addresses, peers=_peers(snapshot, node))
+
+
+def _peers(snapshot: Snapshot, node: str) -> dict[str, Peer]:
+    """Other nodes as their manifests describe them."""
+    return {
+        name: Peer(name, other.origin, other.address4, other.address6, other.cidr4, other.cidr6)
+        for name, other in snapshot.nodes.items()
+        if name != node
+    }
 
 
 def labels_of(snapshot: Snapshot, workload: Workload) -> LabelSet:

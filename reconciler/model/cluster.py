@@ -55,6 +55,31 @@ class Probe:
     origin: Origin
 
 
+class NetworkMode(Enum):
+    """How packets reach workloads of other nodes."""
+
+    NATIVE = "native"  # as they are: the network between the nodes knows the way
+    VXLAN = "vxlan"
+    GENEVE = "geneve"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """`direct_routes` (native): nodes share a segment, and each has routes over the others' addresses.
+
+    `underlay`: the family (4 or 6) of the outer packets; 0: IPv4 where both nodes have it. `port`: 0: the mode's own.
+    """
+
+    mode: NetworkMode = NetworkMode.NATIVE
+    direct_routes: bool = False
+    underlay: int = 0
+    port: int = 0
+
+    @property
+    def is_overlay(self) -> bool:
+        return self.mode is not NetworkMode.NATIVE
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     name: str
@@ -65,6 +90,7 @@ class Cluster:
     allow_localhost: AllowLocalhost = AllowLocalhost.AUTO
     ipblock_matches_workloads: bool = True
     mtu_bytes: int = 1500
+    network: Network = Network()
     conntrack: Conntrack = Conntrack()
     probes: tuple[Probe, ...] = ()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.model.labels import LabelSet
+from reconciler.model.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,25 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """Another node, of this cluster or of one that it is joined with. `address*`: on the network between nodes.
+
+    `name` is the node's, `cluster/name` in another cluster.
+    """
+
+    name: str
+    origin: Origin
+    address4: IPv4Address | None = None
+    address6: IPv6Address | None = None
+    cidr4: IPv4Network | None = None
+    cidr6: IPv6Network | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """`identities`: number -> labels, of workloads and of reserved ones, whole cluster.
     `endpoints`: workload reference -> endpoint, whole cluster.
+    `peers`: name -> node, of all nodes but this one that are known to be there.
     `complete` is false while something is still unknown: then nothing may be pruned.
     """
 
@@ -34,3 +51,4 @@ class Facts:
     endpoints: Mapping[str, Endpoint]
     host_addresses: frozenset[IPv4Address | IPv6Address]
     complete: bool = True
+    peers: Mapping[str, Peer] = field(default_factory=dict)

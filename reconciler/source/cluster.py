@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from reconciler.model.cluster import AllowLocalhost, Cluster, Conntrack, Enforcement, Probe, Timeouts
+from reconciler.model.cluster import (
+    AllowLocalhost,
+    Cluster,
+    Conntrack,
+    Enforcement,
+    Network,
+    NetworkMode,
+    Probe,
+    Timeouts,
+)
 from reconciler.model.origin import Origin
 from reconciler.source import addresses
 from reconciler.source.metadata import Identity
@@ -36,9 +45,20 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
             "policy", "ipBlockMatchesWorkloads", default=base.ipblock_matches_workloads
         ),
         mtu_bytes=int(spec.read("mtu", default=base.mtu_bytes)),
+        network=_network(spec),
         conntrack=_conntrack(spec),
         probes=_probes(spec, identity, places, findings),
     ), places
+
+
+def _network(spec: Node) -> Network:
+    base = Network()
+    return Network(
+        mode=NetworkMode(spec.read("network", "mode", default=base.mode.value)),
+        direct_routes=spec.read("network", "directRoutes", default=base.direct_routes),
+        underlay={"auto": 0, "ipv4": 4, "ipv6": 6}[spec.read("network", "underlay", default="auto")],
+        port=int(spec.read("network", "port", default=base.port)),
+    )
 
 
 def _conntrack(spec: Node) -> Conntrack:
