@@ -5,18 +5,15 @@ A feature that is not needed says what is done without it. About 30 ms for all o
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import platform
 import resource
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from reconciler import __version__
 from reconciler.bpf import btf, maps, programs, syscalls
 from reconciler.bpf.bpffs import MOUNT_POINT, is_bpffs
 from reconciler.bpf.programs import Instruction, call, leave, move
@@ -24,9 +21,6 @@ from reconciler.bpf.syscalls import held
 from reconciler.datapath.link_kinds import is_known
 from reconciler.errors import KernelError
 
-log = logging.getLogger(__name__)
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _HELPER_REDIRECT_PEER, _HELPER_FOR_EACH = 155, 164  # enum bpf_func_id
 _SLEEPABLE = 1 << 4
 _CGROUP_INET4_CONNECT, _FENTRY, _LSM_MAC, _SK_LOOKUP = 10, 24, 27, 36  # enum bpf_attach_type
@@ -65,26 +59,6 @@ def probe() -> tuple[Feature, ...]:
 def has(name: str) -> bool:
     """One feature by its name. Raises KeyError for a name that `probe` does not have."""
     return _ask({question.name: question for question in _questions()}[name]).present
-
-
-def cached_probe(directory: Path) -> tuple[Feature, ...]:
-    """The same, found out once a boot by this user: the answer is kept in `features.json` of the run directory."""
-    path = directory / "features.json"
-    asked = [_BOOT_ID.read_text().strip(), os.geteuid(), __version__]
-    try:
-        kept = json.loads(path.read_text())
-        if kept["asked"] == asked:
-            return tuple(Feature(**feature) for feature in kept["features"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.debug("features asked anew reason=%r", error)
-    found = probe()
-    fresh = path.with_suffix(f".{os.getpid()}")
-    try:
-        fresh.write_text(json.dumps({"asked": asked, "features": [asdict(feature) for feature in found]}))
-        fresh.replace(path)
-    except OSError as error:
-        log.debug("features not kept reason=%r", error)
-    return found
 
 
 def missing(features: tuple[Feature, ...]) -> tuple[Feature, ...]:

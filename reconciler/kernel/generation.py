@@ -48,11 +48,6 @@ class Staging(Protocol):
         """Take away what was staged for a later epoch than `version`'s, and what earlier flips left behind."""
 
 
-def is_later(epoch: int, than: int) -> bool:
-    """Epochs wrap around: the nearer way decides, as in bpf/lib/ipcache.h."""
-    return 0 < (epoch - than) % _WORD < _WORD // 2
-
-
 class Generation:
     """Implements `engine.table.Flip`. Tables join it; those that stage say so by `stage`."""
 

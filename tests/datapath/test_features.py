@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from reconciler.bpf import syscalls
-from reconciler.datapath.features import cached_probe, has, missing, probe
+from reconciler.datapath.features import has, missing, probe
 from reconciler.errors import FeatureMissing, KernelError
 
 from .harness import eventually
@@ -45,28 +44,6 @@ def test_probing_leaves_no_map_and_no_program_and_no_device() -> None:
     assert set(Path("/sys/class/net").iterdir()) == devices
     eventually(lambda: "probe" not in names(syscalls.PROGRAM_NEXT_ID, syscalls.PROGRAM_BY_ID, 64))
     eventually(lambda: "probe" not in names(syscalls.MAP_NEXT_ID, syscalls.MAP_BY_ID, 24))
-
-
-def test_the_answer_is_kept_for_this_boot(tmp_path: Path) -> None:
-    first = cached_probe(tmp_path)
-    kept = json.loads((tmp_path / "features.json").read_text())
-    kept["features"][0]["detail"] = "from the file"
-    (tmp_path / "features.json").write_text(json.dumps(kept))
-    assert cached_probe(tmp_path)[0].detail == "from the file"
-    assert cached_probe(tmp_path)[1:] == first[1:]
-
-
-def test_an_answer_of_another_boot_or_a_broken_file_is_not_believed(tmp_path: Path) -> None:
-    first = cached_probe(tmp_path)
-    path = tmp_path / "features.json"
-    kept = json.loads(path.read_text())
-    for text in ("{", "[]", json.dumps(kept | {"asked": ["another boot", 0, ""], "features": []})):
-        path.write_text(text)
-        assert cached_probe(tmp_path) == first
-
-
-def test_a_run_directory_that_is_not_there_costs_only_time(tmp_path: Path) -> None:
-    assert cached_probe(tmp_path / "nowhere") == probe()
 
 
 def test_an_unsupported_errno_becomes_a_missing_feature() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reconciler.kernel.bpf_maps import PinnedMaps
-from reconciler.kernel.generation import Generation, Version, is_later, next_epoch
+from reconciler.kernel.generation import Generation, Version
 
 from .harness import Allow, Harness, ipcache_rows
 from .test_ipcache_table import NONE, row
@@ -55,13 +55,6 @@ def test_epochs_wrap_around_past_zero(datapath: Harness) -> None:
     datapath.become(ipcache={row("10.0.0.1"): (6, 0), row("10.0.0.2"): (7, 0)})
     assert datapath.generation.current == Version(1, 1)
     assert datapath.ipcache.live().values["identity"].tolist() in ([6, 7], [7, 6])
-
-
-def test_a_later_epoch_is_the_nearer_one() -> None:
-    assert is_later(1, LAST)
-    assert not is_later(LAST, 1)
-    assert not is_later(5, 5)
-    assert next_epoch(LAST) == 1
 
 
 def test_a_state_that_was_lost_forgets_the_flows_of_its_earlier_life(datapath: Harness) -> None:
