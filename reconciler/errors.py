@@ -14,7 +14,10 @@ PlumbError                     1   anything below
 │   └── PermissionMissing     11   a capability is missing
 ├── Busy                      12   another daemon or command holds this host
 ├── DaemonUnreachable         13   no daemon answers on the socket
+│   └── DaemonSilent          13   there is one, and it says nothing: it is stopped, or busy
 └── StoreError                14   what hosts share cannot be read or written
+    ├── LeaseEnded            14   a lease is over, and its keys are gone
+    └── ChangesMissed         14   a watch has fallen behind what the store remembers
 """
 
 from __future__ import annotations
@@ -123,5 +126,17 @@ class DaemonUnreachable(PlumbError):
     remedy = "start it: plumb daemon"
 
 
+class DaemonSilent(DaemonUnreachable):
+    remedy = "restart it: systemctl restart plumb"
+
+
 class StoreError(PlumbError):
     exit_code = 14
+
+
+class LeaseEnded(StoreError):
+    remedy = "take a new lease and write its keys again"
+
+
+class ChangesMissed(StoreError):
+    remedy = "read the range again, and watch from its revision"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from reconciler.errors import StoreError
+from reconciler.errors import ChangesMissed, LeaseEnded, StoreError
 from reconciler.store.protocol import Event, Item, Snapshot
 from reconciler.store.schema import open_database
 
@@ -99,12 +99,12 @@ class EmbeddedStore:
     def events_after(self, revision: int, prefix: str) -> tuple[list[Event], int]:
         """Events below `prefix` after `revision`, and the revision they reach up to.
 
-        Raises StoreError if some after `revision` are no longer kept.
+        Raises ChangesMissed if some after `revision` are no longer kept.
         """
         with self._reading() as database:
             (forgotten,) = database.execute("SELECT forgotten FROM state").fetchone()
             if revision < forgotten:
-                raise StoreError(f"changes up to {forgotten} are forgotten, the watch stands at {revision}")
+                raise ChangesMissed(f"changes up to {forgotten} are forgotten, the watch stands at {revision}")
             rows = database.execute(
                 "SELECT key, value, revision FROM events WHERE revision > ? AND key >= ? AND key < ? "
                 "ORDER BY revision, key",
@@ -219,7 +219,7 @@ def _revision_of(database: sqlite3.Connection, key: str) -> int:
 
 def _require_lease(database: sqlite3.Connection, lease: int) -> None:
     if not database.execute("SELECT 1 FROM leases WHERE id = ?", (lease,)).fetchone():
-        raise StoreError(f"lease {lease} has ended", remedy="take a new lease and write its keys again")
+        raise LeaseEnded(f"lease {lease} has ended")
 
 
 def _forget(database: sqlite3.Connection, revision: int) -> None:

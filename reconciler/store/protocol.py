@@ -42,7 +42,9 @@ class Watch(Protocol):
     def poll(self, timeout_s: float) -> list[Event]:
         """What changed since the last poll, in the order of revisions; waits for at most `timeout_s`.
 
-        Raises StoreError if changes were missed (the store forgets old ones): then read the range and watch anew.
+        All events of one revision come together. While the store cannot be reached nothing comes, and the watch goes
+        on where it was once it can. Raises ChangesMissed if it cannot go on there (the store forgets old changes):
+        then read the range and watch anew.
         """
         ...
 
@@ -88,7 +90,7 @@ class Store(Protocol):
         ...
 
     def keep_alive(self, lease: int) -> None:
-        """Raises StoreError if the lease has ended."""
+        """Raises LeaseEnded if it has ended."""
         ...
 
     def revoke(self, lease: int) -> None:
