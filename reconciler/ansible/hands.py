@@ -13,7 +13,6 @@ from reconciler.daemon.client import Client
 if TYPE_CHECKING:
     from reconciler.host import Host
 
-APPLY_TIMEOUT_S = 600.0
 
 Answer = dict[str, Any]
 
@@ -104,7 +103,7 @@ def _planned(answer: Answer) -> Planned:
 
 def daemon(config: Config) -> Client | None:
     """The host's daemon if one answers."""
-    client = Client(config.socket, timeout_s=APPLY_TIMEOUT_S)
+    client = Client(config.socket)
     return client if client.answers() else None
 
 

@@ -1,7 +1,7 @@
 """`plumb hook`: what the hooks of a policy repository run when no daemon's socket is set for them.
 
-A daemon on this machine that follows the repository answers for all its nodes here; without one the push is checked in
-this process, and nobody's plan is shown.
+A daemon on this machine that follows the repository answers for all its nodes here; without one, or where it does not
+answer, the push is checked in this process, and nobody's plan is shown.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ import click
 
 from reconciler.cli.session import nodes_here
 from reconciler.daemon.client import Client
-from reconciler.errors import PlumbError, UsageError
+from reconciler.errors import DaemonSilent, DaemonUnreachable, PermissionMissing, PlumbError, UsageError
 
 _BRANCHES = "refs/heads/"
-_ANSWER_TIMEOUT_S = 90.0
+_LINE_TIMEOUT_S = 120.0
 _EXIT = "exit "  # how the last line of a daemon's answer begins
+_UNANSWERED = (
+    "plumb: the daemon of this host does not answer (it is stopped or busy); "
+    "the commit was checked here and will be applied when it is back"
+)
 
 Update = tuple[str, str, str]  # old, new, ref: git help githooks, pre-receive
 
 
 @click.command("hook")
 @click.argument("name", metavar="pre-receive|post-receive", type=click.Choice(["pre-receive", "post-receive"]))
-def command(name: str) -> int:
+@click.option("--unanswered", is_flag=True, help="Ask no daemon: the one that follows was asked and does not answer.")
+def command(name: str, unanswered: bool) -> int:
     """Answer a git hook: reads `OLD NEW REF` lines from standard input, in the repository that git runs it in.
 
     \b
@@ -35,10 +40,20 @@ def command(name: str) -> int:
     """
     repository = Path(os.environ.get("GIT_DIR", ".")).resolve()
     updates = [_update(line) for line in sys.stdin.read().splitlines()]
-    daemon = _daemon_following(repository)
-    if daemon:
-        return _ask(daemon, name, repository, updates)
-    return _check(repository, updates) if name == "pre-receive" else 0
+    try:
+        daemon = None if unanswered else _daemon_following(repository)
+        if daemon:
+            return _ask(daemon, name, repository, updates)
+    except DaemonSilent:
+        unanswered = True
+    if name == "post-receive":
+        if unanswered:
+            click.echo("plumb: not applied yet: the daemon of this host does not answer; plumb status says more")
+        return 0
+    code = _check(repository, updates, "" if unanswered else "; no daemon here follows it")
+    if unanswered and code == 0:
+        click.echo(_UNANSWERED)
+    return code
 
 
 def _update(line: str) -> Update:
@@ -49,13 +64,24 @@ def _update(line: str) -> Update:
 
 
 def _daemon_following(repository: Path) -> Client | None:
-    """The first daemon on this machine that follows the repository."""
+    """The first daemon on this machine that follows the repository.
+
+    Raises DaemonSilent if none is known to, and one that may follow it does not answer.
+    """
     from reconciler.config import RUN_ROOT, SOCKET_NAME
 
+    silent = None
     for node in nodes_here():
-        client = Client(RUN_ROOT / node / SOCKET_NAME, timeout_s=_ANSWER_TIMEOUT_S)
-        if client.answers() and _follows(client, repository):
-            return client
+        client = Client(RUN_ROOT / node / SOCKET_NAME)
+        try:
+            if client.answers() and _follows(client, repository):
+                return client
+        except DaemonSilent as error:
+            silent = error
+        except (DaemonUnreachable, PermissionMissing):
+            continue
+    if silent is not None:
+        raise silent
     return None
 
 
@@ -69,7 +95,7 @@ def _ask(client: Client, name: str, repository: Path, updates: list[Update]) -> 
     environment = {key: value for key, value in os.environ.items() if key.startswith("GIT_")}
     body = {"repository": str(repository), "updates": updates, "environment": environment}
     code = 1  # an answer that is cut short is no consent
-    for line in client.lines("POST", f"/v1/hook/{name}", body, _ANSWER_TIMEOUT_S):
+    for line in client.lines("POST", f"/v1/hook/{name}", body, _LINE_TIMEOUT_S):
         if line.startswith(_EXIT):
             code = int(line.removeprefix(_EXIT))
         else:
@@ -77,8 +103,8 @@ def _ask(client: Client, name: str, repository: Path, updates: list[Update]) -> 
     return code
 
 
-def _check(repository: Path, updates: list[Update]) -> int:
-    """Every branch must be valid; the one that hosts would follow cannot be deleted."""
+def _check(repository: Path, updates: list[Update], known: str) -> int:
+    """Every branch must be valid. `known` ends the line that says so."""
     from reconciler.compile.lint import lint
     from reconciler.source.loading import Cache, load
     from reconciler.verdict.policy_test import require
@@ -92,7 +118,7 @@ def _check(repository: Path, updates: list[Update]) -> int:
                 with closing(Cache()) as cache:
                     snapshot = load(repository, new, cache, os.environ)
                 require(snapshot)
-                click.echo(f"plumb: {new[:12]} on {ref.removeprefix(_BRANCHES)} is valid; no daemon here follows it")
+                click.echo(f"plumb: {new[:12]} on {ref.removeprefix(_BRANCHES)} is valid{known}")
                 for warning in (*snapshot.warnings, *lint(snapshot)):
                     click.echo(str(warning))
         except PlumbError as error:

@@ -120,7 +120,7 @@ class Hooks:
         """Daemons of other nodes on this machine (a lab); nodes elsewhere tell their own story."""
         runs = self._host.config.run_directory.parent
         others = sorted(set(snapshot.nodes) - {self._host.config.node})
-        clients = {node: Client(runs / node / SOCKET_NAME, CONVERGED_WITHIN_S + 5) for node in others}
+        clients = {node: Client(runs / node / SOCKET_NAME) for node in others}
         return {node: client for node, client in clients.items() if client.answers()}
 
 

@@ -10,8 +10,10 @@ import contextlib
 import grp
 import json
 import logging
+import math
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import h11
 
+from reconciler.daemon import heartbeat
 from reconciler.errors import Fault, ManifestError, PlumbError, UsageError
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,9 @@ MAX_BODY_BYTES = 64 << 20  # a plan of a million rows is smaller
 READ_TIMEOUT_S = 30.0
 SOCKET_MODE = 0o660
 
+_CONTINUE = h11.InformationalResponse(status_code=100, headers=[])
+_SIGN = h11.Data(data=heartbeat.STREAM_SIGN)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -34,6 +40,7 @@ class Request:
     path: str
     query: dict[str, str]
     body: bytes
+    heartbeat: bool = False
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; an empty body is an empty object. Raises UsageError."""
@@ -102,7 +109,10 @@ async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     try:
         request = await asyncio.wait_for(_read_request(connection, reader), READ_TIMEOUT_S)
         if request is not None:
-            await _write_response(connection, reader, writer, await _answer(request, respond))
+            with _alive(connection, writer, request, _CONTINUE, heartbeat.LONGEST_ANSWER_S):
+                response = await _answer(request, respond)
+            alive = _alive(connection, writer, request, _SIGN) if not isinstance(response.content, bytes) else None
+            await _write_response(connection, reader, writer, response, alive)
     except h11.RemoteProtocolError as error:
         with contextlib.suppress(ConnectionError, h11.LocalProtocolError):  # gone, or in the middle of an answer
             refusal = error_response(UsageError(f"not a request: {error}"), error.error_status_hint)
@@ -113,6 +123,32 @@ async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+@contextlib.contextmanager
+def _alive(
+    connection: h11.Connection,
+    writer: asyncio.StreamWriter,
+    request: Request,
+    sign: h11.Event,
+    until_s: float = math.inf,
+) -> Iterator[None]:
+    """Sends the sign at once and again and again, where it is asked for and what was sent before has gone out."""
+
+    async def beat() -> None:
+        beats = 0
+        while beats * heartbeat.EVERY_S < until_s and not writer.is_closing():
+            if not writer.transport.get_write_buffer_size():
+                writer.write(connection.send(sign) or b"")
+            beats += 1
+            await asyncio.sleep(heartbeat.EVERY_S)
+
+    task = asyncio.create_task(beat()) if request.heartbeat else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
 
 
 async def _answer(request: Request, respond: Respond) -> Response:
@@ -155,12 +191,18 @@ def _request(head: h11.Request, body: bytes) -> Request:
         target = urlsplit(head.target.decode("ascii"))
     except ValueError as error:
         raise h11.RemoteProtocolError(f"the target is no path: {error}") from error
-    return Request(head.method.decode("ascii"), target.path, dict(parse_qsl(target.query)), body)
+    beats = heartbeat.HEADER.lower().encode() in dict(head.headers)
+    return Request(head.method.decode("ascii"), target.path, dict(parse_qsl(target.query)), body, beats)
 
 
 async def _write_response(
-    connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, response: Response
+    connection: h11.Connection,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    response: Response,
+    alive: AbstractContextManager[None] | None = None,
 ) -> None:
+    """`alive` holds while a stream is written."""
     headers = [("Content-Type", response.content_type), ("Connection", "close"), *response.headers]
     if isinstance(response.content, bytes):
         headers.append(("Content-Length", str(len(response.content))))
@@ -169,7 +211,8 @@ async def _write_response(
     if isinstance(response.content, bytes):
         await _send(connection, writer, h11.Data(data=response.content))
     else:
-        await _while_read(reader, _write_pieces(connection, writer, response.content))
+        with alive or contextlib.nullcontext():
+            await _while_read(reader, _write_pieces(connection, writer, response.content))
     await _send(connection, writer, h11.EndOfMessage())
 
 

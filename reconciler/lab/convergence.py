@@ -35,7 +35,7 @@ def wait_for_commit(nodes: Mapping[str, Config], commit: str) -> dict[str, Any]:
     """node -> what became of the commit there. Raises ApplyError, naming each node that is not converged to it."""
     results = {}
     for node, config in nodes.items():
-        client = Client(config.socket, timeout_s=CONVERGE_TIMEOUT_S + 10)
+        client = Client(config.socket)
         results[node] = client.get("/v1/wait", commit=commit, timeout_s=CONVERGE_TIMEOUT_S)
     bad = [
         f"{node}: {one['result']}: {one.get('error') or ''}"

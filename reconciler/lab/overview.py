@@ -25,7 +25,7 @@ def overview(lab: Lab) -> dict[str, Any]:
 
 def _host(lab: Lab, node: str) -> dict[str, Any]:
     """`state` is what the daemon says, or `no daemon`."""
-    client = Client(configuration(lab, node).socket, timeout_s=10)
+    client = Client(configuration(lab, node).socket)
     try:
         status, endpoints = client.get("/v1/status"), client.get("/v1/endpoints")
     except PlumbError as error:

@@ -1,4 +1,4 @@
-"""A git hook of a Plumbline policy repository: asks the daemon, or starts `plumb hook` where none listens.
+"""A git hook of a Plumbline policy repository: asks the daemon, or starts `plumb hook` where none listens or answers.
 
 `plumb init --bare` copies this file behind a `#!` line and sets its constants; nothing imports it. It runs under
 `python3 -ISE` with built-in modules only, so that a push waits 10 ms for it and not 100.
@@ -6,6 +6,7 @@
 
 import _socket
 import posix
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,17 +17,22 @@ NAME = "pre-receive"
 PYTHON = "/usr/bin/python3"
 PACKAGE = "/usr/lib/python3/dist-packages"  # the directory that holds the package `reconciler`
 
-CONNECT_TIMEOUT_S = 5
-ANSWER_TIMEOUT_S = 120  # of silence; the daemon sends line by line
+SILENCE_S = 3  # the daemon gives a sign of life every second; see reconciler/daemon/heartbeat.py
+LINE_TIMEOUT_S = 120  # alive, and yet not a line of its answer
 
 
 def main() -> int:
     path = socket_path(b"config")
-    connection = connect(path) if path else None
-    if connection is None:
+    if not path:
         start_command()
-    send(connection, read_all(0))
-    return show(connection)
+    connection = connect(path)
+    updates = read_all(0)
+    try:
+        send(connection, updates)
+        return show(connection)
+    except TimeoutError:
+        give_back(updates)
+        start_command("--unanswered")
 
 
 def socket_path(config: bytes) -> bytes:
@@ -43,22 +49,32 @@ def socket_path(config: bytes) -> bytes:
     return value
 
 
-def connect(path: bytes) -> "_socket.socket | None":
+def connect(path: bytes) -> "_socket.socket":
+    """Where nobody listens this process becomes `plumb hook`; so it does where a hung daemon's queue is full."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    connection.settimeout(CONNECT_TIMEOUT_S)
+    connection.settimeout(SILENCE_S)
     try:
         connection.connect(path)
+    except (TimeoutError, BlockingIOError):
+        start_command("--unanswered")
     except OSError:
-        return None
-    connection.settimeout(ANSWER_TIMEOUT_S)
+        start_command()
     return connection
 
 
-def start_command() -> "NoReturn":
-    """Becomes `plumb hook`; standard input has not been touched."""
+def start_command(*options: str) -> "NoReturn":
+    """Becomes `plumb hook`; standard input is as git gave it."""
     environment = dict(posix.environ)
     environment[b"PYTHONPATH"] = PACKAGE.encode("utf-8", "surrogateescape")
-    posix.execve(PYTHON, [PYTHON, "-P", "-m", "reconciler.cli", "hook", NAME], environment)
+    posix.execve(PYTHON, [PYTHON, "-P", "-m", "reconciler.cli", "hook", NAME, *options], environment)
+
+
+def give_back(updates: bytes) -> None:
+    """Makes them standard input again."""
+    file = posix.memfd_create("updates", 0)
+    write(updates, file)
+    posix.lseek(file, 0, 0)
+    posix.dup2(file, 0)
 
 
 def send(connection: "_socket.socket", lines: bytes) -> None:
@@ -69,7 +85,7 @@ def send(connection: "_socket.socket", lines: bytes) -> None:
     environment = ", ".join(quoted(key) + ": " + quoted(value) for key, value in git)
     body = f'{{"repository": {repository}, "updates": [{pushed}], "environment": {{{environment}}}}}'
     head = f"POST /v1/hook/{NAME} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head += f"Heartbeat: 1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall((head + body).encode("ascii"))
 
 
@@ -88,9 +104,15 @@ def quoted(text: bytes) -> str:
 
 
 def show(connection: "_socket.socket") -> int:
-    """Passes lines on as they come. The last one is `exit N`, and is not shown."""
+    """Passes lines on as they come. The last one is `exit N`, and is not shown. Raises TimeoutError."""
     held = partial = b""
+    heard = time.monotonic()
     for piece in pieces(connection):
+        piece = piece.replace(b"\0", b"")  # signs of life
+        if piece:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > LINE_TIMEOUT_S:
+            raise TimeoutError
         *lines, partial = (partial + piece).split(b"\n")
         for line in lines:
             if held:
@@ -110,14 +132,16 @@ def show(connection: "_socket.socket") -> int:
 
 def pieces(connection: "_socket.socket") -> "Iterator[bytes]":
     """The body of the answer as it arrives; RFC 9112, chunked or until the end."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        more = receive(connection)
-        if not more:
-            return
-        data += more
-    head, _, data = data.partition(b"\r\n\r\n")
-    status, *fields = head.lower().split(b"\r\n")
+    data, status = b"", b" 100"
+    while b" 100" in status:  # a sign of life, and the answer is still to come
+        yield b""
+        while b"\r\n\r\n" not in data:
+            more = receive(connection)
+            if not more:
+                return
+            data += more
+        head, _, data = data.partition(b"\r\n\r\n")
+        status, *fields = head.lower().split(b"\r\n")
     if b" 200" not in status:
         yield b"plumb: the daemon answered " + status.partition(b" ")[2].strip() + b": "
     if not any(field.replace(b" ", b"") == b"transfer-encoding:chunked" for field in fields):
@@ -155,9 +179,11 @@ def chunks(connection: "_socket.socket", data: bytes) -> "Iterator[bytes]":
 
 
 def receive(connection: "_socket.socket") -> bytes:
-    """Empty at the end, and where the daemon went silent or away."""
+    """Empty at the end, and where the daemon went away. Raises TimeoutError where it went silent."""
     try:
         return connection.recv(65536)
+    except TimeoutError:
+        raise
     except OSError:
         return b""
 
@@ -181,9 +207,9 @@ def read_all(file: int) -> bytes:
         found.append(piece)
 
 
-def write(data: bytes) -> None:
+def write(data: bytes, file: int = 1) -> None:
     while data:
-        data = data[posix.write(1, data) :]
+        data = data[posix.write(file, data) :]
 
 
 if __name__ == "__main__":

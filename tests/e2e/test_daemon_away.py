@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from reconciler.source import hooks
 from tests.e2e.daemon_host import DaemonHost, allowing, cluster, made_host, policy
 from tests.e2e.packet_flow import lossless, stopped
 
@@ -71,3 +74,36 @@ def test_other_programs_take_over_without_a_packet_lost_or_let_through(running: 
 def test_a_daemon_that_ends_takes_its_socket_along(running: DaemonHost) -> None:
     assert running.stop() == 0
     assert not running.config.socket.exists()
+
+
+@pytest.fixture
+def paused(running: DaemonHost) -> Iterator[DaemonHost]:
+    """Its daemon is stopped by a signal, and goes on afterwards."""
+    assert running.daemon
+    running.daemon.send_signal(signal.SIGSTOP)
+    yield running
+    running.daemon.send_signal(signal.SIGCONT)
+
+
+def test_a_push_to_a_stopped_daemon_is_checked_accepted_and_applied_when_it_goes_on(
+    paused: DaemonHost, tmp_path: Path
+) -> None:
+    hooks.install(paused.tree / ".git")
+    paused.git("config", "plumb.socket", str(paused.config.socket))
+    paused.git("config", "receive.denyCurrentBranch", "ignore")
+    paused.git("clone", "-q", str(paused.tree), str(tmp_path / "clone"))
+    paused.git("-C", str(tmp_path / "clone"), "commit", "-q", "--allow-empty", "-m", "while it is stopped")
+    pushed = subprocess.run(["git", "-C", str(tmp_path / "clone"), "push"], capture_output=True, text=True, check=False)
+    assert pushed.returncode == 0, pushed.stderr
+    assert "the commit was checked here and will be applied when it is back" in pushed.stderr
+    assert paused.daemon
+    paused.daemon.send_signal(signal.SIGCONT)
+    paused.wait_for(paused.git("rev-parse", "HEAD"))
+
+
+def test_a_command_says_that_the_daemon_is_stopped_and_how_it_goes_on(paused: DaemonHost) -> None:
+    asked = paused.plumb("status")
+    assert paused.daemon
+    assert asked.returncode == 13
+    assert f"error: the daemon of this host (pid {paused.daemon.pid}) is stopped and does not answer" in asked.stderr
+    assert asked.stderr.endswith(f"next: let it go on: kill -CONT {paused.daemon.pid}\n")

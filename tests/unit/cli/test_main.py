@@ -92,6 +92,22 @@ def test_a_socket_that_nobody_answers_exits_with_13(tmp_path: Path) -> None:
     assert result.stderr == f"error: no daemon answers on {tmp_path}/none.sock\nnext: start it: plumb daemon\n"
 
 
+def test_whoever_may_not_open_the_socket_is_told_so_and_exits_with_11(tmp_path: Path) -> None:
+    """The mode of its directory keeps the user nobody out, whoever listens."""
+    tmp_path.chmod(0o700)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "reconciler.cli"]
+    result = subprocess.run(
+        [*nobody, "--socket", str(tmp_path / "s"), "status"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(CHECKOUT)},
+    )
+    assert result.returncode == 11
+    assert result.stderr.startswith("error: permission denied: ")
+    assert "next: run as root" in result.stderr
+
+
 def test_a_commands_without_a_daemon_that_needs_one_exits_with_13(tmp_path: Path) -> None:
     result = plumb("--socket", str(tmp_path / "none.sock"), "suspend", "maintenance")
     assert result.returncode == 13

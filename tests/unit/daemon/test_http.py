@@ -4,16 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from reconciler.daemon.client import Client
 from reconciler.daemon.http import Request, Respond, Response, json_response, serve
-from reconciler.errors import DaemonUnreachable, Fault, ManifestError, PlanStale, PlumbError, UsageError
+from reconciler.errors import DaemonSilent, DaemonUnreachable, Fault, ManifestError, PlanStale, PlumbError, UsageError
+
+SIGN = b"HTTP/1.1 100 \r\n\r\n"
+
+
+def _asked(path: Path, header: str = "") -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(30)
+    connection.connect(str(path))
+    connection.sendall(f"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{header}\r\n".encode())
+    return connection
+
+
+def _read_until(connection: socket.socket, end: bytes) -> bytes:
+    said = b""
+    while end not in said:
+        more = connection.recv(65536)
+        assert more, said
+        said += more
+    return said
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[None]:
+    """Somebody who takes connections and never answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        yield
 
 
 async def _echo(request: Request) -> Response:
@@ -26,7 +56,7 @@ def _ask(path: Path, respond: Respond, ask: object) -> object:
     async def main() -> object:
         server = await serve(path, "root", respond)
         try:
-            return await asyncio.to_thread(ask, Client(path, timeout_s=10))  # type: ignore[arg-type]
+            return await asyncio.to_thread(ask, Client(path, silence_s=10))  # type: ignore[arg-type]
         finally:
             server.close()
 
@@ -90,11 +120,79 @@ def test_a_stream_that_says_nothing_ends_when_its_reader_leaves(tmp_path: Path) 
         return Response(nothing(), "application/jsonl")
 
     def leave(client: Client) -> bool:
-        with client._request("GET", "/v1/events", None, 10):
-            pass
+        with _asked(tmp_path / "s") as connection:
+            _read_until(connection, b"\r\n\r\n")
         return ended.wait(10)
 
     assert _ask(tmp_path / "s", stream, leave) is True
+
+
+def test_who_asks_for_it_hears_signs_of_life_until_the_answer_comes(tmp_path: Path) -> None:
+    heard = threading.Event()
+
+    async def late(request: Request) -> Response:
+        await asyncio.to_thread(heard.wait, 30)
+        return json_response({})
+
+    def listen(client: Client) -> bytes:
+        with _asked(tmp_path / "s", "Heartbeat: 1\r\n") as connection:
+            said = _read_until(connection, SIGN + SIGN)
+            heard.set()
+            return said + _read_until(connection, b"{}")
+
+    said = _ask(tmp_path / "s", late, listen)
+    assert isinstance(said, bytes)
+    assert said.replace(SIGN, b"").startswith(b"HTTP/1.1 200")
+
+
+def test_a_stream_gives_signs_of_life_among_its_lines(tmp_path: Path) -> None:
+    heard = threading.Event()
+
+    async def lines() -> AsyncGenerator[bytes]:
+        yield b"one\n"
+        await asyncio.to_thread(heard.wait, 30)
+        yield b"two\n"
+
+    async def stream(request: Request) -> Response:
+        return Response(lines(), "text/plain")
+
+    def listen(client: Client) -> bytes:
+        with _asked(tmp_path / "s", "Heartbeat: 1\r\n") as connection:
+            said = _read_until(connection, b"\0\r\n1\r\n\0\r\n")
+            heard.set()
+            return said + _read_until(connection, b"two\n")
+
+    assert b"one\n" in bytes(_ask(tmp_path / "s", stream, listen))  # type: ignore[call-overload]
+
+
+def test_signs_of_life_are_no_part_of_what_a_stream_says(tmp_path: Path) -> None:
+    async def lines() -> AsyncGenerator[bytes]:
+        for piece in (b'{"n"', b"\0", b": 1}\n", b"\0", b'{"n": 2}'):
+            yield piece
+
+    async def stream(request: Request) -> Response:
+        return Response(lines(), "application/jsonl")
+
+    assert _ask(tmp_path / "s", stream, lambda client: list(client.stream("/v1/events"))) == [{"n": 1}, {"n": 2}]
+
+
+def test_a_daemon_that_says_nothing_is_told_apart_from_one_that_is_not_there(tmp_path: Path) -> None:
+    with _listening(tmp_path / "s"), pytest.raises(DaemonSilent) as caught:
+        Client(tmp_path / "s", silence_s=0.1).get("/v1/status")
+    assert f"(pid {os.getpid()})" in str(caught.value)
+    assert "systemctl restart plumb" in caught.value.remedy
+
+
+def test_a_stream_without_a_line_ends_where_a_line_was_due(tmp_path: Path) -> None:
+    async def lines() -> AsyncGenerator[bytes]:
+        while True:
+            yield b"\0"
+
+    async def stream(request: Request) -> Response:
+        return Response(lines(), "text/plain")
+
+    with pytest.raises(DaemonSilent):
+        _ask(tmp_path / "s", stream, lambda client: list(client.lines("GET", "/v1/events", None, within_s=0.1)))
 
 
 def test_a_body_that_is_not_json_is_the_callers_mistake(tmp_path: Path) -> None:

@@ -26,9 +26,12 @@ REFUSED = "refused: 2:5: port 70000 is above 65535"
 class Daemon:
     """The other end of the hooks: an HTTP server on a unix socket that answers every request alike."""
 
-    def __init__(self, path: Path, pieces: Sequence[bytes], *, status: int = 200, cut_short: bool = False) -> None:
+    def __init__(
+        self, path: Path, pieces: Sequence[bytes], *, status: int = 200, cut_short: bool = False, signs: int = 0
+    ) -> None:
         self.requests: list[tuple[str, Any]] = []
         self._answer = (pieces, status, cut_short)
+        self._signs = signs  # of life, before the answer begins
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(str(path))
         self._socket.listen()
@@ -63,6 +66,8 @@ class Daemon:
                 body += event.data
         self.requests.append((target, json.loads(body)))
         pieces, status, cut_short = self._answer
+        for _ in range(self._signs):
+            connection.sendall(http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
         head = h11.Response(status_code=status, headers=[("Content-Type", "text/plain"), ("Connection", "close")])
         connection.sendall(http.send(head) or b"")
         for piece in pieces:
@@ -194,6 +199,40 @@ def test_a_thousand_refs_fit_in_one_push(answering: Any, sides: tuple[Path, Path
     daemon = answering(b"exit 0\n")
     git(sides[0], "push", "--quiet", "origin", *(f"main:refs/heads/branch-{count}" for count in range(1000)))
     assert len(daemon.requests[0][1]["updates"]) == 1000
+
+
+@pytest.fixture
+def hung(sides: tuple[Path, Path], tmp_path: Path) -> Iterator[Path]:
+    """The socket of a daemon that takes connections and never answers."""
+    path = tmp_path / "plumb.sock"
+    git(sides[1], "config", "plumb.socket", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        yield path
+
+
+def test_a_good_push_to_a_hung_daemon_is_checked_here_and_accepted(sides: tuple[Path, Path], hung: Path) -> None:
+    new = commit(sides[0], {"x": "1"})
+    code, said = push(sides[0])
+    assert (code, git(sides[1], "rev-parse", "main")) == (0, new)
+    assert said[0].startswith(f"plumb: {new[:12]} on main is valid")
+    assert "the daemon of this host does not answer (it is stopped or busy); the commit was checked here" in said[1]
+
+
+def test_a_bad_push_to_a_hung_daemon_is_refused(sides: tuple[Path, Path], hung: Path) -> None:
+    old = git(sides[1], "rev-parse", "main")
+    commit(sides[0], {"bad.yaml": "apiVersion: plumbline/v1\nkind: Workload\n"})
+    code, said = push(sides[0])
+    assert (code != 0, git(sides[1], "rev-parse", "main")) == (True, old)
+    assert said[0].startswith("bad.yaml:")
+    assert not any("does not answer" in line for line in said)
+
+
+def test_an_answer_among_signs_of_life_is_shown_without_them(sides: tuple[Path, Path], answering: Any) -> None:
+    answering(b"plan\0 for", b"\0", b" alpha\n\0exit 0\n", b"\0", signs=2)
+    commit(sides[0], {"x": "1"})
+    assert push(sides[0]) == (0, ["plan for alpha"] * 2)
 
 
 def test_without_a_daemon_the_command_gets_the_same_input(sides: tuple[Path, Path], tmp_path: Path) -> None:
