@@ -48,6 +48,8 @@ def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "state", click.style(status["state"], _COLOURS.get(status["state"])) + _last_pass(status)
     if status.get("last_error"):
         yield "error", status["last_error"]
+    if status.get("unfinished"):
+        yield "unfinished", "a transaction was interrupted; the next apply, or start of the daemon, undoes it first"
     if status.get("last_result"):
         yield "last", f"{status['last_result']} {status['last_time']} {status['last_reason']}".rstrip()
     if status.get("suspended"):

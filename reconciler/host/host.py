@@ -38,6 +38,7 @@ from reconciler.host.resolver import TargetResolver
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
 from reconciler.host.touched import Touched, among
+from reconciler.kernel.capabilities import require_capabilities
 from reconciler.kernel.host_addresses import host_addresses
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.observe.counters import Counters
@@ -168,7 +169,8 @@ class Host:
         return Plan(commit, base, tuple(deltas))
 
     def apply(self, plan: Plan) -> Record:
-        """Exactly this plan. Raises PlanStale, ApplyError, ProbeFailed, Busy, and what `aim` raises."""
+        """Exactly this plan. Raises PlanStale, ApplyError, ProbeFailed, Busy, PermissionMissing, what `aim` raises."""
+        require_capabilities()
         if plan.base != self.base:
             at = f"{self.base[:12] or 'no commit'}, not at {plan.base[:12] or 'none'}"
             raise PlanStale(f"this host is at {at}, from which the plan was made")
@@ -181,6 +183,7 @@ class Host:
 
         Raises what `plan` and `apply` raise.
         """
+        require_capabilities()
         self.tried = None
         target = self.tried = self.aim(revision)
         for attempt in range(1, ATTEMPTS + 1):
@@ -254,7 +257,11 @@ class Host:
     # Drift
 
     def recover(self) -> Record | None:
-        """At a start: undo what a crash interrupted, and know again what the applied commit wants."""
+        """At a start: undo what a crash interrupted, and know again what the applied commit wants.
+
+        Raises PermissionMissing where nothing could be undone.
+        """
+        require_capabilities()
         self.recall()
         return self.journal.recover(self.tables)
 

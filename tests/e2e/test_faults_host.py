@@ -73,6 +73,33 @@ def test_a_daemon_without_capabilities_names_what_is_missing(resting: DaemonHost
         pass
 
 
+@pytest.mark.parametrize(
+    ("without", "named"),
+    [(("net_admin",), "CAP_NET_ADMIN"), (("bpf", "sys_admin"), "CAP_BPF"), (("all",), "CAP_NET_ADMIN and no CAP_BPF")],
+)
+def test_a_capability_that_is_missing_is_named_before_anything_is_written(
+    resting: DaemonHost, without: tuple[str, ...], named: str
+) -> None:
+    before = resting.plumb("history", "-o", "json").stdout
+    lowered = ",".join(f"-{one}" for one in without)
+    lowering = ("setpriv", f"--bounding-set={lowered}", f"--inh-caps={lowered}")
+    for command in ("apply", "daemon"):
+        refused = _run(*_entered(resting), *lowering, *_plain(resting, command))
+        assert refused.returncode == 11
+        assert f"error: this process has no {named}; nothing was changed" in refused.stderr
+    assert resting.plumb("history", "-o", "json").stdout == before
+    assert not (resting.config.state_directory / "journal" / "open.json").exists()
+
+
+def test_a_transaction_that_was_interrupted_shows_in_the_status(resting: DaemonHost) -> None:
+    opened = resting.config.state_directory / "journal" / "open.json"
+    opened.write_bytes(b"{")
+    told = resting.plumb("status")
+    opened.unlink()
+    assert "\nunfinished" in told.stdout
+    assert "\nunfinished" not in resting.plumb("status").stdout
+
+
 def test_a_missing_bpf_file_system_is_mounted(tmp_path: Path) -> None:
     """In a mount namespace of its own, which takes the pins along when it ends."""
     with made_host(tmp_path, "web", started=False) as host:
