@@ -29,6 +29,24 @@ def test_systemd_understands_every_line_of_the_unit(unit: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_tracefs_is_mounted_by_systemd_as_the_unit_may_mount_nothing(unit: Path) -> None:
+    lines = unit.read_text().splitlines()
+    ordered = {word for line in lines if line.startswith("After=") for word in line.partition("=")[2].split()}
+    wanted = {word for line in lines if line.startswith("Wants=") for word in line.partition("=")[2].split()}
+    (calls,) = [line for line in lines if line.startswith("SystemCallFilter=")]
+    assert "sys-kernel-tracing.mount" in ordered & wanted
+    assert "@mount" not in calls
+
+
+def test_the_unit_is_no_more_exposed_than_what_it_does_asks_for(unit: Path) -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=40", "--no-pager", str(unit)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_unit_says_of_every_capability_why_it_is_needed(unit: Path) -> None:
     lines = unit.read_text().splitlines()
     (bounding,) = [line for line in lines if line.startswith("CapabilityBoundingSet=")]
