@@ -7,6 +7,7 @@ Several hosts may share one file system (a lab): each then has its own file, and
 from __future__ import annotations
 
 import os
+import re
 import socket
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -28,6 +29,8 @@ SOCKET_NAME = "plumb.sock"
 class Config:
     """`repository` is the path of a git repository on this host, bare or not; `ref` is the branch that is followed.
 
+    `remote`: where the daemon fetches that branch from, '' if others bring its commits; at least every
+    `poll_interval_s`. `repository` then is the daemon's own copy.
     `audit_interval_s`: the whole state is compared at least this often. `attribute_drift`: watch the bpf(2) system
     call to name who tampered; every system call on the host then costs some 100 ns more.
     """
@@ -35,6 +38,8 @@ class Config:
     node: str
     repository: Path
     ref: str = "refs/heads/main"
+    remote: str = ""
+    poll_interval_s: float = 30.0
     state_directory: Path = Path()
     run_directory: Path = Path()
     pin_root: Path = Path()
@@ -80,10 +85,15 @@ def load(path: Path) -> Config:
     return _from_mapping(path, content)
 
 
+# git-fetch(1), "GIT URLS"; other transports (ext::, a relative path) are not for a daemon.
+_REMOTE = re.compile(r"(/|(ssh|https?|git|file)://|([\w.-]+@)?[\w.-]+:(?!:|//))\S+")
+
 _KINDS: dict[str, type] = {
     "node": str,
     "repository": Path,
     "ref": str,
+    "remote": str,
+    "poll_interval_s": float,
     "state_directory": Path,
     "run_directory": Path,
     "pin_root": Path,
@@ -102,6 +112,11 @@ def _from_mapping(path: Path, content: dict[str, Any]) -> Config:
     if "repository" not in content:
         raise UsageError(f"{path}: `repository` is missing: the path of the policy repository")
     values = {name: _converted(path, name, value) for name, value in content.items()}
+    if values.get("remote") and not _REMOTE.fullmatch(values["remote"]):
+        raise UsageError(
+            f"{path}: remote is {values['remote']!r}; an absolute path or an address of git is needed",
+            remedy="for example ssh://git@git.example.org/policy.git, https://..., git@git.example.org:policy.git",
+        )
     node = values.pop("node", socket.gethostname())
     if values.get("log_format", "text") not in ("text", "json"):
         raise UsageError(f"{path}: log_format is {values['log_format']!r}; allowed are text, json")

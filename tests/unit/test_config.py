@@ -29,6 +29,20 @@ def test_a_whole_number_of_seconds_is_a_number_of_seconds(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    "remote",
+    [
+        "/srv/policy.git",
+        "file:///srv/policy.git",
+        "ssh://git@git.example.org:2222/policy.git",
+        "https://git.example.org/policy.git",
+        "git@git.example.org:policy.git",
+    ],
+)
+def test_a_remote_is_whatever_git_can_fetch_from(tmp_path: Path, remote: str) -> None:
+    assert _load(tmp_path, f"repository: /srv/p\nremote: {remote}\n").remote == remote
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("- a\n", "a mapping is needed"),
@@ -40,6 +54,9 @@ def test_a_whole_number_of_seconds_is_a_number_of_seconds(tmp_path: Path) -> Non
         ("repository: /srv/p\nattribute_drift: 1\n", "a bool is needed"),
         ("repository: /srv/p\nlog_format: xml\n", "allowed are text, json"),
         ("repository: [\n", "cannot be read"),
+        ("repository: /srv/p\nremote: policy.git\n", "an absolute path or an address of git is needed"),
+        ("repository: /srv/p\nremote: ext::sh -c id\n", "an absolute path or an address of git is needed"),
+        ("repository: /srv/p\nremote: --upload-pack=id\n", "an absolute path or an address of git is needed"),
     ],
 )
 def test_a_wrong_file_says_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
