@@ -15,6 +15,7 @@ enum identity {
 enum ipcache_flags {
 	IPCACHE_LOCAL = 1 << 0, /* a workload of this host: its side of a flow is judged here */
 	IPCACHE_HOST = 1 << 1, /* an address of this host */
+	IPCACHE_AUDIT = 1 << 2, /* with LOCAL: what its side denies is recorded, and passes */
 };
 
 /* What an address means before and from a transaction on: the row is written ahead of the flip and counts with it.

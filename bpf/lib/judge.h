@@ -24,7 +24,7 @@ struct outcome {
 	__u32 cookie;
 	__u8 reason;
 	__u8 side;
-	bool audited; /* allowed, because the rule that would not is on trial */
+	bool audited; /* allowed, because the rule that would not, or its subject, is in audit mode */
 };
 
 INLINE void report(struct __sk_buff *skb, const struct passage *at, __u8 type, __u8 reason, __u8 side, __u32 cookie,
@@ -80,12 +80,15 @@ INLINE __u8 reason_of(const struct decision *decision)
 	return decision->verdict == POLICY_DENY ? REASON_POLICY_DENY : REASON_POLICY_DEFAULT;
 }
 
-/* Adds what one side says. False if it has the last word: it refuses, or would if its rule were not on trial. */
-INLINE bool add_side(struct outcome *outcome, const struct decision *decision, __u8 side)
+/* Adds what one side says; `subject` is the workload whose side it is. False if it refuses: it has the last word. What
+ * a rule or a subject in audit mode would deny does not refuse.
+ */
+INLINE bool add_side(struct outcome *outcome, const struct decision *decision, const struct peer *subject, __u8 side)
 {
 	__u8 reason = reason_of(decision);
+	bool denied = reason == REASON_POLICY_DEFAULT || reason == REASON_POLICY_DENY;
 
-	if (reason && reason != REASON_NO_POLICY && decision->flags & POLICY_AUDIT) {
+	if (denied && (decision->flags & POLICY_AUDIT || subject->flags & IPCACHE_AUDIT)) {
 		outcome->audited = true;
 		outcome->cookie = decision->cookie;
 		outcome->side = side;
@@ -133,12 +136,12 @@ INLINE void judge(const union address *source, const union address *destination,
 	outcome->reason = REASON_ALLOWED;
 	if (from.flags & IPCACHE_LOCAL) {
 		decision = judge_side(version.generation, from.identity, to.identity, true, protocol, dport);
-		if (!add_side(outcome, &decision, SIDE_EGRESS))
+		if (!add_side(outcome, &decision, &from, SIDE_EGRESS))
 			return;
 	}
 	if (to.flags & IPCACHE_LOCAL) {
 		decision = judge_side(version.generation, to.identity, from.identity, false, protocol, dport);
-		add_side(outcome, &decision, SIDE_INGRESS);
+		add_side(outcome, &decision, &to, SIDE_INGRESS);
 	}
 }
 

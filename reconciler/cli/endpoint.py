@@ -8,7 +8,7 @@ from reconciler.cli.output import output_option, show_fields, show_json, show_ro
 from reconciler.cli.session import Session, pass_session
 from reconciler.errors import UsageError
 
-_COLUMNS = ("workload", "identity", "addresses", "device", "netns", "labels")
+_COLUMNS = ("workload", "identity", "addresses", "device", "netns", "policy", "labels")
 
 
 @click.group("endpoint")

@@ -17,7 +17,7 @@ from reconciler.compile.members import Member
 from reconciler.compile.networks import WORLD, IpAddress, IpNetwork
 from reconciler.engine.rows import Columns
 from reconciler.errors import CompileError
-from reconciler.model.cluster import Node
+from reconciler.model.cluster import Node, Workload
 from reconciler.model.datapath import IPCACHE_KEY, IPCACHE_VALUE, IpcacheFlag
 from reconciler.model.facts import Facts
 from reconciler.model.identity import Reserved
@@ -48,8 +48,12 @@ def member_rows(members: Sequence[Member], host_addresses: Collection[IpAddress]
         if (version, value) in own:
             raise CompileError(f"{workload.origin}: {address} of {workload.reference} is an address of the host itself")
         full = value | MAPPED_LOW if version == 4 else value
-        rows.append(CacheRow(full, 128, identity, IpcacheFlag.LOCAL if local else 0, workload.origin))
+        rows.append(CacheRow(full, 128, identity, _flags(workload) if local else 0, workload.origin))
     return rows
+
+
+def _flags(workload: Workload) -> IpcacheFlag:
+    return IpcacheFlag.LOCAL | IpcacheFlag.AUDIT if workload.audit else IpcacheFlag.LOCAL
 
 
 def other_rows(

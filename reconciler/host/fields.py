@@ -59,7 +59,7 @@ class RowFields:
     def _ipcache_value(self, value: np.void) -> Mapping[str, object]:
         shown: dict[str, object] = {"identity": self._identity_name(int(value["identity"]))}
         if value["flags"]:
-            shown["flags"] = str(IpcacheFlag(int(value["flags"])).name).lower()
+            shown["flags"] = str(IpcacheFlag(int(value["flags"])).name).lower().replace("|", " ")
         return shown
 
 

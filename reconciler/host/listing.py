@@ -88,6 +88,7 @@ class Listing:
             "interface": workload.interface,
             "device": endpoint.ifname,
             "mac": endpoint.mac,
+            "policy": "audit" if workload.audit else "enforced",
             "origin": to_plain(workload.origin),
         }
 

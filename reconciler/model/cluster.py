@@ -163,6 +163,7 @@ class Workload:
     ports: tuple[NamedPort, ...] = ()
     address4: IPv4Address | None = None
     address6: IPv6Address | None = None
+    audit: bool = False  # what its policies deny is recorded, and passes
 
     @property
     def reference(self) -> str:

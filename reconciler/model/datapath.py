@@ -62,6 +62,7 @@ POLICY_VALUE = np.dtype([("verdict", "u1"), ("flags", "u1"), ("proxy_port", "<u2
 class IpcacheFlag(IntFlag):
     LOCAL = 1  # a workload of this host: its side of a flow is judged here
     HOST = 2  # an address of this host itself
+    AUDIT = 4  # a workload of this host in audit mode: what its side denies is recorded, and passes
 
 
 # Addresses are 128 bits in two words, most significant first; IPv4 is mapped (::ffff:a.b.c.d), so that its prefix

@@ -57,6 +57,7 @@ def workload(document: Node, identity: Identity, findings: Findings) -> tuple[Wo
         ports=_ports(spec, findings),
         address4=address4[0] if address4 and isinstance(address4[0], IPv4Address) else None,
         address6=address6[0] if address6 and isinstance(address6[0], IPv6Address) else None,
+        audit=bool(spec.read("policyAuditMode", default=False)),
     ), places
 
 

@@ -13,21 +13,28 @@ _PASSES, _BLOCKED, _NO_PORT = ".", "X", "P"
 
 
 def of_flows(form: Flows, sides: Sequence[Sides], rules: Mapping[int, RuleInfo], place: str) -> list[dict[str, Any]]:
-    """In the order of the questions. `place`: where the rules stand (`cases.jsonl:7`)."""
+    """In the order of the questions. `place`: where the rules stand (`cases.jsonl:7`).
+
+    `audited` is there where a side would deny and is in audit mode: the names of such sides.
+    """
     shown = [one._replace(egress=None) for one in sides] if form.ingress_only else sides
-    return [
-        {
-            "verdict": one.verdict,
-            "egress": one.egress.word.value if one.egress else None,
-            "ingress": one.ingress.word.value if one.ingress else None,
-            "rules": [
-                {"side": name, "rule": rules[side.cookie].reference, "field": rules[side.cookie].field, "at": place}
-                for name, side in ((EGRESS, one.egress), (INGRESS, one.ingress))
-                if side is not None and side.cookie in rules and rules[side.cookie].origin.path
-            ],
-        }
-        for one in shown
-    ]
+    return [_of_flow(one, rules, place) for one in shown]
+
+
+def _of_flow(sides: Sides, rules: Mapping[int, RuleInfo], place: str) -> dict[str, Any]:
+    asked = [(name, side) for name, side in ((EGRESS, sides.egress), (INGRESS, sides.ingress)) if side is not None]
+    answer: dict[str, Any] = {
+        "verdict": sides.verdict,
+        EGRESS: sides.egress.word.value if sides.egress else None,
+        INGRESS: sides.ingress.word.value if sides.ingress else None,
+        "rules": [
+            {"side": name, "rule": rules[side.cookie].reference, "field": rules[side.cookie].field, "at": place}
+            for name, side in asked
+            if side.cookie in rules and rules[side.cookie].origin.path
+        ],
+    }
+    audited = [name for name, side in asked if side.audited]
+    return answer | ({"audited": audited} if audited else {})
 
 
 def of_tables(form: Tables, ends: Mapping[str, End], answers: Mapping[Question, Sides]) -> dict[str, Any]:

@@ -171,7 +171,8 @@ class KernelEngine:
         if unknown := set(reasons) - _WORDS.keys():
             names = ", ".join(REASONS[number].word for number in unknown)
             raise KernelError(f"a packet was dropped before policy was asked: {names}")
-        return [Side(_WORDS[REASONS[number]], cookie) for number, cookie in zip(reasons, cookies, strict=True)]
+        told = [(REASONS[number], cookie) for number, cookie in zip(reasons, cookies, strict=True)]
+        return [Side(_WORDS[reason], cookie, reason is Reason.AUDITED) for reason, cookie in told]
 
     def _forget_flows(self) -> None:
         for name in _FLOWS:

@@ -32,10 +32,10 @@ def sides(world: World, question: Question) -> Sides:
     one, other = world.peers[source], world.peers[destination]
     egress = unjudged(world, source)
     if one.flags & IpcacheFlag.LOCAL:
-        egress = world.policy.judge(one.identity, other.identity, egress=True, protocol=protocol, port=port)
+        egress = world.policy.judge(one, other.identity, egress=True, protocol=protocol, port=port)
     ingress = unjudged(world, destination)
     if other.flags & IpcacheFlag.LOCAL:
-        ingress = world.policy.judge(other.identity, one.identity, egress=False, protocol=protocol, port=port)
+        ingress = world.policy.judge(other, one.identity, egress=False, protocol=protocol, port=port)
     return Sides(egress, ingress)
 
 

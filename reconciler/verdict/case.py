@@ -33,13 +33,17 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """`reserved` is its number if it has a reserved identity. An end outside without labels is what its address is."""
+    """`reserved` is its number if it has a reserved identity. An end outside without labels is what its address is.
+
+    `audit`: what its policies deny is recorded, and passes.
+    """
 
     standing: Standing
     labels: LabelSet | None = None
     reserved: Reserved = Reserved.UNKNOWN
     address: IpAddress | None = None
     ports: frozenset[NamedPort] = frozenset()
+    audit: bool = False
 
 
 class Question(NamedTuple):
@@ -77,10 +81,11 @@ class Word(Enum):
 
 
 class Side(NamedTuple):
-    """`cookie` is of the entry that decided, 0 if none did."""
+    """`cookie` is of the entry that decided, 0 if none did. `audited`: it denies, but is in audit mode and allows."""
 
     word: Word
     cookie: int = 0
+    audited: bool = False
 
 
 class Sides(NamedTuple):

@@ -12,6 +12,7 @@ from reconciler.model.policy_test import DestinationPort, Party
 from reconciler.verdict.by_rows import sides
 from reconciler.verdict.case import CaseError, Question, Sides, Standing
 from reconciler.verdict.port_points import telling_ports
+from reconciler.verdict.rows import Peer
 from reconciler.verdict.trace import Trace, Who, trace
 from reconciler.verdict.world import World
 
@@ -105,16 +106,16 @@ class ClusterWorld:
         return Who(own.name, own.identity, own.labels, to_others.note or own.note)
 
     def _pairs(self, source: Party, destination: Party, family: int) -> list[Pair]:
-        """Ends between which flows of this family (0: of any) are meant, a pair for any two identities."""
+        """Ends between which flows of this family (0: of any) are meant, a pair for any two identities and modes."""
         count = len(self.spots[source]) * len(self.spots[destination])
         if count > MOST_PAIRS:
             raise CaseError(f"{source} and {destination} stand for {count} pairs, over {MOST_PAIRS}: name fewer")
-        found: dict[tuple[int, ...], Pair] = {}
+        found: dict[tuple[Peer, ...], Pair] = {}
         for one in self.spots[source]:
             for other in self.spots[destination]:
                 if self._flows(one, other, family):
                     ends = self._pair(one, other)
-                    found.setdefault(tuple(self.world.peers[end].identity for end in ends), ends)
+                    found.setdefault(tuple(self.world.peers[end] for end in ends), ends)
         return list(found.values())
 
     def _pair(self, one: Spot, other: Spot) -> Pair:

@@ -88,11 +88,11 @@ class _Ends:
             self._spots[found] = [spot for spot in spots if family in (0, spot.family)]
 
     def spots_of(self, found: Iterable[Found]) -> tuple[Spot, ...]:
-        """Those of one identity that look alike from everywhere as one."""
-        grouped: dict[tuple[int, int, str, int], Spot] = {}
+        """Those of one identity and mode that look alike from everywhere as one."""
+        grouped: dict[tuple[Peer, int, str, Peer], Spot] = {}
         for spot in (spot for one in found for spot in self._spots[one]):
-            seen = self.peers[spot.elsewhere or spot.end].identity
-            key = (self.peers[spot.end].identity, spot.family, spot.node, seen)
+            seen = self.peers[spot.elsewhere or spot.end]
+            key = (self.peers[spot.end], spot.family, spot.node, seen)
             known = grouped.setdefault(key, spot)
             if known.alone != spot.alone:
                 grouped[key] = Spot(known.end, spot.family, "", spot.node, known.elsewhere)

@@ -90,14 +90,14 @@ class Enforced(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SideReason:
-    """`decided` is None where no row is there. `audited`: a denial that is recorded and passes.
+    """`decided` is None where no row is there. `audit`: the workload itself is in audit mode.
 
     `nearest` is the entry that would have allowed the flow but for one condition, where it is denied by default.
     """
 
     side: Side
     enforced: Enforced
-    audited: bool
+    audit: bool
     decided: RuleInfo | None
     rules: tuple[RuleReason, ...]
     nearest: EntryReason | None
@@ -114,42 +114,35 @@ class SideReason:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One side of a question: identities of the subject and of its peer."""
+    """One side of a question: identities of the subject and of its peer. `audit`: of the subject."""
 
     subject: int
     peer: int
     direction: str
     protocol: int
     port: int
+    audit: bool = False
 
 
 def explain(judging: Judging, asked: Asked, side: Side) -> SideReason:
     """`side` is the verdict of the rows of `judging` on what is asked. O(entries of the subject's rules)."""
     subject, context = judging.subjects[asked.subject], judging.context
     held = stance(subject, asked.direction, context)
-    counted, audit = counting(subject, asked.direction, context)
+    counted, _ = counting(subject, asked.direction, context)
     isolated = held.default.verdict is Verdict.DEFAULT_DENY
     reader = _Reader(asked, subject, context, side, required_peers(counted, asked.direction, context.index))
     rules = tuple(reader.rules(counted))
     if isolated and asked.direction == INGRESS and context.allow_localhost is AllowLocalhost.ALWAYS:
         rules += (reader.localhost(),)
-    denied = _denies(side, held, rules)
+    denied = side.word is Word.DENY or side.audited
     return SideReason(
         side,
         _enforced(subject, context, held),
-        audit and denied,
+        asked.audit,
         judging.rules.get(side.cookie),
         rules,
         _nearest(rules) if denied and isolated and _deciding(rules) is None else None,
     )
-
-
-def _denies(side: Side, held: Stance, rules: Iterable[RuleReason]) -> bool:
-    """Whether the row denies, be it only for the record."""
-    if side.word is Word.DENY or not held.audit:
-        return side.word is Word.DENY
-    deciding = _deciding(rules)
-    return held.default.verdict is Verdict.DEFAULT_DENY if deciding is None else deciding.action is Word.DENY
 
 
 def _deciding(rules: Iterable[RuleReason]) -> EntryReason | None:

@@ -1,7 +1,8 @@
 """A line of JSON as a case with questions, in any of the forms that public conformance data has.
 
 docs | rules | policies    what is in force; `rules` have the shape of a `spec` and are taken as written
-endpoints | pods           the ends: by labels, by namespace and labels, by reserved name, by address
+endpoints | pods           the ends: by labels, by namespace and labels, by reserved name, by address; one that has
+                           `policyAuditMode: true` is in audit mode, as a Workload
 flows | expect             the questions: a list of flows, or tables of which only the shape is read
 from_labels, to_labels     both ends and the one question of a line without the latter two
 """
@@ -9,7 +10,7 @@ from_labels, to_labels     both ends and the one question of a line without the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from ipaddress import ip_address
 from typing import Any
@@ -24,6 +25,7 @@ _POLICED = (Reserved.HEALTH, Reserved.INIT)  # reserved identities that workload
 _SKIPPED = "P?"  # cells of a table that ask nothing: no such port, not probed
 _NAMES = {name.upper(): number for name, number in PROTOCOLS.items()}
 _LAST_PORT = 65535
+_KINDS: Mapping[type, str] = {list: "a list", dict: "a mapping", bool: "true or false"}
 _DEFAULT_NAMESPACE = "default"
 
 
@@ -117,7 +119,12 @@ def _pod(pod: Mapping[str, Any], namespaces: Mapping[str, Any], settings: Settin
         NamedPort(str(port.get("name") or ""), _port(port.get("port")), _protocol(port.get("protocol") or "TCP"))
         for port in _typed(pod.get("ports") or [], list, "ports")
     )
-    return End(Standing.POLICED, labels, address=address, ports=ports)
+    return End(Standing.POLICED, labels, address=address, ports=ports, audit=_audit(pod))
+
+
+def _audit(value: Mapping[str, Any]) -> bool:
+    audit: bool = _typed(value.get("policyAuditMode") or False, bool, "policyAuditMode")
+    return audit
 
 
 def _endpoint(
@@ -129,8 +136,8 @@ def _endpoint(
     if "reserved" in end:
         return _reserved(end["reserved"], ports)
     if isinstance(end.get("labels"), list):
-        return _labelled(end["labels"], ports)
-    return End(Standing.POLICED, _namespaced(end, namespaces, settings), ports=ports)
+        return replace(_labelled(end["labels"], ports), audit=_audit(end))
+    return End(Standing.POLICED, _namespaced(end, namespaces, settings), ports=ports, audit=_audit(end))
 
 
 def _namespaced(value: Mapping[str, Any], namespaces: Mapping[str, Any], settings: Settings) -> LabelSet:
@@ -226,5 +233,5 @@ def _port(value: Any) -> int:
 
 def _typed(value: Any, kind: type, what: str) -> Any:
     if not isinstance(value, kind):
-        raise CaseError(f"{what} must be {'a list' if kind is list else 'a mapping'}")
+        raise CaseError(f"{what} must be {_KINDS[kind]}")
     return value

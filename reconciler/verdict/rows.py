@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from reconciler.engine.rows import Columns
-from reconciler.model.datapath import PolicyFlag, Verdict
+from reconciler.model.datapath import IpcacheFlag, PolicyFlag, Verdict
 from reconciler.verdict.case import IpAddress, Side, Word
 
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0, RFC 4291 section 2.5.5.2
@@ -63,16 +63,17 @@ class PolicyRows:
     def subjects(self) -> frozenset[int]:
         return frozenset(self._subjects)
 
-    def judge(self, subject: int, peer: int, *, egress: bool, protocol: int, port: int) -> Side:
-        """As judge_side() and reason_of(); what has no rows may do nothing."""
-        own = self._longest((subject, peer, egress), protocol, port)
-        anyone = self._longest((subject, 0, egress), protocol, port)
+    def judge(self, subject: Peer, peer: int, *, egress: bool, protocol: int, port: int) -> Side:
+        """As judge_side() and add_side(); what has no rows may do nothing."""
+        own = self._longest((subject.identity, peer, egress), protocol, port)
+        anyone = self._longest((subject.identity, 0, egress), protocol, port)
         if own is None or (anyone is not None and anyone.strength > own.strength):
             own = anyone
         if own is None:
             return Side(Word.DENY)
         if own.verdict != Verdict.ALLOW:
-            return Side(Word.ALLOW if own.flags & PolicyFlag.AUDIT else Word.DENY, own.cookie)
+            audited = bool(own.flags & PolicyFlag.AUDIT or subject.flags & IpcacheFlag.AUDIT)
+            return Side(Word.ALLOW if audited else Word.DENY, own.cookie, audited)
         return Side(Word.REDIRECT if own.flags & PolicyFlag.REDIRECT else Word.ALLOW, own.cookie)
 
     def _longest(self, place: tuple[int, int, int], protocol: int, port: int) -> _Row | None:

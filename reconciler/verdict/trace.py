@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconciler.compile.cookies import EGRESS, INGRESS
+from reconciler.model.datapath import IpcacheFlag
 from reconciler.model.labels import LabelSet
 from reconciler.model.policy_test import DestinationPort
 from reconciler.verdict.by_rows import sides
 from reconciler.verdict.case import Question, Side
 from reconciler.verdict.explanation import Asked, SideReason, explain
+from reconciler.verdict.rows import Peer
 from reconciler.verdict.world import World
 
 
@@ -41,17 +43,21 @@ class Trace:
 
 def trace(world: World, question: Question) -> Trace:
     judged = sides(world, question)
-    source, destination = world.peers[question.source].identity, world.peers[question.destination].identity
-    port = (question.protocol, question.port)
+    source, destination = world.peers[question.source], world.peers[question.destination]
     return Trace(
         "",
         _who(world, question.source),
         _who(world, question.destination),
-        DestinationPort(*port),
+        DestinationPort(question.protocol, question.port),
         judged.verdict,
-        _explained(world, Asked(source, destination, EGRESS, *port), judged.egress),
-        _explained(world, Asked(destination, source, INGRESS, *port), judged.ingress),
+        _explained(world, _asked(source, destination, EGRESS, question), judged.egress),
+        _explained(world, _asked(destination, source, INGRESS, question), judged.ingress),
     )
+
+
+def _asked(subject: Peer, peer: Peer, direction: str, question: Question) -> Asked:
+    audit = bool(subject.flags & IpcacheFlag.AUDIT)
+    return Asked(subject.identity, peer.identity, direction, question.protocol, question.port, audit)
 
 
 def _explained(world: World, asked: Asked, side: Side | None) -> SideReason | None:

@@ -57,7 +57,7 @@ def _named(who: Who) -> str:
 
 
 def _outcome(side: SideReason) -> str:
-    if side.audited:
+    if side.side.audited:
         return "allow, in audit mode: it would be denied"
     if side.side.word is Word.DENY:
         return "deny, by default" if side.by_default else "deny, by a rule"
@@ -66,6 +66,8 @@ def _outcome(side: SideReason) -> str:
 
 def _side(side: SideReason) -> Iterator[str]:
     yield f"{'enforced' if side.is_enforced else 'not enforced'}: {side.enforced.value}"
+    if side.audit:
+        yield "policyAuditMode: what is denied here is recorded, and passes"
     for rule in side.rules:
         yield from _rule(rule)
     if side.nearest is not None:

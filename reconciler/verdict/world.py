@@ -82,6 +82,7 @@ def _snapshot(case: Case, addresses: Mapping[str, IpAddress]) -> Snapshot:
             Origin("", 0, "Workload", name, ""),
             netns="",
             ports=tuple(end.ports),
+            audit=end.audit,
         )
         for name, end in case.ends.items()
         if end.labels is not None and end.standing is not Standing.HOST

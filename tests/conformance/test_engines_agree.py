@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.root
 
 NAMESPACE = "k8s:io.kubernetes.pod.namespace=default"
 FIELDS = [{"type": 8, "family": "IPv4"}, {"type": 3}, *({"type": kind, "family": "IPv6"} for kind in (128, 1))]
-LINE = {
+LINE: dict[str, Any] = {
     "docs": [
         {
             "apiVersion": "cilium.io/v2",
@@ -60,6 +61,19 @@ def verdicts(engine: Engine, source: str, asked: list[tuple[str, int]]) -> list[
     with closing(engine):
         (answer,) = Judge(engine, Settings(), "case").answers([json.dumps({**LINE, "flows": flows}).encode()])
     return [flow["verdict"] for flow in answer["flows"]]
+
+
+@pytest.mark.parametrize("make", [RowsEngine, KernelEngine])
+def test_an_end_in_audit_mode_is_told_what_it_would_deny(make: Callable[[], Engine]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: BPF programs")
+    server = {**LINE["endpoints"]["server"], "policyAuditMode": True}
+    line = {**LINE, "endpoints": {**LINE["endpoints"], "server": server}}
+    flows = [{"from": "client", "to": "server", "proto": "SCTP", "port": port} for port in (8, 9)]
+    with closing(make()) as engine:
+        (answer,) = Judge(engine, Settings(), "case").answers([json.dumps({**line, "flows": flows}).encode()])
+    assert [flow["verdict"] for flow in answer["flows"]] == ["allowed", "allowed"]
+    assert [flow.get("audited") for flow in answer["flows"]] == [["ingress"], None]
 
 
 def test_nothing_stays_pinned() -> None:

@@ -11,7 +11,7 @@ import ctypes
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -173,8 +173,11 @@ class Harness:
         deltas = [diff_rows(name, rows, self.tables[name].live(), complete=True) for name, rows in wanted.items()]
         write([delta for delta in deltas if delta], self.tables)
 
-    def become_usual(self, policy: Iterable[Allow] = ()) -> None:
-        """Every device's workload is known with its identity; the world is 2, this host 10.0.0.1 and fd00::1."""
+    def become_usual(self, policy: Iterable[Allow] = (), audited: Collection[Device] = ()) -> None:
+        """Every device's workload is known with its identity; the world is 2, this host 10.0.0.1 and fd00::1.
+
+        `audited`: those in audit mode.
+        """
         endpoints: dict[Address, EndpointRow] = {}
         ipcache: dict[Network | Address, tuple[int, int]] = {
             IPv4Network("0.0.0.0/0"): (2, 0),
@@ -185,7 +188,8 @@ class Harness:
         for device in self.devices:
             for address in (device.address4, device.address6):
                 endpoints[address] = EndpointRow(device.ifname, device.mac)
-                ipcache[address] = device.identity, IpcacheFlag.LOCAL
+                mode = IpcacheFlag.AUDIT if device in audited else IpcacheFlag(0)
+                ipcache[address] = device.identity, IpcacheFlag.LOCAL | mode
         self.become(endpoints=endpoints, ipcache=ipcache, policy=policy)
 
     def run(self, packet: bytes, ifindex: int, direction: Direction, *, ingress_ifindex: int = 0) -> Ran:

@@ -11,7 +11,7 @@ from reconciler.model.datapath import PolicyFlag, Verdict
 from .harness import REDIRECT, SHOT, UNSPEC, Allow, Device, Harness
 from .packets import ICMP, ICMPV6, UDP, checksum, echo, ip, tcp, udp
 
-SPOOFED, AUDITED, DEFAULT = 4, 10, 1  # enum reason
+SPOOFED, AUDITED, DEFAULT, DENIED = 4, 10, 1, 2  # enum reason
 ELSEWHERE = 77  # the index of no device here
 HOST = {"address4": "10.0.0.1", "address6": "fd00::1"}
 WORLD = {"address4": "203.0.113.9", "address6": "2001:db8::9"}
@@ -128,6 +128,48 @@ def test_a_trial_on_one_side_leaves_the_other_in_force(datapath: Harness, family
     assert datapath.sent(packet, client).action == SHOT
     (event,) = datapath.events()
     assert (event["reason"], event["cookie"]) == (DEFAULT, 6)
+
+
+@families
+@pytest.mark.parametrize(("verdict", "side"), [(Verdict.DEFAULT_DENY, 2), (Verdict.DENY, 2)])
+def test_a_workload_in_audit_mode_records_what_its_policy_denies(
+    datapath: Harness, family: str, verdict: Verdict, side: int
+) -> None:
+    client, server, _ = datapath.devices
+    datapath.become_usual([*_open(client), Allow(server.identity, verdict=verdict, cookie=5)], audited=[server])
+    packet = tcp(_of(client, family), 1000, _of(server, family), 80)
+    assert datapath.sent(packet, client).action == REDIRECT
+    (event,) = datapath.events()
+    assert (event["type"], event["reason"], event["cookie"], event["side"]) == (2, AUDITED, 5, side)
+
+
+@families
+def test_a_workload_in_audit_mode_does_not_speak_for_the_other(datapath: Harness, family: str) -> None:
+    client, server, _ = datapath.devices
+    refused = Allow(client.identity, egress=True, verdict=Verdict.DEFAULT_DENY, cookie=5)
+    datapath.become_usual([refused, Allow(server.identity, verdict=Verdict.DENY, cookie=6)], audited=[client])
+    packet = tcp(_of(client, family), 1000, _of(server, family), 80)
+    assert datapath.sent(packet, client).action == SHOT
+    (event,) = datapath.events()
+    assert (event["reason"], event["cookie"], event["side"]) == (DENIED, 6, 2)
+
+
+@families
+def test_a_workload_that_leaves_audit_mode_is_closed_at_the_next_packet(datapath: Harness, family: str) -> None:
+    client, server, _ = datapath.devices
+    policy = [*_open(client), Allow(server.identity, verdict=Verdict.DEFAULT_DENY, cookie=5)]
+    datapath.become_usual(policy, audited=[server])
+    packet = tcp(_of(client, family), 1000, _of(server, family), 80)
+    assert datapath.sent(packet, client).action == REDIRECT
+    datapath.become_usual(policy)
+    assert datapath.sent(packet, client).action == SHOT
+
+
+def test_a_workload_in_audit_mode_without_rows_may_do_nothing(datapath: Harness) -> None:
+    client, server, _ = datapath.devices
+    datapath.become_usual(_open(client), audited=[server])
+    packet = tcp(_of(client, "address4"), 1000, _of(server, "address4"), 80)
+    assert datapath.sent(packet, client).action == SHOT
 
 
 def test_fragments_with_headers_behind_the_fragment_header_follow_the_first(datapath: Harness) -> None:

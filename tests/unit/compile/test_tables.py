@@ -160,6 +160,12 @@ def test_two_documents_that_want_one_route_differently_are_refused() -> None:
         compile_host(snapshot, facts_of([WEB]), CompileCache(), PROGRAMS)
 
 
+def test_audit_mode_is_a_matter_of_the_workloads_own_host() -> None:
+    desired = compiled([replace(WEB, audit=True), replace(REMOTE, audit=True)])
+    assert cached(desired, V4) == (256, IpcacheFlag.LOCAL | IpcacheFlag.AUDIT)
+    assert cached(desired, IPv4Address("10.44.2.3")) == (257, IpcacheFlag(0))
+
+
 def test_the_ipcache_knows_workloads_nodes_and_the_world() -> None:
     desired = compiled([WEB, REMOTE])
     assert cached(desired, V4) == (256, IpcacheFlag.LOCAL)

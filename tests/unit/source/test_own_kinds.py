@@ -5,7 +5,18 @@ from __future__ import annotations
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
-from reconciler.model.cluster import AllowLocalhost, Cluster, Enforcement, NamedPort, Namespace, Node, Workload
+from reconciler.model.cluster import (
+    AllowLocalhost,
+    Cluster,
+    Enforcement,
+    NamedPort,
+    Namespace,
+    Node,
+    Pool,
+    StoreChoice,
+    StoreKind,
+    Workload,
+)
 from reconciler.source import manifests
 
 
@@ -40,6 +51,26 @@ def test_a_cluster_says_everything() -> None:
         False,
         2.0,
     )
+
+
+def test_a_workload_is_enforced_unless_it_says_so() -> None:
+    asked = ("{name: web, namespace: shop}", "{node: alpha, netns: web, policyAuditMode: %s}")
+    assert [value("Workload", asked[0], asked[1] % mode).audit for mode in ("true", "false", "null")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_cluster_of_many_hosts_names_its_etcd_and_its_pools() -> None:
+    found: Cluster = value(
+        "Cluster",
+        "{name: demo}",
+        '{store: {kind: etcd, endpoints: ["etcd-1:2379", "[2001:db8::1]:2379"]}, '
+        'pools: [{cidr: 10.44.0.0/16, nodePrefix: 24}, {cidr: "fd44::/96", nodePrefix: 112}]}',
+    )
+    assert found.store == StoreChoice(StoreKind.ETCD, ("etcd-1:2379", "[2001:db8::1]:2379"))
+    assert found.pools == (Pool(ip_network("10.44.0.0/16"), 24), Pool(ip_network("fd44::/96"), 112))
 
 
 def test_a_node_sorts_its_addresses_by_family() -> None:

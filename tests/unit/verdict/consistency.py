@@ -30,13 +30,14 @@ def _of(side: SideReason) -> list[str]:
     else:
         by_default = False
     denied = word is Word.DENY
-    recorded = any(rule.counts and rule.audit for rule in side.rules)
-    if recorded:
+    on_trial = any(rule.counts and rule.audit for rule in side.rules)
+    recorded = denied and (on_trial or side.audit)
+    if on_trial or recorded:
         word = Word.ALLOW
     if word is not side.side.word:
         found.append(f"entries say {word}, rows say {side.side.word}")
-    if side.audited != (recorded and denied):
-        found.append(f"audited is {side.audited}")
+    if side.side.audited != recorded:
+        found.append(f"audited is {side.side.audited}")
     if by_default != side.by_default:
         found.append(f"by default is {side.by_default}")
     return found + _decider(side, matching, denied)

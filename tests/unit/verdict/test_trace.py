@@ -126,6 +126,7 @@ def test_json_has_every_rule_with_every_entry(tmp_path: Path) -> None:
         "enforced": True,
         "why": "a rule isolates it in this direction",
         "audited": False,
+        "policy_audit_mode": False,
         "by_default": False,
         "decided_by": {**rule, "field": "ingress[0]", "line": 7},
         "isolated_by": [isolating],
@@ -187,6 +188,18 @@ def test_a_rule_in_audit_mode_denies_for_the_record(tmp_path: Path) -> None:
     side = repository.side("stranger", "web")
     assert (side["verdict"], side["audited"], side["nearest_miss"]["misses"]) == ("allow", True, ["peer"])
     assert "allow, in audit mode: it would be denied" in repository.ask("stranger", "web")["text"]
+
+
+def test_a_workload_in_audit_mode_denies_for_the_record(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    web = replace(repository.snapshot.workloads["default/web"], audit=True)
+    repository.snapshot = replace(repository.snapshot, workloads={**repository.snapshot.workloads, "default/web": web})
+    side = repository.side("stranger", "web")
+    assert (side["verdict"], side["audited"], side["policy_audit_mode"]) == ("allow", True, True)
+    assert (side["by_default"], side["nearest_miss"]["misses"]) == (True, ["peer"])
+    told = repository.ask("stranger", "web")["text"]
+    assert "policyAuditMode: what is denied here is recorded, and passes" in told
+    assert repository.side("client", "web")["audited"] is False
 
 
 def test_settings_of_the_cluster_are_told_where_they_decide(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def test_reasons_and_rows_agree(
     allow_localhost: AllowLocalhost,
     data: st.DataObject,
 ) -> None:
+    workloads = [replace(one, audit=data.draw(st.booleans())) for one in workloads]
     snapshot = snapshot_of(workloads, policy, enforcement=enforcement, allow_localhost=allow_localhost)
     asked = everybody(workloads)
     there = cluster_world(snapshot, asked, Known(facts_of(workloads)))
@@ -120,7 +121,7 @@ def test_a_side_is_judged_as_its_own_host_judges_it(
         assert other
         asked = DestinationPort(data.draw(st.sampled_from((TCP, UDP))), data.draw(st.sampled_from(PORTS)))
         judged = rows.judge(
-            ipcache.find(own).identity,
+            ipcache.find(own),
             ipcache.find(other).identity,
             egress=True,
             protocol=asked.protocol,
