@@ -1,0 +1,58 @@
+"""Which programs a host keeps at hand: those of the commit that comes and of the one that is applied, and no others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reconciler.config import make
+from reconciler.engine.rows import DictRows
+from reconciler.errors import KernelError
+from reconciler.host.tables import HostTables
+from reconciler.kernel.programs import ProgramsTable
+from reconciler.model.cluster import Cluster, Conntrack, Timeouts
+from reconciler.model.origin import Origin
+
+ONE = Cluster("pt", Origin("cluster.yaml", 1, "Cluster", "pt", ""))
+SLOWER = replace(ONE, conntrack=Conntrack(timeouts=Timeouts(udp_s=61)))
+SMALLER = replace(ONE, conntrack=Conntrack(max_entries=1024))
+
+
+@pytest.fixture
+def tables(pin_root: Path) -> HostTables:
+    return HostTables(make("pt", Path("/nowhere"), pin_root=pin_root))
+
+
+def _write(tables: HostTables, rows: DictRows) -> None:
+    table = tables.by_name["programs"]
+    assert isinstance(table, ProgramsTable)
+    table.write({str(name): row for name, row in rows.rows.items()}, ())
+
+
+@pytest.mark.parametrize("other", [SLOWER, SMALLER])
+def test_other_options_or_sizes_of_maps_are_other_programs(tables: HostTables, other: Cluster) -> None:
+    assert tables.programs(ONE).rows != tables.programs(other).rows
+
+
+def test_a_cluster_of_the_same_settings_reads_no_object_again(tables: HostTables) -> None:
+    tables.programs(ONE)
+    (before,) = tables._datapaths.values()
+    tables.programs(replace(ONE, name="renamed", mtu_bytes=1400), ONE)
+    (after,) = tables._datapaths.values()
+    assert after is before
+
+
+def test_programs_of_the_applied_commit_can_be_loaded_again_to_go_back(tables: HostTables) -> None:
+    old = tables.programs(ONE)
+    _write(tables, tables.programs(SLOWER, ONE))
+    _write(tables, old)
+    assert tables.by_name["programs"].live() == old
+
+
+def test_programs_of_neither_commit_are_not_loaded(tables: HostTables) -> None:
+    old = tables.programs(ONE)
+    tables.programs(SLOWER)
+    with pytest.raises(KernelError, match="is not what this version and configuration would load"):
+        _write(tables, old)
