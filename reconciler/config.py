@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from reconciler.errors import UsageError
+from reconciler.store.credentials import Credentials
 
 DEFAULT_PATH = Path("/etc/plumb/config.yaml")
 ENVIRONMENT_VARIABLE = "PLUMB_CONFIG"
@@ -33,6 +34,9 @@ class Config:
     `poll_interval_s`. `repository` then is the daemon's own copy.
     `audit_interval_s`: the whole state is compared at least this often. `attribute_drift`: watch the bpf(2) system
     call to name who tampered; every system call on the host then costs some 100 ns more.
+
+    `store_ca`, `store_cert`, `store_key`: PEM files with which this host reaches an etcd; without `store_ca` it speaks
+    no TLS.
     """
 
     node: str
@@ -47,11 +51,18 @@ class Config:
     audit_interval_s: float = 30.0
     attribute_drift: bool = True
     log_format: str = "text"
+    store_ca: Path | None = None
+    store_cert: Path | None = None
+    store_key: Path | None = None
     path: Path = field(default=Path(), compare=False)
 
     @property
     def socket(self) -> Path:
         return self.run_directory / SOCKET_NAME
+
+    @property
+    def store_credentials(self) -> Credentials | None:
+        return Credentials(self.store_ca, self.store_cert, self.store_key) if self.store_ca else None
 
 
 def make(node: str, repository: Path, **others: Any) -> Config:
@@ -101,6 +112,9 @@ _KINDS: dict[str, type] = {
     "audit_interval_s": float,
     "attribute_drift": bool,
     "log_format": str,
+    "store_ca": Path,
+    "store_cert": Path,
+    "store_key": Path,
 }
 
 
@@ -120,7 +134,15 @@ def _from_mapping(path: Path, content: dict[str, Any]) -> Config:
     node = values.pop("node", socket.gethostname())
     if values.get("log_format", "text") not in ("text", "json"):
         raise UsageError(f"{path}: log_format is {values['log_format']!r}; allowed are text, json")
+    _check_store_files(path, values)
     return make(node, values.pop("repository"), **values, path=path)
+
+
+def _check_store_files(path: Path, values: dict[str, Any]) -> None:
+    if ("store_cert" in values) != ("store_key" in values):
+        raise UsageError(f"{path}: store_cert and store_key belong together: name both or neither")
+    if "store_cert" in values and "store_ca" not in values:
+        raise UsageError(f"{path}: store_cert needs store_ca: the certificate that etcd's own is signed with")
 
 
 def _converted(path: Path, name: str, value: Any) -> Any:

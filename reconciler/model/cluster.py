@@ -80,12 +80,36 @@ class Network:
         return self.mode is not NetworkMode.NATIVE
 
 
+class StoreKind(Enum):
+    """Where hosts keep what they share."""
+
+    EMBEDDED = "embedded"  # a file: for a cluster of one host
+    ETCD = "etcd"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChoice:
+    """`endpoints`: `host:port` of the servers of an etcd, in the order in which they are tried."""
+
+    kind: StoreKind = StoreKind.EMBEDDED
+    endpoints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What nodes without a CIDR of their own get one from; `node_prefix` is the length of such a CIDR."""
+
+    cidr: IPv4Network | IPv6Network
+    node_prefix: int
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     name: str
     origin: Origin
     id: int = 0
-    store: str = "embedded"
+    store: StoreChoice = StoreChoice()
+    pools: tuple[Pool, ...] = ()  # at most one for each family
     enforcement: Enforcement = Enforcement.DEFAULT
     allow_localhost: AllowLocalhost = AllowLocalhost.AUTO
     ipblock_matches_workloads: bool = True

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reconciler import model, shipped
-from reconciler.model.cluster import AllowLocalhost, Enforcement, NetworkMode
+from reconciler.model.cluster import AllowLocalhost, Enforcement, NetworkMode, StoreKind
 from reconciler.model.policy import Scope
 from reconciler.model.selector import Operator
 from reconciler.model.service import FamilyPolicy, ServiceType, TrafficPolicy
@@ -36,7 +36,17 @@ MAX_ENTRIES = 20_000
 _DAY_S = 86_400
 _WAIT_S = 2.0  # for another process that writes
 _AT_ONCE = 500  # keys in a query; SQLite takes 999 at least
-_ENUMS = (AllowLocalhost, Enforcement, FamilyPolicy, NetworkMode, Operator, Scope, ServiceType, TrafficPolicy)
+_ENUMS = (
+    AllowLocalhost,
+    Enforcement,
+    FamilyPolicy,
+    NetworkMode,
+    Operator,
+    Scope,
+    ServiceType,
+    StoreKind,
+    TrafficPolicy,
+)
 _SAFE = ("reconciler.model.", "reconciler.source.")
 _SAFE_OTHERS = {
     *(("ipaddress", f"IPv{family}{kind}") for family in (4, 6) for kind in ("Address", "Network")),

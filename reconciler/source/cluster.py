@@ -13,7 +13,7 @@ from reconciler.model.cluster import (
     Timeouts,
 )
 from reconciler.model.origin import Origin
-from reconciler.source import addresses
+from reconciler.source import addresses, stores
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node, Place
 
@@ -38,7 +38,8 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
         name=base.name,
         origin=base.origin,
         id=int(spec.read("id", default=base.id)),
-        store=spec.read("store", "kind", default=base.store),
+        store=stores.choice(spec, findings),
+        pools=stores.pools(spec, findings),
         enforcement=Enforcement(spec.read("policy", "enforcement", default=base.enforcement.value)),
         allow_localhost=AllowLocalhost(spec.read("policy", "allowLocalhost", default=base.allow_localhost.value)),
         ipblock_matches_workloads=spec.read(

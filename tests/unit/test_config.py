@@ -8,6 +8,7 @@ import pytest
 
 from reconciler import config
 from reconciler.errors import UsageError
+from reconciler.store.credentials import Credentials
 
 
 def _load(tmp_path: Path, text: str) -> config.Config:
@@ -54,6 +55,9 @@ def test_a_remote_is_whatever_git_can_fetch_from(tmp_path: Path, remote: str) ->
         ("repository: /srv/p\nattribute_drift: 1\n", "a bool is needed"),
         ("repository: /srv/p\nlog_format: xml\n", "allowed are text, json"),
         ("repository: [\n", "cannot be read"),
+        ("repository: /srv/p\nstore_ca: ca.pem\n", "an absolute path is needed"),
+        ("repository: /srv/p\nstore_ca: /ca.pem\nstore_key: /key.pem\n", "name both or neither"),
+        ("repository: /srv/p\nstore_cert: /cert.pem\nstore_key: /key.pem\n", "store_cert needs store_ca"),
         ("repository: /srv/p\nremote: policy.git\n", "an absolute path or an address of git is needed"),
         ("repository: /srv/p\nremote: ext::sh -c id\n", "an absolute path or an address of git is needed"),
         ("repository: /srv/p\nremote: --upload-pack=id\n", "an absolute path or an address of git is needed"),
@@ -63,6 +67,15 @@ def test_a_wrong_file_says_what_is_allowed(tmp_path: Path, text: str, message: s
     with pytest.raises(UsageError, match=r"config\.yaml") as caught:
         _load(tmp_path, text)
     assert message in str(caught.value)
+
+
+def test_a_host_shows_etcd_the_certificate_that_its_file_names(tmp_path: Path) -> None:
+    text = (
+        "repository: /srv/p\nstore_ca: /etc/plumb/ca.pem\nstore_cert: /etc/plumb/c.pem\nstore_key: /etc/plumb/k.pem\n"
+    )
+    credentials = Credentials(Path("/etc/plumb/ca.pem"), Path("/etc/plumb/c.pem"), Path("/etc/plumb/k.pem"))
+    assert _load(tmp_path, text).store_credentials == credentials
+    assert _load(tmp_path, "repository: /srv/p\n").store_credentials is None
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:

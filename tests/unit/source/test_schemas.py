@@ -73,7 +73,7 @@ def test_the_defaults_it_tells_are_those_of_the_model() -> None:
     policy = spec["policy"]["properties"]
     assert spec["id"]["default"] == base.id
     assert spec["mtu"]["default"] == base.mtu_bytes
-    assert spec["store"]["properties"]["kind"]["default"] == base.store
+    assert spec["store"]["properties"]["kind"]["default"] == base.store.kind.value
     assert policy["enforcement"]["default"] == base.enforcement.value
     assert policy["allowLocalhost"]["default"] == base.allow_localhost.value
     assert policy["ipBlockMatchesWorkloads"]["default"] == base.ipblock_matches_workloads
