@@ -41,6 +41,9 @@ def command(session: Session, what: str | None, output: str) -> None:
         click.echo(f"{answer['commit'][:12]} applied in {answer['duration_ms']:.0f} ms: {counts}")
     else:
         click.echo(f"{answer['commit'][:12]}: nothing to change")
+    if output == "text":
+        for note in answer["notes"]:
+            click.echo(click.style(note, "yellow"))
     if output == "text" and answer["held"]:
         click.echo(f"{answer['held'][:12]} of the branch is held back until a newer commit comes, or: plumb resume")
 

@@ -46,7 +46,7 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
         "before": entry["base"][:12],
         "result": entry["result"],
         "ms": f"{entry['duration_ms']:.0f}",
-        "rows": entry["reason"] or counts_text(entry["counts"]),
+        "rows": "; ".join((entry["reason"] or counts_text(entry["counts"]), *entry["notes"])),
     }
 
 

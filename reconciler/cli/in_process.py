@@ -60,4 +60,4 @@ class HostBackend:
         return revision or self._host.config.ref
 
     def _applied(self, record: Record | None, commit: str) -> Answer:
-        return applied_answer(record, commit, self._host.hold.held)
+        return applied_answer(record, commit, self._host.hold.held, self._host.absent)

@@ -61,6 +61,16 @@ def show_plan(rendered: str) -> None:
         click.echo(click.style(line, colour) if colour else line)
 
 
+def show_absent(absent: Sequence[Mapping[str, Any]]) -> None:
+    """Workloads that wait for their network namespace, a line each."""
+    for line in absent_lines(absent):
+        click.echo(click.style(line, "yellow"))
+
+
+def absent_lines(absent: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"{one['path']}:{one['line']}: {one['message']}" for one in absent]
+
+
 def counts_text(counts: Mapping[str, Any]) -> str:
     """`policy +3 ~1 -0, routes +1 ~0 -0`; each table's are a mapping, a list of three, or such a text already."""
     return ", ".join(f"{table} {_counts(one)}" for table, one in counts.items()) or "nothing"

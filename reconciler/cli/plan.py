@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli.output import output_option, show_json, show_plan
+from reconciler.cli.output import output_option, show_absent, show_json, show_plan
 from reconciler.cli.progress import progress
 from reconciler.cli.session import Session, pass_session
 
@@ -36,5 +36,6 @@ def command(session: Session, revision: str | None, rows: bool, out: Path | None
         return
     click.echo(f"{answer['commit'][:12]} against {answer['base'][:12] or 'nothing'}, digest {answer['digest'][:12]}")
     show_plan(answer["text"] or "nothing changes")
+    show_absent(answer["absent"])
     if out:
         click.echo(f"kept in {out}; to do exactly this: plumb apply {out}")

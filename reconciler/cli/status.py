@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from reconciler.cli.output import output_option, show_fields, show_json
+from reconciler.cli.output import absent_lines, output_option, show_fields, show_json
 from reconciler.cli.session import Session, pass_session
 
 _COLOURS = {
@@ -48,6 +48,8 @@ def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "state", click.style(status["state"], _COLOURS.get(status["state"])) + _last_pass(status)
     if status.get("last_error"):
         yield "error", status["last_error"]
+    for line in absent_lines(status.get("absent", ())):
+        yield "absent", line
     if status.get("unfinished"):
         yield "unfinished", "a transaction was interrupted; the next apply, or start of the daemon, undoes it first"
     if status.get("last_result"):

@@ -19,6 +19,7 @@ from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record
 from reconciler.errors import PlumbError
 from reconciler.host import Host
+from reconciler.host.absent import Absent, named, unexplained
 from reconciler.host.touched import Touched
 from reconciler.observe.drift_log import DriftReport
 
@@ -52,6 +53,7 @@ class Convergence:
         self._clock_ns = clock_ns
         self._failure: Failure | None = None
         self.is_held = False
+        self._absent = Absent()
         self._standing: set[tuple[str, str, tuple[str, ...]]] = set()
 
     def run(self, work: Work) -> Pass:
@@ -72,6 +74,7 @@ class Convergence:
                 self._repair(None if work.everything else frozenset(work.tables), done.drift)
         for report in done.drift:
             log.warning("drift %s", report)
+        self._tell_absent()
         self._suspects.forget(before_ns=began)
         if self._failure is not None:
             done.error = done.error or self._failure.error
@@ -115,7 +118,8 @@ class Convergence:
             log.error("not applied commit=%s error=%s", head, error)
             return Outcome(node, head, self._failure.result, self._since_ms(began), error=str(error))
         self._failure = None
-        return Outcome(node, head, "applied" if record else "unchanged", self._since_ms(began), _counts(record))
+        result, notes = "applied" if record else "unchanged", named(self._host.absent.workloads)
+        return Outcome(node, head, result, self._since_ms(began), _counts(record), notes=notes)
 
     def _repair(self, tables: frozenset[str] | None, told: list[DriftReport]) -> None:
         """Raises what stands in the way of a row, after all others were put right."""
@@ -127,6 +131,7 @@ class Convergence:
             plan, error, done = left, self._attempt(left), self._clock_ns()
             left = self._host.drift(tables)
             fields, commit = self._host.listing().fields(), self._host.base
+            plan = unexplained(plan, self._moved())
             found = reports(plan, left, self._suspects, fields, began, done, commit)
             told += [one for one in found if one.repaired_ms is not None or ((error or last) and self._is_news(one))]
             if error is not None:
@@ -146,6 +151,22 @@ class Convergence:
             return
         done = self._clock_ns()
         told += reports(plan, None, self._suspects, self._host.listing().fields(), began, done, plan.base)
+
+    def _moved(self) -> Absent:
+        """The workloads whose namespaces came or went since the last pass."""
+        now, target = self._host.absent, self._host.target
+        return Absent.of({*now.workloads} ^ {*self._absent.workloads}, target.facts) if target else Absent()
+
+    def _tell_absent(self) -> None:
+        """Each is told of once, and once when it waits no more."""
+        now = self._host.absent
+        for one in now.workloads:
+            if one not in self._absent.workloads:
+                log.warning("waiting %s", one)
+        for one in self._absent.workloads:
+            if one not in now.workloads:
+                log.info("waiting no more workload=%s netns=%s", one.workload, one.netns)
+        self._absent = now
 
     def _attempt(self, plan: Plan) -> PlumbError | None:
         try:

@@ -16,7 +16,7 @@ KEPT = 256
 class Outcome:
     """`result`: applied, unchanged, refused (it can never be applied here), failed (it may be, later), held, suspended.
 
-    `counts`: table -> `+1 ~0 -0`.
+    `counts`: table -> `+1 ~0 -0`. `notes`: what was left for later, and why.
     """
 
     node: str
@@ -25,13 +25,14 @@ class Outcome:
     duration_ms: float
     counts: dict[str, str] = field(default_factory=dict)
     error: str = ""
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = f"{self.node}: {self.result} {self.commit[:12]} in {self.duration_ms:.0f} ms"
         if self.error:
             return f"{head}: {self.error}"
         changed = ", ".join(f"{table} {counts}" for table, counts in self.counts.items())
-        return f"{head} ({changed or 'no row changed'})"
+        return "\n  ".join((f"{head} ({changed or 'no row changed'})", *self.notes))
 
 
 class Outcomes:
@@ -92,4 +93,5 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "duration_ms": round(outcome.duration_ms, 3),
         "counts": outcome.counts,
         "error": outcome.error,
+        "notes": list(outcome.notes),
     }

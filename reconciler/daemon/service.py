@@ -34,7 +34,6 @@ from reconciler.daemon.watchers import Watchers
 from reconciler.engine.lock import host_lock
 from reconciler.errors import PlumbError, RepositoryError
 from reconciler.host import Host
-from reconciler.kernel.netns import identity
 from reconciler.model.network import HOST_NETNS
 from reconciler.observe.drift_log import DriftReport
 from reconciler.source.watch import RefWatcher
@@ -177,14 +176,13 @@ class Service:
         await self.outcomes.publish(outcome)
 
     async def _follow(self) -> None:
-        """Listen to the namespaces and pins that are ours after a pass, and for namespaces that a commit waits for."""
-        target, tried = self.host.target, self.host.tried
+        """Listen to the namespaces and pins that are ours after a pass, and for namespaces that workloads wait for."""
+        target = self.host.target
         namespaces = target.namespaces if target is not None else frozenset()
-        awaited = [path for path in tried.namespaces if identity(path) is None] if tried is not None else []
         root = self.config.pin_root
         with _surviving("listening"):
             pins = [root / name for name in ("maps", "programs", "links")]
-            self.watchers.listen_to({HOST_NETNS, *namespaces}, pins, awaited)
+            self.watchers.listen_to({HOST_NETNS, *namespaces}, pins, self.host.absent.namespaces)
             self.tamper.watch(await self.on_host(self.host.watched_maps))
 
     async def _audit(self) -> None:
@@ -209,6 +207,8 @@ class Service:
             return "waiting"
         if self.error is not None:
             return "refused" if self.convergence.is_refusal(self.error) else "degraded"
+        if self.host.absent:
+            return "degraded"
         if self.convergence.is_held:
             return "held"
         return "converged"

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,9 @@ from reconciler.host.touched import TouchedNamespace, TouchedPin
 from reconciler.kernel.netlink import own_ports
 from reconciler.kernel.netlink_events import DIRTIES, EVERYTHING, NetlinkEvents
 from reconciler.kernel.netlink_writers import process_of
+from reconciler.kernel.netns import is_missing
 from reconciler.model.network import HOST_NETNS
+from reconciler.observe.mounts import MountWatch
 from reconciler.observe.pins import PinEvent, PinWatch, What
 from reconciler.observe.process import Memory, Process, describe
 
@@ -48,6 +51,9 @@ class Watchers:
         self._directories: frozenset[Path] = frozenset()
         self._named: frozenset[str] = frozenset()
         self._awaited: frozenset[str] = frozenset()
+        self._told: set[str] = set()  # those of the awaited that were said to be there
+        self._mounts = MountWatch()
+        self._add(self._mounts, self._on_mounts)
 
     def close(self) -> None:
         for netns in list(self._netlink):
@@ -56,24 +62,27 @@ class Watchers:
             self._loop.remove_reader(self._pins.fileno())
             self._pins.close()
             self._pins = None
+        self._loop.remove_reader(self._mounts.fileno())
+        self._mounts.close()
 
     def listen_to(
         self, namespaces: Collection[str], pin_directories: Collection[Path], awaited: Collection[str] = ()
     ) -> None:
         """Follow what is there now: called after each pass, cheap when nothing is new.
 
-        `awaited`: namespaces that are not there, and for want of which a commit could not be applied.
+        `awaited`: those of the namespaces that were not there.
         """
         self._named, self._awaited = frozenset(namespaces), frozenset(awaited)
         for netns in list(self._netlink):
             if netns not in namespaces or self._netlink[netns].stale:
                 self._forget(netns)
         for netns in namespaces:
-            if netns not in self._netlink:
+            if netns not in self._netlink and netns not in self._awaited:
                 self._subscribe(netns)
         wanted = frozenset(one for one in (*pin_directories, NAMESPACES) if one.is_dir())
         if wanted != self._directories or self._pins is None:
             self._watch_pins(wanted)
+        self._look_for_awaited()
 
     def _subscribe(self, netns: str) -> None:
         try:
@@ -126,11 +135,22 @@ class Watchers:
 
     def _on_namespace(self, path: str, event: PinEvent) -> None:
         """Those that no commit names are other people's."""
-        reason = f"namespace {event.name} {event.what.value}"
-        if path in self._awaited:
-            self._trigger.poke(reason, commit=True, again=True)
         if path in self._named:
-            self._trigger.poke(reason, *DIRTIES[EVERYTHING])
+            self._trigger.poke(f"namespace {event.name} {event.what.value}", *DIRTIES[EVERYTHING])
+
+    def _on_mounts(self) -> None:
+        self._mounts.read()
+        self._look_for_awaited()
+
+    def _look_for_awaited(self) -> None:
+        there = set()
+        for path in self._awaited:
+            with suppress(PlumbError):  # the next pass says what is wrong with it
+                if not is_missing(path):
+                    there.add(path)
+        for path in there - self._told:  # once: a host that is suspended goes on waiting
+            self._trigger.poke(f"namespace {path} is there", *DIRTIES[EVERYTHING])
+        self._told = there
 
 
 def _nobody() -> None:

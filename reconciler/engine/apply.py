@@ -31,13 +31,14 @@ def apply(
     *,
     lock: AbstractContextManager[object],
     probes: Sequence[Probe] = (),
+    notes: Sequence[str] = (),
     clock: Clock = time.monotonic,
     pause: Pause = time.sleep,
 ) -> Record:
     """Write the plan; when this returns its rows are there, its probes have held and the journal knows it.
 
     `lock` is `host_lock(...)`, or `nullcontext()` for who holds it already. A plan without changes is probed and
-    remembered all the same. Only the rows that the plan touches are read.
+    remembered all the same, with the `notes`. Only the rows that the plan touches are read.
 
     Raises Busy; PlanStale if one of those rows is not what the plan was made from (nothing is written); ApplyError or
     ProbeFailed after everything was taken back; KernelError if the rows cannot even be read. If taking back fails too,
@@ -47,7 +48,7 @@ def apply(
         in_order(plan.deltas, tables)
         if changed := stale(plan.deltas, tables):
             raise PlanStale(f"rows changed since the plan was made: {mismatches(changed)}")
-        entry = journal.open(plan)
+        entry = journal.open(plan, notes)
         try:
             write(plan.deltas, tables)
             if left := unmet(plan.deltas, tables):

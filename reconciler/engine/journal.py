@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -78,14 +78,14 @@ class Journal:
         """Newest first. Raises OSError."""
         return self._history.newest_first(self._keep if limit is None else limit)
 
-    def open(self, plan: Plan) -> Entry:
-        """Begin: what undoes `plan` is on disk when this returns.
+    def open(self, plan: Plan, notes: Sequence[str] = ()) -> Entry:
+        """Begin: what undoes `plan` is on disk when this returns. `notes` go into its record.
 
         Raises ApplyError if it cannot be written, or if an earlier transaction is unfinished.
         """
         if self.unfinished:
             raise ApplyError("an interrupted transaction is not undone yet", remedy="undo it first: Journal.recover")
-        record = self._record(plan)
+        record = replace(self._record(plan), notes=tuple(notes))
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_durably(self._open, _content(record, plan))

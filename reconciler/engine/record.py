@@ -20,7 +20,7 @@ class Result(Enum):
 class Record:
     """One transaction. `counts` are those of the plan (table -> counts), `time` is when it began, in UTC.
 
-    `reason` says why it was taken back; it is empty if it was applied.
+    `reason` says why it was taken back; it is empty if it was applied. `notes`: what was left for later, and why.
     """
 
     id: str
@@ -32,6 +32,7 @@ class Record:
     counts: Mapping[str, Counts]
     result: Result
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def to_plain(record: Record) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def to_plain(record: Record) -> dict[str, Any]:
         "counts": {name: [c.added, c.changed, c.removed] for name, c in record.counts.items()},
         "result": record.result.value,
         "reason": record.reason,
+        "notes": list(record.notes),
     }
 
 
@@ -61,4 +63,5 @@ def from_plain(plain: Mapping[str, Any]) -> Record:
         counts={name: Counts(*numbers) for name, numbers in plain["counts"].items()},
         result=Result(plain["result"]),
         reason=plain["reason"],
+        notes=tuple(plain.get("notes", ())),  # earlier records have none
     )

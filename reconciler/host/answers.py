@@ -9,6 +9,7 @@ from typing import Any
 from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record
 from reconciler.engine.table import Table
+from reconciler.host.absent import Absent, absent, named
 from reconciler.host.listing import Listing
 from reconciler.host.target import Target
 
@@ -22,15 +23,17 @@ def plan_answer(plan: Plan, target: Target, tables: Mapping[str, Table], *, rows
         "counts": {table: asdict(counts) for table, counts in plan.counts.items()},
         "text": plan.render(rows=rows, fields=Listing(target, tables).fields()),
         "plan": plan.to_document(),
+        "absent": [one.to_json() for one in absent(target).workloads],
     }
 
 
-def applied_answer(record: Record | None, commit: str, held: str) -> dict[str, Any]:
-    """`record` None: nothing had to change."""
+def applied_answer(record: Record | None, commit: str, held: str, missing: Absent) -> dict[str, Any]:
+    """`record` None: nothing had to change. `missing`: what waits for its namespace."""
     return {
         "commit": commit,
         "changed": record is not None,
         "held": held,
         "counts": {table: asdict(counts) for table, counts in record.counts.items()} if record else {},
         "duration_ms": round(record.duration_ms, 3) if record else 0.0,
+        "notes": list(named(missing.workloads)),
     }

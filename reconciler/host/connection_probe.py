@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass
 
 from reconciler.errors import CompileError, PlumbError
+from reconciler.host.absent import Absent
 from reconciler.host.target import Target
 from reconciler.kernel.netns import inside
 from reconciler.model.cluster import Probe
@@ -62,9 +63,10 @@ def _is_closed(error: Exception) -> bool:
     return isinstance(error, OSError) and (isinstance(error, TimeoutError) or error.errno in CLOSED)
 
 
-def connection_probes(target: Target) -> list[ConnectionProbe]:
-    """Those that start at workloads of this node."""
+def connection_probes(target: Target, missing: Absent) -> list[ConnectionProbe]:
+    """Those that start at workloads of this node; a workload that is missing cannot prove anything, at either end."""
     workloads = target.snapshot.workloads
+    unproved = {one.workload for one in missing.workloads}
     return [
         ConnectionProbe(
             name=probe.name,
@@ -75,7 +77,7 @@ def connection_probes(target: Target) -> list[ConnectionProbe]:
             deadline_s=probe.timeout_s,
         )
         for probe in target.snapshot.cluster.probes
-        if workloads[probe.source].node == target.facts.node
+        if workloads[probe.source].node == target.facts.node and unproved.isdisjoint((probe.source, probe.host))
     ]
 
 

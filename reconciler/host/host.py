@@ -27,7 +27,8 @@ from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, Result
 from reconciler.engine.rows import Rows
 from reconciler.engine.table import Table
-from reconciler.errors import PlanStale, PlumbError, RepositoryError, UsageError
+from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, UsageError
+from reconciler.host.absent import Absent, AbsentWorkload, absent, absent_workloads, named
 from reconciler.host.connection_probe import connection_probes
 from reconciler.host.facts import gather, release_gone
 from reconciler.host.hold import Hold, HoldFile
@@ -58,14 +59,14 @@ class Host:
     """`with Host.open(config) as host:`; needs root for everything but reading the repository.
 
     `lock` is what `apply` holds while it writes; whoever holds the host already passes a null context.
-    `target` is the applied commit as it was last compiled; None until it is known. `tried` is one that did not come to
-    be; None once one did.
+    `target` is the applied commit as it was last compiled; None until it is known. `absent` is what it waited for when
+    it was last compared.
     """
 
     def __init__(self, config: Config, lock: AbstractContextManager[object] | None = None) -> None:
         self.config = config
         self.target: Target | None = None
-        self.tried: Target | None = None
+        self.absent = Absent()
         config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.journal = Journal(config.state_directory / "journal")
         self._hold = HoldFile(config.state_directory)
@@ -135,7 +136,8 @@ class Host:
 
     def warnings(self, target: Target) -> tuple[Warning, ...]:
         """What is valid in a commit and looks wrong, in the order of files and lines."""
-        found = target.desired.warnings + lint(target.snapshot, self._population)
+        waiting = tuple(one.warning() for one in absent(target).workloads)
+        found = target.desired.warnings + lint(target.snapshot, self._population) + waiting
         return tuple(sorted(found, key=lambda warning: (warning.path, warning.line, warning.column)))
 
     # From what is to what should be
@@ -152,16 +154,25 @@ class Host:
 
     def compare(self, target: Target, tables: Collection[str] | None = None, prune: bool = True) -> Plan:
         """Raises UsageError for a table that does not exist, KernelError if rows cannot be read."""
+        return self._compare(target, self._look_for_absent(target), tables, prune)
+
+    def _look_for_absent(self, target: Target) -> Absent:
+        missing = absent(target)
+        if target is self.target:
+            self.absent = missing
+        return missing
+
+    def _compare(self, target: Target, missing: Absent, tables: Collection[str] | None, prune: bool) -> Plan:
         unknown = set(tables or ()) - set(self.tables)
         if unknown:
             raise UsageError(f"no table {', '.join(sorted(unknown))}; there are {', '.join(self.tables)}")
-        desired = target.desired
         self._tables.look_into(target, self.target)
+        desired, complete = missing.without(target.desired.tables), target.desired.complete and prune
         deltas: list[Delta] = []
         for name, table in self.tables.items():
             if tables is not None and name not in tables:
                 continue
-            if delta := diff_rows(name, desired.tables[name], table.live(), desired.complete and prune):
+            if delta := diff_rows(name, desired[name], table.live(), complete):
                 deltas.append(delta)
         base = self.base
         # Some tables of another commit do not make it the applied one: a pass over all tables does.
@@ -176,7 +187,7 @@ class Host:
             raise PlanStale(f"this host is at {at}, from which the plan was made")
         target = self.aim(plan.commit)
         self._tables.look_into(target, self.target)
-        return self._transact(plan, target)
+        return self._transact(plan, target, absent(target))
 
     def converge(self, revision: str, tables: Collection[str] | None = None, prune: bool = True) -> Record | None:
         """Bring the host to a commit, or these tables of it; None if they are there already.
@@ -184,16 +195,16 @@ class Host:
         Raises what `plan` and `apply` raise.
         """
         require_capabilities()
-        self.tried = None
-        target = self.tried = self.aim(revision)
+        target = self.aim(revision)
         for attempt in range(1, ATTEMPTS + 1):
-            plan = self.compare(target, tables, prune)
+            missing = absent(target)
+            plan = self._compare(target, missing, tables, prune)
             if not plan and plan.commit == self.base and not self.journal.unfinished:
                 if plan.commit == target.commit:
-                    self._settle(target)
+                    self._settle(target, missing)
                 return None
             try:
-                return self._transact(plan, target)
+                return self._transact(plan, target, missing)
             except PlanStale as error:
                 if attempt == ATTEMPTS:
                     raise
@@ -229,21 +240,27 @@ class Host:
             self._hold.write(before)
             raise
 
-    def _transact(self, plan: Plan, target: Target) -> Record:
+    def _transact(self, plan: Plan, target: Target, missing: Absent) -> Record:
         with self._lock or host_lock(self.config.run_directory / "lock", "plumb"):
             if self.journal.unfinished:
                 self.journal.recover(self.tables)
                 raise PlanStale("a transaction that was interrupted had to be undone first")
             refuse_obstructed(plan)
             again = rehung(plan, lambda: self.compare(target), self.repair)
-            probes = [*again, *connection_probes(target)]
-            record = apply(plan, self.tables, self.journal, lock=nullcontext(), probes=probes)
+            probes = [*again, *connection_probes(target, missing)]
+            notes = named(missing.workloads)
+            try:
+                record = apply(plan, self.tables, self.journal, lock=nullcontext(), probes=probes, notes=notes)
+            except ApplyError as error:
+                if absent(target) == missing:
+                    raise
+                raise PlanStale(f"network namespaces came or went meanwhile: {error}") from error
         if plan.commit == target.commit:
-            self._settle(target)
+            self._settle(target, missing)
         return record
 
-    def _settle(self, target: Target) -> None:
-        self.target, self.tried = target, None
+    def _settle(self, target: Target, missing: Absent) -> None:
+        self.target, self.absent = target, missing
         release_gone(target.snapshot, self.config.node, self._store)
         self._identities(target.snapshot).collect(target.facts.identities.values(), time.time())
 
@@ -292,11 +309,11 @@ class Host:
         """The same of the rows behind what was touched, as far as they are known; no other row is read."""
         if self.target is None:
             return None
-        desired = self.target.desired
+        desired, complete = self.absent.without(self.target.desired.tables), self.target.desired.complete
         deltas = []
-        for name, keys in self._tables.rows_at(touched, desired.tables).items():
+        for name, keys in self._tables.rows_at(touched, desired).items():
             live = self.tables[name].live(cast(Any, keys))
-            if delta := diff_rows(name, among(desired.tables[name], keys), live, desired.complete):
+            if delta := diff_rows(name, among(desired[name], keys), live, complete):
                 deltas.append(delta)
         return Plan(self.target.commit, self.target.commit, tuple(deltas)) if deltas else None
 
@@ -395,7 +412,16 @@ class Host:
             "last_result": last.result.value if last else "",
             "last_reason": last.reason if last else "",
             "last_time": last.time.isoformat() if last else "",
+            "absent": [one.to_json() for one in self._absent_workloads()],
         }
+
+    def _absent_workloads(self) -> tuple[AbsentWorkload, ...]:
+        """Of the applied commit, as it is now; none where that cannot be told."""
+        with suppress(PlumbError):
+            if self.base:
+                snapshot = self.target.snapshot if self.target else self.load(self.base)
+                return absent_workloads(snapshot, self.config.node)
+        return ()
 
 
 def _since(newest_first: Iterator[Record]) -> str:

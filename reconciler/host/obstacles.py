@@ -1,4 +1,4 @@
-"""What stands in a plan's way and can be seen before anything is written: missing namespaces, foreign links.
+"""What stands in a plan's way and can be seen before anything is written: namespaces that went, foreign links.
 
 Found only while writing, each try would take running workloads' links down and bring them back.
 """
@@ -10,22 +10,25 @@ from typing import Any
 
 from reconciler.engine.change import DictDelta
 from reconciler.engine.plan import Plan
-from reconciler.errors import ApplyError
+from reconciler.errors import ApplyError, PlanStale
 from reconciler.kernel import link_messages
 from reconciler.kernel.link_messages import End
 from reconciler.kernel.netlink import Netlink, doing
-from reconciler.kernel.netns import identity
+from reconciler.kernel.netns import is_missing
 from reconciler.model.network import Link
 
 
 def refuse_obstructed(plan: Plan) -> None:
-    """Raises ApplyError naming the first obstacle; KernelError if links cannot be read."""
+    """Raises PlanStale if a namespace went since the plan was made; ApplyError naming the first foreign link.
+
+    Raises KernelError if links cannot be read.
+    """
     after = {delta.table: delta.after for delta in plan.deltas if isinstance(delta, DictDelta)}
-    missing = sorted(path for path in _namespaces(after) if identity(path) is None)
+    missing = sorted(path for path in _namespaces(after) if is_missing(path))
     if missing:
-        raise ApplyError(
-            f"there is no network namespace at {missing[0]}{_more(missing)}; nothing was changed",
-            remedy="start the workload, or correct its netns",
+        raise PlanStale(
+            f"there is no network namespace at {missing[0]}{_more(missing)} any more; nothing was changed",
+            remedy="plan again: what needs it then waits for it",
         )
     links: Mapping[str, Link] = after.get("links", {})
     with doing("read links"):

@@ -12,6 +12,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fcntl import ioctl
 from pathlib import Path
 from stat import S_ISREG
 
@@ -21,6 +22,7 @@ from reconciler.model.network import HOST_NETNS
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 MS_BIND = 0x1000  # linux/mount.h
 MNT_DETACH = 2
+NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 OF_THIS_THREAD = "/proc/thread-self/ns/net"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,6 +39,18 @@ def identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def is_missing(path: str) -> bool:
+    """Whether there is no network namespace at the path: nothing at all, or something else.
+
+    While one is being made there is an empty file for a moment (iproute2 ip/ipnetns.c). Raises PermissionMissing.
+    """
+    try:
+        with opened(path) as there:
+            return ioctl(there, NS_GET_NSTYPE) != CLONE_NEWNET
+    except (NamespaceMissing, OSError):  # OSError: no namespace at all (ENOTTY)
+        return True
 
 
 def is_own(path: str) -> bool:

@@ -186,29 +186,6 @@ def test_foreign_rows_survive_everything(host: DaemonHost) -> None:
     netns.remove(stranger)
 
 
-def test_a_workload_whose_namespace_is_made_again_is_connected_again(host: DaemonHost) -> None:
-    netns.remove(host.inside("web"))
-    until(lambda: host.status()["state"] == "degraded", "the missing namespace is noticed")
-    assert f"there is no network namespace at {host.inside('web')}" in host.status()["last_error"]
-    netns.create(host.inside("web"))
-    host.ip("link", "set", "lo", "up", netns=host.inside("web"))
-    host.settle()
-    with lossless(host, "client", "web", PORT):
-        pass
-
-
-def test_a_workload_without_a_namespace_does_not_hold_up_the_others(host: DaemonHost) -> None:
-    netns.remove(host.inside("bystander"))
-    until(lambda: host.status()["state"] == "degraded", "the missing namespace is noticed")
-    seen = _seen(host)
-    host.ip("route", "del", host.addresses("web")[0])
-    _fresh(host, seen, "routes", "deleted")
-    with lossless(host, "client", "web", PORT):
-        pass
-    netns.create(host.inside("bystander"))
-    host.settle()
-
-
 def test_an_address_of_the_host_is_the_hosts_as_long_as_it_has_it(host: DaemonHost) -> None:
     host.ip("address", "add", "192.0.2.30/32", "dev", "lo")
     until(lambda: _belongs_to_host(host, "192.0.2.30"), "the address is the host's")

@@ -36,15 +36,6 @@ def test_neither_audits_nor_other_peoples_namespaces_make_it_tried_again(host: D
     assert host.status()["state"] == "degraded"
 
 
-def test_the_namespace_that_it_lacked_makes_it_tried_again(host: DaemonHost) -> None:
-    host.write("workloads/late.yaml", host.workload("late"))
-    commit = host.commit()
-    assert host.outcome(commit)["result"] == "failed"
-    make_namespace(host.inside("late"))
-    host.wait_for(commit)
-    host.settle()
-
-
 def test_a_push_to_a_suspended_host_is_answered_with_the_reason(host: DaemonHost) -> None:
     host.client.post("/v1/suspend", {"reason": "maintenance"})
     commit = host.commit()

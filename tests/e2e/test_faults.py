@@ -70,12 +70,6 @@ def test_a_commit_over_a_maps_budget_names_who_fills_it(host: DaemonHost) -> Non
     assert "rows: NetworkPolicy/default/greedy at policies/greedy.yaml:" in error
 
 
-def test_a_commit_whose_workload_has_no_namespace(host: DaemonHost) -> None:
-    host.write("workloads/ghost.yaml", host.workload("ghost"))
-    error = _refused(host, 7, FAILED)
-    assert error.startswith(f"there is no network namespace at {host.inside('ghost')}; nothing was changed")
-
-
 def test_a_commit_that_needs_a_device_that_is_missing(host: DaemonHost) -> None:
     route = {"destination": "198.51.100.0/24", "interface": "nowhere0"}
     host.write("base.yaml", (host.tree / "base.yaml").read_text().replace(node(), node(routes=[route])))

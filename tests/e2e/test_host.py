@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.errors import ApplyError, PlanStale, UsageError
 from reconciler.host import Host
+from reconciler.kernel import netns
 from reconciler.kernel.netns import inside
 from tests.e2e.daemon_host import DaemonHost, made_host, make_namespace, policy
 
@@ -63,11 +64,28 @@ def test_a_foreign_link_in_the_way_is_found_before_anything_is_written(made: Dae
     assert made.ip("link", netns=made.inside("web")) == links
 
 
-def test_a_missing_namespace_is_found_before_anything_is_written(made: DaemonHost, host: Host) -> None:
+def test_what_was_left_out_for_a_missing_namespace_is_written_once_it_is_there(made: DaemonHost, host: Host) -> None:
     made.write("workloads/ghost.yaml", made.workload("ghost"))
+    commit = made.commit()
+    record = host.converge(commit)
+    assert record is not None
+    assert [note.partition(":")[0] for note in record.notes] == ["workloads/ghost.yaml"]
+    assert host.converge(commit) is None
+    make_namespace(made.inside("ghost"))
+    record = host.converge(commit)
+    assert record is not None
+    assert record.notes == ()
+    assert "eth0" in made.ip("link", netns=made.inside("ghost"))
+
+
+def test_a_plan_is_stale_once_a_namespace_of_it_went(made: DaemonHost, host: Host) -> None:
+    make_namespace(made.inside("late"))
+    made.write("workloads/late.yaml", made.workload("late"))
+    plan = host.plan(made.commit())
+    netns.remove(made.inside("late"))
     before = host.journal.history()
-    with pytest.raises(ApplyError, match=r"no network namespace at .*-ghost; nothing was changed"):
-        host.converge(made.commit())
+    with pytest.raises(PlanStale, match=r"no network namespace at .*-late any more; nothing was changed"):
+        host.apply(plan)
     assert host.journal.history() == before
 
 

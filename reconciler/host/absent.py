@@ -1,0 +1,154 @@
+"""Workloads of this node whose network namespace is not there: their rows wait for it, nobody else's do.
+
+What could not be written, or would lead nowhere, is left out of what the host should hold: what lies in the namespace,
+the workload's link, and what hangs on that. Identity and policy stay, and so do the routes to its addresses, as
+unreachable ones: packets for it end here and do not leave by the default route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from reconciler.compile.members import addresses
+from reconciler.engine.change import DictDelta
+from reconciler.engine.plan import Plan
+from reconciler.engine.rows import DictRows, Key, Row, Rows
+from reconciler.host.target import Target
+from reconciler.kernel import netns
+from reconciler.model.facts import Facts
+from reconciler.model.network import HOST_NETNS, Route, RouteKey, SysctlKey
+from reconciler.model.snapshot import Snapshot, Warning
+
+UNREACHABLE = Route("", kind="unreachable")
+_NAMED = 5  # workloads that a text for people names
+
+
+@dataclass(frozen=True, slots=True)
+class AbsentWorkload:
+    """`path` and `line` are those of its manifest."""
+
+    workload: str
+    netns: str
+    path: str
+    line: int
+
+    @property
+    def message(self) -> str:
+        return f"workload {self.workload}: network namespace {self.netns} is missing; its link and rows wait for it"
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.message}"
+
+    def warning(self) -> Warning:
+        return Warning(self.path, self.line, 1, self.message)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "workload": self.workload,
+            "netns": self.netns,
+            "path": self.path,
+            "line": self.line,
+            "message": self.message,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """`devices`: host ends of links that wait. Empty while every namespace is there."""
+
+    workloads: tuple[AbsentWorkload, ...] = ()
+    devices: frozenset[str] = frozenset()
+    addresses: frozenset[IPv4Address | IPv6Address] = frozenset()
+
+    @classmethod
+    def of(cls, workloads: Iterable[AbsentWorkload], facts: Facts) -> Absent:
+        waiting = tuple(workloads)
+        endpoints = [facts.endpoints[one.workload] for one in waiting if one.workload in facts.endpoints]
+        devices = frozenset(one.ifname for one in endpoints)
+        return cls(waiting, devices, frozenset(address for one in endpoints for address in addresses(one)))
+
+    def __bool__(self) -> bool:
+        return bool(self.workloads)
+
+    @property
+    def namespaces(self) -> frozenset[str]:
+        return frozenset(one.netns for one in self.workloads)
+
+    def without(self, tables: Mapping[str, Rows]) -> Mapping[str, Rows]:
+        """The rows that can be there now."""
+        if not self:
+            return tables
+        namespaces = self.namespaces
+        return {
+            name: self._left(rows, namespaces) if isinstance(rows, DictRows) else rows for name, rows in tables.items()
+        }
+
+    def covers(self, key: Key, row: Row) -> bool:
+        """Whether a row of a small table is there, or not there, with one of the namespaces."""
+        return _is_of(key, row, self.devices, self.namespaces) or _address(key) in self.addresses
+
+    def _left(self, rows: DictRows, namespaces: frozenset[str]) -> DictRows:
+        left = {}
+        for key, row in rows.rows.items():
+            if not _is_of(key, row, self.devices, namespaces):
+                left[key] = row
+            elif isinstance(key, RouteKey) and key.netns == HOST_NETNS:
+                left[key] = UNREACHABLE
+        return DictRows(left, rows.origins)
+
+
+def _is_of(key: Key, row: Row, devices: frozenset[str], namespaces: frozenset[str]) -> bool:
+    place = getattr(key, "netns", HOST_NETNS)
+    if place != HOST_NETNS:
+        return place in namespaces
+    if isinstance(key, SysctlKey):
+        return not devices.isdisjoint(key.name.split("/"))
+    return key in devices or getattr(key, "ifname", "") in devices or getattr(row, "ifname", "") in devices
+
+
+def _address(key: Key) -> object:
+    """Whose way it is, where the key tells: of an endpoint, a neighbour, a route of full length."""
+    if isinstance(key, RouteKey):
+        return key.destination.network_address if key.destination.num_addresses == 1 else None
+    return getattr(key, "address", key)
+
+
+def unexplained(plan: Plan, moved: Absent) -> Plan:
+    """The plan without what changes because namespaces came or went."""
+    if not moved:
+        return plan
+    left = (_unexplained(delta, moved) if isinstance(delta, DictDelta) else delta for delta in plan.deltas)
+    return Plan(plan.commit, plan.base, tuple(delta for delta in left if delta))
+
+
+def _unexplained(delta: DictDelta, moved: Absent) -> DictDelta:
+    before, after = (
+        {key: row for key, row in rows.items() if not moved.covers(key, row)} for rows in (delta.before, delta.after)
+    )
+    return DictDelta(delta.table, before, after, delta.origins)
+
+
+def absent_workloads(snapshot: Snapshot, node: str) -> tuple[AbsentWorkload, ...]:
+    """By reference; 4 us a namespace. Raises KernelError if one cannot be looked at."""
+    mine = [one for _, one in sorted(snapshot.workloads.items()) if one.node == node]
+    missing = {path for path in {one.netns for one in mine} if netns.is_missing(path)}
+    return tuple(
+        AbsentWorkload(one.reference, one.netns, one.origin.path, one.origin.line)
+        for one in mine
+        if one.netns in missing
+    )
+
+
+def absent(target: Target) -> Absent:
+    """As it is now. Raises KernelError if a namespace cannot be looked at."""
+    return Absent.of(absent_workloads(target.snapshot, target.facts.node), target.facts)
+
+
+def named(workloads: Iterable[AbsentWorkload]) -> tuple[str, ...]:
+    """A line each, of the first few."""
+    lines = [str(one) for one in workloads]
+    more = len(lines) - _NAMED
+    return (*lines[:_NAMED], *([f"{more} more wait for theirs; plumb status -o json names all"] if more > 0 else []))
