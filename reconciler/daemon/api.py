@@ -65,6 +65,11 @@ class Api:
             raise UsageError(f"{request.path} does not take {request.method}")
         raise UsageError(f"there is no {request.path}; there are {', '.join(sorted(p for _, p in self._answers))}")
 
+    async def _body(self, request: Request) -> dict[str, Any]:
+        """In the writer thread: a plan may be long."""
+        body: dict[str, Any] = await self._service.on_host(request.json)
+        return body
+
     # What there is
 
     async def _version(self, request: Request) -> Response:
@@ -125,7 +130,7 @@ class Api:
     # What can be done
 
     async def _plan(self, request: Request) -> Response:
-        body = request.json()
+        body = await self._body(request)
         host = self._service.host
         revision = _text(body, "revision", host.config.ref)
         environment, tables = _mapping(body, "environment"), _names(body, "tables")
@@ -133,14 +138,14 @@ class Api:
         return Response(await self._service.on_host(_planned, host, revision, environment, tables, rows))
 
     async def _trace(self, request: Request) -> Response:
-        body = request.json()
+        body = await self._body(request)
         source, destination, port = (_text(body, name, "") for name in ("from", "to", "port"))
         revision = _text(body, "revision", "") or None
         host = self._service.host
         return json_response(await self._service.on_host(flow_trace, host, source, destination, port, revision))
 
     async def _apply(self, request: Request) -> Response:
-        body = await self._service.on_host(request.json)
+        body = await self._body(request)
         host = self._service.host
         self._refuse_if_suspended()
         if "plan" in body:
@@ -153,7 +158,7 @@ class Api:
         return await self._applied(record)
 
     async def _rollback(self, request: Request) -> Response:
-        body = request.json()
+        body = await self._body(request)
         self._refuse_if_suspended()
         record = await self._service.on_host(self._service.host.rollback, _text(body, "commit", "") or None)
         return await self._applied(record)
@@ -170,7 +175,8 @@ class Api:
             raise PlumbError(f"this host is suspended: {reason}", remedy="plumb resume")
 
     async def _suspend(self, request: Request) -> Response:
-        await self._service.on_host(self._service.host.suspend, _text(request.json(), "reason", ""))
+        reason = _text(await self._body(request), "reason", "")
+        await self._service.on_host(self._service.host.suspend, reason)
         return await self._status(request)
 
     async def _resume(self, request: Request) -> Response:
@@ -220,10 +226,10 @@ class Api:
             return f"{self._service.config.node}: {error}"
 
     async def _pre_receive(self, request: Request) -> Response:
-        return _plain(self._hooks.pre_receive(parse(request.json())))
+        return _plain(self._hooks.pre_receive(parse(await self._body(request))))
 
     async def _post_receive(self, request: Request) -> Response:
-        return _plain(self._hooks.post_receive(parse(request.json())))
+        return _plain(self._hooks.post_receive(parse(await self._body(request))))
 
 
 def _plain(lines: AsyncGenerator[bytes]) -> Response:
