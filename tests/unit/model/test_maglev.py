@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from reconciler.compile.maglev import FEW, Pool, size_of, tables
+from reconciler.model.maglev import FEW, Pool, size_of, tables
 
 
 def pool(backends: int, seed: int = 0, weights: tuple[int, ...] | None = None) -> Pool:
