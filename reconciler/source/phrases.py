@@ -14,16 +14,18 @@ from reconciler.source.node import Findings, Node, Place
 from reconciler.source.scalars import kind_of
 
 _LONGEST_QUOTE = 60  # characters of a value that a message repeats
+_SHOWN = 10  # names that are known
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`did you mean "x"?`, or everything that is known if nothing is near."""
+    """`did you mean "x"?`, or the first of what is known if nothing is near."""
     names = list(known)
     folded = {name.lower(): name for name in names}
     match = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
     if match:
         return f'did you mean "{folded[match[0]]}"?'
-    return f"known here: {', '.join(names)}" if names else "nothing is known here"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"known here: {', '.join(names[:_SHOWN])}{more}" if names else "nothing is known here"
 
 
 def quoted(value: Any) -> str:

@@ -84,12 +84,22 @@ def check(document: Node, findings: Findings) -> Kind | None:
         return None
     before = len(findings.faults)
     _warn_of_nulls(document, findings)
-    errors = list(kind.errors(_without_nulls(document.value)))
+    errors = _errors(kind, document.value)
     mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
     for error in errors:
         if error.validator == "type" or tuple(error.absolute_path) not in mistyped:
             report(error, document, findings)
     return kind if len(findings.faults) == before else None
+
+
+def _errors(kind: Kind, value: Any) -> list[Any]:
+    """Of the value without its nulls; a field that nobody knows is one, even if it is null."""
+    present = _without_nulls(value)
+    errors = list(kind.errors(present))
+    if present == value:
+        return errors
+    unknown = [error for error in kind.errors(value) if error.validator == _UNKNOWN]
+    return [*(error for error in errors if error.validator != _UNKNOWN), *unknown]
 
 
 def _kind_of(document: Node, findings: Findings) -> Kind | None:
@@ -134,6 +144,7 @@ def _named_kind(document: Node, name: str, api_version: str, findings: Findings)
 # is more likely a mistake than a wish.
 _KEEP_NULLS = {"matchLabels", "labels", "annotations", "sysctls", "ansible", "l7"}
 _QUIET_NULLS = {"metadata", "status"}
+_UNKNOWN = "additionalProperties"
 
 
 def _without_nulls(value: Any) -> Any:

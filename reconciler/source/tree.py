@@ -16,6 +16,7 @@ from reconciler.source.repository import LINK, SUBMODULE, TREE, Entry, Repositor
 
 SUFFIXES = (".yaml", ".yml", ".json")
 _MAX_DIRECTORIES = 64  # levels; git itself has no limit
+_SUBMODULE = "a submodule: nothing in it is read"
 _LINKED = "a symbolic link: a manifest must be a file of its own"
 
 
@@ -60,7 +61,7 @@ def of_commit(repository: Repository, tree: str, known: dict[str, list[Entry]], 
 
 def _take(path: str, entry: Entry, listing: Listing) -> None:
     if entry.mode == SUBMODULE:
-        listing.warnings.append(Warning(path, 0, 0, "a submodule: nothing in it is read"))
+        listing.warnings.append(Warning(path, 0, 0, _SUBMODULE))
     elif not is_manifest(entry.name):
         return
     elif entry.mode == LINK:
@@ -75,6 +76,9 @@ def of_directory(directory: Path, *, hidden: bool = False) -> tuple[Listing, dic
     contents: dict[str, bytes | int] = {}
     for path in sorted(_walk(directory, hidden=hidden)):
         relative = path.relative_to(directory).as_posix()
+        if path.is_dir():
+            listing.warnings.append(Warning(relative, 0, 0, _SUBMODULE))
+            continue
         if path.is_symlink():
             listing.faults.append(Fault(relative, 0, 0, _LINKED))
             continue
@@ -86,11 +90,19 @@ def of_directory(directory: Path, *, hidden: bool = False) -> tuple[Listing, dic
 
 
 def _walk(directory: Path, *, hidden: bool) -> Iterator[Path]:
+    """Manifests, and directories that are repositories of their own, as git would take them in: as submodules."""
     for top, directories, files in os.walk(directory, onerror=_raise):
         directories[:] = [name for name in directories if name != ".git" and (hidden or not name.startswith("."))]
+        submodules = [path for name in directories if _is_repository(path := Path(top, name))]
+        directories[:] = [name for name in directories if Path(top, name) not in submodules]
+        yield from submodules
         for name in files:
             if is_manifest(name) and (hidden or not name.startswith(".")):
                 yield Path(top, name)
+
+
+def _is_repository(path: Path) -> bool:
+    return not path.is_symlink() and (path / ".git").exists()
 
 
 def _raise(error: OSError) -> None:

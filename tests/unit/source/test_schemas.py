@@ -101,6 +101,13 @@ def test_a_null_counts_as_absent_with_a_warning() -> None:
     ]
 
 
+def test_a_field_that_nobody_knows_is_refused_even_if_it_is_null() -> None:
+    text = b"apiVersion: plumbline/v1\nkind: Cluster\nmetadata: {name: demo}\nspec: {}\nspce:\n"
+    assert [tuple(fault) for fault in manifests.read(text).faults] == [
+        (5, 1, 'unknown field "spce"; did you mean "spec"?')
+    ]
+
+
 def test_what_kubernetes_adds_to_an_object_is_accepted() -> None:
     text = (
         b"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nspec: {podSelector: {}}\nstatus: {conditions: []}\n"
