@@ -12,8 +12,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 from reconciler.errors import RepositoryError
 
@@ -25,6 +27,7 @@ _SETTINGS = {
 _UNASKING = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "SSH_ASKPASS": "true", "LC_ALL": "C"}
 _INHERITED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
+_LOOK_EVERY_S = 0.2
 _GRACE_S = 3.0  # for git to remove its lock files
 _LONGEST_REASON = 300
 
@@ -48,10 +51,13 @@ def create(repository: Path, ref: str) -> None:
             shutil.rmtree(fresh, ignore_errors=True)
 
 
-def fetch(repository: Path, remote: str, ref: str, timeout_s: float) -> None:
-    """The branch is where the remote's is. Raises RepositoryError, and leaves it where it was."""
+def fetch(repository: Path, remote: str, ref: str, timeout_s: float, stop: Event | None = None) -> None:
+    """The branch is where the remote's is. Raises RepositoryError, and leaves it where it was.
+
+    Given up soon after `stop` is set.
+    """
     options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--atomic"]
-    _git(repository, timeout_s, "fetch", *options, "--", remote, f"+{ref}:{ref}")
+    _git(repository, timeout_s, "fetch", *options, "--", remote, f"+{ref}:{ref}", stop=stop)
 
 
 def without_credentials(text: str) -> str:
@@ -59,7 +65,7 @@ def without_credentials(text: str) -> str:
     return _CREDENTIALS.sub("://", text)
 
 
-def _git(repository: Path, timeout_s: float, *arguments: str) -> None:
+def _git(repository: Path, timeout_s: float, *arguments: str, stop: Event | None = None) -> None:
     """Nobody is there to answer a question, and git's own helpers (ssh) end with it."""
     environment = {name: value for name, value in os.environ.items() if name not in _INHERITED} | _UNASKING
     command = ["git", "-C", str(repository), *arguments]
@@ -76,15 +82,23 @@ def _git(repository: Path, timeout_s: float, *arguments: str) -> None:
         raise RepositoryError(f"git cannot be run: {error}", remedy="apt-get install git") from error
     with process:
         try:
-            _, said = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            raise RepositoryError(f"git {arguments[0]} did not end within {timeout_s:g} s") from None
+            said = _heard(process, time.monotonic() + timeout_s, stop)
         except BaseException:
             _end(process)
             raise
+        if said is None:
+            _end(process)
+            raise RepositoryError(f"git {arguments[0]} did not end within {timeout_s:g} s")
     if process.returncode:
         raise RepositoryError(_reason(arguments[0], said.decode(errors="replace")))
+
+
+def _heard(process: subprocess.Popen[bytes], deadline: float, stop: Event | None) -> bytes | None:
+    """What it said until its end; None if that did not come in time."""
+    while time.monotonic() < deadline and not (stop and stop.is_set()):
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=min(_LOOK_EVERY_S, max(0.0, deadline - time.monotonic())))[1]
+    return None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

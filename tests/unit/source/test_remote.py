@@ -100,6 +100,13 @@ def test_a_server_that_hangs_is_given_up(copy: Path) -> None:
     assert list(copy.rglob("*.lock")) == []
 
 
+def test_a_fetch_can_be_stopped(copy: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with socket.create_server(("127.0.0.1", 0)) as hung, pytest.raises(RepositoryError, match="did not end"):
+        fetch(copy, f"git://127.0.0.1:{hung.getsockname()[1]}/policy.git", MAIN, 600.0, stop)
+
+
 def test_a_server_that_talks_garbage_is_refused(copy: Path) -> None:
     with garbage() as port, pytest.raises(RepositoryError, match="git fetch: fatal:"):
         fetch(copy, f"git://127.0.0.1:{port}/policy.git", MAIN, TIMEOUT_S)
