@@ -229,21 +229,28 @@ def slice_warnings(documents: Documents) -> Iterator[Warning]:
 
 
 def address_warnings(documents: Documents) -> Iterator[Warning]:
-    """Workloads that nodes other than their own cannot tell from anybody: the embedded store serves one host."""
+    """Workloads that nodes other than their own cannot tell from anybody: the embedded store serves one host.
+
+    A warning a node and family, at the first of them.
+    """
     if len({workload.node for _, workload in _workloads(documents)}) < 2:
         return
+    found: dict[tuple[str, str], list[Placed]] = {}
     for placed, workload in _workloads(documents):
         host = documents.hosts[workload.node].document.content
         assert isinstance(host, Host)
         fixed = {4: workload.address4, 6: workload.address6}
         missing = [f"IPv{family}" for family, cidr in ((4, host.cidr4), (6, host.cidr6)) if cidr and not fixed[family]]
         if missing:
-            place = placed.document.place
-            message = (
-                f"the {' and '.join(missing)} address of {placed.document.identity} is chosen by {host.name} and not "
-                "known to other nodes, whose rules take it for unmanaged: give it `addresses`"
-            )
-            yield Warning(placed.path, place.line, place.column, message)
+            found.setdefault((host.name, " and ".join(missing)), []).append(placed)
+    for (node, families), (first, *others) in found.items():
+        place = first.document.place
+        more = f" and of {len(others)} more" if others else ""
+        message = (
+            f"the {families} address of {first.document.identity}{more} is chosen by {node} and not "
+            f"known to other nodes, whose rules take it for unmanaged: give {'them' if others else 'it'} `addresses`"
+        )
+        yield Warning(first.path, place.line, place.column, message)
 
 
 def rules_of(placed: Placed) -> tuple[PolicyRule, ...]:

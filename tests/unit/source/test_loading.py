@@ -227,11 +227,14 @@ def test_a_workload_without_fixed_addresses_beside_other_nodes_is_warned_of(tmp_
         ("one", "node: alpha"),
         ("two", f"node: beta, {fixed}"),
         ("three", "node: beta, addresses: [10.44.2.7]"),
+        ("x1", "node: alpha"),
+        ("x2", "node: alpha"),
     ):
         files[f"{name}.yaml"] = f"{head}Workload\nmetadata: {{name: {name}}}\nspec: {{{spec}, netns: {name}}}\n"
     repository = make(tmp_path / "r", files)
-    said = "is chosen by {} and not known to other nodes, whose rules take it for unmanaged: give it `addresses`"
+    said = "is chosen by {} and not known to other nodes, whose rules take it for unmanaged: give {} `addresses`"
     assert [str(one) for one in load(tmp_path / "r", repository, cache).warnings] == [
-        f"one.yaml:1:1: warning: the IPv4 and IPv6 address of Workload default/one {said.format('alpha')}",
-        f"three.yaml:1:1: warning: the IPv6 address of Workload default/three {said.format('beta')}",
+        f"one.yaml:1:1: warning: the IPv4 and IPv6 address of Workload default/one "
+        f"and of 2 more {said.format('alpha', 'them')}",
+        f"three.yaml:1:1: warning: the IPv6 address of Workload default/three {said.format('beta', 'it')}",
     ]
