@@ -34,7 +34,7 @@ from reconciler.host.facts import gather, release_gone
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
 from reconciler.host.obstacles import refuse_obstructed
-from reconciler.host.rehung import rehung
+from reconciler.host.rehung import Rehung, rehung
 from reconciler.host.resolver import TargetResolver
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
@@ -94,6 +94,11 @@ class Host:
     @property
     def tables(self) -> Mapping[str, Table]:
         return self._tables.by_name
+
+    @property
+    def shared(self) -> tuple[Store, str] | None:
+        """The store that this host shares with others, and the name of their cluster; None before its first commit."""
+        return (self._store, self.target.snapshot.cluster.name) if self.target else None
 
     @property
     def base(self) -> str:
@@ -252,12 +257,22 @@ class Host:
             try:
                 record = apply(plan, self.tables, self.journal, lock=nullcontext(), probes=probes, notes=notes)
             except ApplyError as error:
+                if again:
+                    self._hang_as_before()
                 if absent(target) == missing:
                     raise
                 raise PlanStale(f"network namespaces came or went meanwhile: {error}") from error
         if plan.commit == target.commit:
             self._settle(target, missing)
         return record
+
+    def _hang_as_before(self) -> None:
+        """The applied commit's rows, after a transaction was taken back that had moved links."""
+        if self.target is None:
+            self.recall()
+        if target := self.target:
+            with suppress(PlumbError):  # what was taken back says why already, and what is left is drift
+                Rehung(lambda: self.compare(target), self.repair).check()
 
     def _settle(self, target: Target, missing: Absent) -> None:
         self.target, self.absent = target, missing

@@ -1,8 +1,9 @@
 """Veth pairs we own, as a table keyed by the name of the host end.
 
 Ownership is an alternative name on both ends. A pair whose workload's end is gone, in another namespace or under
-another name is made anew; everything else is changed in place, so that what hangs on the link stays. A host end is made
-down and nothing here raises it: carriers.py does.
+another name is made anew; everything else is changed in place, so that what hangs on the link stays. Where an end of
+another pair of ours has the name that an end needs, that pair goes: two workloads never share one interface. A host end
+is made down and nothing here raises it: carriers.py does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from reconciler.kernel import link_messages
 from reconciler.kernel.link_messages import End, altname
 from reconciler.kernel.netlink import Netlink, attribute, doing, pairs
 from reconciler.kernel.netns import NamespaceMissing, opened, refuse_own
-from reconciler.model.network import HOST_NETNS, Link, VethPeer
+from reconciler.model.network import ALTNAME_PREFIX, HOST_NETNS, Link, VethPeer
 
 GET_NSID = 90  # RTM_GETNSID, linux/net_namespace.h
 RTGENMSG = bytes(4)  # struct rtgenmsg with its padding
@@ -110,7 +111,10 @@ def _peer(host: Netlink, end: End, row: Link) -> End | None:
 
 def _make(host: Netlink, workload: Netlink, name: str, row: Link) -> None:
     taken = link_messages.by_name(workload, row.peer.name)
-    if taken is not None:
+    predecessor = taken and _pair_of(host, taken, row.peer.netns)
+    if predecessor:
+        _delete(host, predecessor)
+    elif taken is not None:
         raise KernelError(f"link {taken.name} in {row.peer.netns} is there and is not ours: {_describe(taken)}")
     with opened(row.peer.netns) as namespace:
         made, marked = host.write_together(link_messages.making(name, row, namespace))
@@ -124,6 +128,16 @@ def _make(host: Netlink, workload: Netlink, name: str, row: Link) -> None:
     peer = workload.index(row.peer.name)
     workload.write(link_messages.marking(name, peer))
     workload.write(link_messages.changing(peer, row.peer.mac, row.peer.mtu_bytes or row.mtu_bytes, row.peer.up))
+
+
+def _pair_of(host: Netlink, end: End, netns: str) -> End | None:
+    """The host end, if this is a workload's end of a pair of ours; one of another host's is not."""
+    nsid = _nsid(host, netns)
+    for name in end.altnames:
+        found = link_messages.by_name(host, name.removeprefix(ALTNAME_PREFIX))
+        if found is not None and altname(found.name) == name and name in found.altnames:
+            return found if (found.peer_index, found.peer_nsid) == (end.index, nsid) else None
+    return None
 
 
 def _change(netlink: Netlink, end: End, mac: str, mtu_bytes: int, up: bool) -> None:

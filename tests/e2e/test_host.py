@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from reconciler.errors import ApplyError, PlanStale, UsageError
+from reconciler.errors import ApplyError, PlanStale, ProbeFailed, UsageError
 from reconciler.host import Host
 from reconciler.kernel import netns
 from reconciler.kernel.netns import inside
-from tests.e2e.daemon_host import DaemonHost, made_host, make_namespace, policy
+from tests.e2e.daemon_host import DaemonHost, document, made_host, make_namespace, policy
 
 pytestmark = pytest.mark.root
 
@@ -140,3 +142,51 @@ def test_a_workload_that_moves_to_another_namespace_is_whole_at_once(made: Daemo
     assert not host.plan(commit)
     assert "eth0" in made.ip("link", netns=elsewhere)
     assert "eth0" not in made.ip("link", netns=made.inside("web"))
+
+
+def test_a_workload_takes_over_anothers_interface_in_one_commit(made: DaemonHost, host: Host) -> None:
+    (made.tree / "workloads/web.yaml").unlink()
+    made.write("workloads/heir.yaml", made.workload("heir", netns=made.inside("web")))
+    commit = made.commit()
+    assert host.converge(commit) is not None
+    assert not host.plan(commit)
+    assert [one["workload"] for one in host.listing().endpoints()] == ["default/heir"]
+    assert _altnames(made, "web") == [f"plumb-{host.listing().endpoints()[0]['device']}"]
+
+
+def test_a_takeover_that_fails_leaves_the_one_before(made: DaemonHost, host: Host) -> None:
+    base = host.base
+    (made.tree / "workloads/web.yaml").unlink()
+    made.write("workloads/heir.yaml", made.workload("heir", netns=made.inside("web")))
+    probe = {"name": "cannot hold", "from": "default/heir", "to": "192.0.2.1", "port": 9, "timeout": 0.2}
+    made.write("cluster.yaml", document("Cluster", "demo", {"probes": [probe]}))
+    before = made.ip("-4", "address", netns=made.inside("web")), made.ip("route", netns=made.inside("web"))
+    with pytest.raises(ProbeFailed, match="cannot hold"):
+        host.converge(made.commit())
+    assert not host.plan(base)
+    after = made.ip("-4", "address", netns=made.inside("web")), made.ip("route", netns=made.inside("web"))
+    assert _without_numbers(after) == _without_numbers(before)
+
+
+def test_two_workloads_change_places_in_one_commit(made: DaemonHost, host: Host) -> None:
+    elsewhere = made.inside("elsewhere")
+    make_namespace(elsewhere)
+    made.write("workloads/other.yaml", made.workload("other", netns=elsewhere))
+    host.converge(made.commit())
+    made.write("workloads/other.yaml", made.workload("other", netns=made.inside("web")))
+    made.write("workloads/web.yaml", made.workload("web", netns=elsewhere))
+    commit = made.commit()
+    assert host.converge(commit) is not None
+    assert not host.plan(commit)
+    (web,) = (one for one in host.listing().endpoints() if one["workload"] == "default/web")
+    assert _altnames(made, "elsewhere") == [f"plumb-{web['device']}"]
+
+
+def _altnames(made: DaemonHost, place: str) -> list[str]:
+    (link,) = json.loads(made.ip("-j", "link", "show", "dev", "eth0", netns=made.inside(place)))
+    return list(link["altnames"])
+
+
+def _without_numbers(shown: tuple[str, ...]) -> list[str]:
+    """Without those of links, which are new whenever a pair is."""
+    return [re.sub(r"\d+: eth0@if\d+|link-netnsid \d+", "eth0", one) for one in shown]
