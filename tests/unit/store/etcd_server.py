@@ -60,6 +60,20 @@ class EtcdServer:
     def again(self) -> None:
         self.launch(self._cluster)
 
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """On its data, but on a port that nobody knows; then back again."""
+        known = self.port
+        self.kill()
+        [self.port] = _free_ports(1)
+        self.again()
+        self.wait()
+        yield
+        self.kill()
+        self.port = known
+        self.again()
+        self.wait()
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
