@@ -78,7 +78,8 @@ def reports(
                 by=suspect.process if suspect else None,
                 unknown_because=_unknown(suspect),
                 repaired_ms=None if is_open else (done_ns - since_ns) / 1e6,
-                origin=_origin(changes),
+                origins=_origins(changes[:KEYS_KEPT]),
+                more=max(0, len(changes) - KEYS_KEPT),
             )
 
 
@@ -96,8 +97,9 @@ def _hashable(key: Any) -> Any:
     return key.tobytes() if hasattr(key, "tobytes") else key
 
 
-def _origin(changes: Iterable[Change]) -> Origin | None:
-    return next((change.origin for change in changes if change.origin), None)
+def _origins(changes: Iterable[Change]) -> tuple[Origin, ...]:
+    """Each once."""
+    return tuple(dict.fromkeys(change.origin for change in changes if change.origin))
 
 
 def _unknown(suspect: Suspect | None) -> str:

@@ -17,11 +17,11 @@ class DriftReport:
     """One table's drift, repaired in one pass.
 
     what           deleted, changed or added, seen from the row that should be there
-    keys           as the table renders them
+    keys           as the table renders them; `more` rows are not named
     by             who did it; None with `unknown_because` where nobody told
     repaired_ms    from the change (where its time is known, else from the pass's begin) to the row being back; None
                    while it is not
-    origin         the document that asks for the row; None for a row that should not be there
+    origins        the documents that ask for the rows, as far as they are named; none for rows that should not be there
     """
 
     time_ns: int  # since 1970, UTC
@@ -32,7 +32,8 @@ class DriftReport:
     by: Process | None = None
     unknown_because: str = ""
     repaired_ms: float | None = None
-    origin: Origin | None = None
+    origins: tuple[Origin, ...] = ()
+    more: int = 0
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -40,11 +41,12 @@ class DriftReport:
             "table": self.table,
             "what": self.what,
             "keys": list(self.keys),
+            "more": self.more,
             "by": None if self.by is None else self.by.to_json(),
             "unknown_because": self.unknown_because,
             "repaired_ms": self.repaired_ms,
             "commit": self.commit,
-            "origin": None if self.origin is None else _origin_json(self.origin),
+            "origins": [_origin_json(one) for one in self.origins],
         }
 
     def __str__(self) -> str:
@@ -52,10 +54,11 @@ class DriftReport:
         return f"{self.table}: {self._rows()} {self.what} ({self._keys()}) {self._who()}; {self._repair()}"
 
     def _rows(self) -> str:
-        return "1 row" if len(self.keys) == 1 else f"{len(self.keys)} rows"
+        count = len(self.keys) + self.more
+        return "1 row" if count == 1 else f"{count} rows"
 
     def _keys(self) -> str:
-        more = len(self.keys) - _KEYS_IN_TEXT
+        more = len(self.keys) + self.more - _KEYS_IN_TEXT
         return ", ".join(self.keys[:_KEYS_IN_TEXT]) + (f" and {more} more" if more > 0 else "")
 
     def _who(self) -> str:
@@ -65,7 +68,12 @@ class DriftReport:
         if self.repaired_ms is None:
             return "not repaired"
         text = f"repaired in {self.repaired_ms:.1f} ms to {self.commit[:_COMMIT_DIGITS]}"
-        return text + (f", {self.origin.path}:{self.origin.line}" if self.origin else "")
+        return text + (f", {self._documents()}" if self.origins else "")
+
+    def _documents(self) -> str:
+        first, others = self.origins[0], len(self.origins) - 1
+        counted = {0: "", 1: " and 1 other document"}.get(others, f" and {others} other documents")
+        return f"{first.path}:{first.line}{counted}"
 
 
 def _origin_json(origin: Origin) -> dict[str, object]:

@@ -153,7 +153,7 @@ def test_what_is_added_under_our_own_mark_is_taken_away(host: DaemonHost) -> Non
     seen = _seen(host)
     host.ip("route", "add", "192.0.2.0/24", "dev", host.device("web"), "proto", str(PROTOCOL))
     report = _fresh(host, seen, "routes", "added")
-    assert report["origin"] is None
+    assert report["origins"] == []
 
 
 def test_foreign_rows_survive_everything(host: DaemonHost) -> None:
@@ -247,9 +247,11 @@ def _fresh(host: DaemonHost, seen: int, table: str, what: str = "") -> dict[str,
 def _is_told(host: DaemonHost, report: dict[str, Any], path: str) -> None:
     """`path` '': rows of several files."""
     assert report["commit"] == host.at
-    assert report["origin"]["path"].startswith(path)
-    assert report["origin"]["commit"] == host.at
-    assert report["origin"]["line"] > 0
+    assert report["origins"]
+    for origin in report["origins"]:
+        assert origin["path"].startswith(path)
+        assert origin["commit"] == host.at
+        assert origin["line"] > 0
     assert report["repaired_ms"] is not None
 
 

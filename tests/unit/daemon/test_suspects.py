@@ -7,6 +7,7 @@ from reconciler.engine.change import DictDelta
 from reconciler.engine.plan import Plan
 from reconciler.engine.render import fields_of
 from reconciler.model.network import Sysctl, SysctlKey
+from reconciler.model.origin import Origin
 from reconciler.observe.process import Process
 
 BPFTOOL = Process(pid=812, command="bpftool map delete", user="root")
@@ -58,6 +59,15 @@ def test_a_report_says_what_by_whom_and_how_fast() -> None:
     assert report.keys == ("netns= name=net/ipv4/ip_forward",)
     assert report.by is BPFTOOL
     assert report.repaired_ms == 0.4
+
+
+def test_a_report_names_the_documents_of_all_its_rows_once() -> None:
+    one, other = (Origin(f"nodes/{name}.yaml", 1, "Node", name, "c" * 40) for name in ("one", "other"))
+    origins = {SysctlKey("", "a"): one, SysctlKey("", "b"): other, SysctlKey("", "c"): one}
+    rows = {key: Sysctl("1") for key in origins}
+    plan = Plan("c" * 40, "b" * 40, (DictDelta("sysctls", {}, rows, origins),))
+    (report,) = reports(plan, None, Suspects(), fields_of, 1, 2, "c" * 40)
+    assert report.origins == (one, other)
 
 
 def test_nobody_seen_is_said() -> None:
