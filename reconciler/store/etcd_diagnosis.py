@@ -27,7 +27,7 @@ def diagnose(host: str, port: int, credentials: Credentials | None) -> str:
                 return _greeted(encrypted)
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is not accepted: {error.verify_message}"
-    except ssl.SSLEOFError:
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
         return "it closed the connection: does it speak TLS?"
     except ssl.SSLError as error:
         return _refusal(error)
