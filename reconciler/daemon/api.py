@@ -33,7 +33,7 @@ Answer = Callable[[Request], Awaitable[Response]]
 class Api:
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._hooks = Hooks(service.host, service.on_host, self._wait_line)
+        self._hooks = Hooks(service.host, service.on_host, self._wait_line, service.fleet)
         self._answers: dict[tuple[str, str], Answer] = {
             ("GET", "/v1/status"): self._status,
             ("GET", "/v1/version"): self._version,
@@ -89,6 +89,7 @@ class Api:
             "tables": await service.on_host(service.host.row_counts),
             "counters": counters,
             "drift_repairs": service.repairs,
+            "remote": service.follower.status(),
             "attribution": service.tamper.attribution(),
             "daemon": {"pid": os.getpid(), "started": service.started.isoformat(), "version": __version__},
         }
@@ -203,6 +204,7 @@ class Api:
         if outcomes.is_past(commit) and commit == await self._head():
             outcomes.forget(commit)
         if outcomes.get(commit) is None:
+            self._service.follower.wake(commit)
             self._service.trigger.poke(f"asked for {commit[:12]}", commit=True)
         try:
             return await outcomes.wait(commit, timeout_s)

@@ -17,7 +17,8 @@ from typing import Any
 from reconciler.compile.cache import CompileCache
 from reconciler.config import SOCKET_NAME
 from reconciler.daemon.client import Client
-from reconciler.errors import DaemonUnreachable, PlumbError, UsageError
+from reconciler.daemon.fleet import Fleet
+from reconciler.errors import DaemonUnreachable, PlumbError, StoreError, UsageError
 from reconciler.host import Host
 from reconciler.host.flow_trace import known_of
 from reconciler.model.snapshot import Snapshot, Warning
@@ -52,11 +53,12 @@ def parse(body: Mapping[str, Any]) -> Push:
 
 
 class Hooks:
-    def __init__(self, host: Host, on_host: OnHost, wait: Callable[[str, float], Awaitable[str]]) -> None:
+    def __init__(self, host: Host, on_host: OnHost, wait: Callable[[str, float], Awaitable[str]], fleet: Fleet) -> None:
         """`wait(commit, timeout_s)` gives the line that tells what became of the commit here."""
         self._host = host
         self._on_host = on_host
         self._wait = wait
+        self._fleet = fleet
         self._tested = CompileCache()  # of the commit that was proposed last
 
     def pre_receive(self, push: Push) -> AsyncGenerator[bytes]:
@@ -107,14 +109,27 @@ class Hooks:
         for _, new, ref in push.updates:
             if ref != self._host.config.ref or not new.strip("0"):
                 continue
+            announced = asyncio.create_task(self._announce(new, ref))
             yield f"{await self._wait(new, CONVERGED_WITHIN_S)}\n".encode()
+            if problem := await announced:
+                yield f"{problem}\n".encode()
             snapshot = await self._on_host(self._host.load, new)
-            answers = [
-                asyncio.to_thread(_outcome_of, node, client, new) for node, client in self._siblings(snapshot).items()
-            ]
+            siblings = self._siblings(snapshot)
+            answers = [asyncio.to_thread(_outcome_of, node, client, new) for node, client in siblings.items()]
             for answer in asyncio.as_completed(answers):
                 yield f"{await answer}\n".encode()
+            elsewhere = snapshot.nodes.keys() - siblings - {self._host.config.node}
+            async for line in self._fleet.lines(new, elsewhere):
+                yield f"{line}\n".encode()
         yield b"exit 0\n"
+
+    async def _announce(self, commit: str, ref: str) -> str:
+        """What is to be said of it, '' if it went well."""
+        try:
+            await self._fleet.announce(commit, ref)
+        except StoreError as error:
+            return f"plumb: hosts elsewhere were not woken, they look for themselves now and then: {error}"
+        return ""
 
     def _siblings(self, snapshot: Snapshot) -> dict[str, Client]:
         """Daemons of other nodes on this machine (a lab); nodes elsewhere tell their own story."""

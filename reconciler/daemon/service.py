@@ -22,6 +22,8 @@ from reconciler import __version__
 from reconciler.config import Config
 from reconciler.daemon.api import Api
 from reconciler.daemon.convergence import Convergence, Pass
+from reconciler.daemon.fleet import Fleet
+from reconciler.daemon.follower import Follower
 from reconciler.daemon.http import serve
 from reconciler.daemon.log import configure
 from reconciler.daemon.memory import settle_memory
@@ -103,6 +105,8 @@ class Service:
         self.watchers = Watchers(self.trigger, self.suspects, self.tamper.ended)
         self.monitor = Monitor(self.host, self.on_host)
         self.convergence = Convergence(self.host, self.suspects)
+        self.follower = Follower(self.config)
+        self.fleet = Fleet(self.host, self.follower)
         refs = RefWatcher(self.config.repository, self.config.ref, self._on_ref)
         server = await serve(self.config.socket, self.config.group, Api(self).respond)
         tasks = [asyncio.create_task(one()) for one in (self._converge, self._audit, self._collect)]
@@ -110,6 +114,7 @@ class Service:
         self.trigger.poke("start")
         log.info("started node=%s socket=%s version=%s", self.config.node, self.config.socket, __version__)
         try:
+            self.follower.start()
             refs.start()
             finished = asyncio.create_task(ended.wait())
             await asyncio.wait([finished, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -125,6 +130,8 @@ class Service:
             await self.monitor.close()
             self.tamper.close()
             self.watchers.close()
+            await asyncio.to_thread(self.follower.close)
+            await asyncio.to_thread(self.fleet.close)
             self.config.socket.unlink(missing_ok=True)
             log.info("ended; what is enforced stays enforced")
 
@@ -153,6 +160,11 @@ class Service:
         await self._follow()
         if done.outcome is not None:
             await self._tell(done.outcome)
+        with _surviving("telling the other hosts"):
+            if self.fleet.is_news(done.outcome, self.state):
+                await self.on_host(self.fleet.passed, done.outcome, self.state)
+            self.fleet.listen()
+        if done.outcome is not None:
             with _surviving("settling memory"):
                 await self.on_host(settle_memory)
 
