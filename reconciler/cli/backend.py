@@ -14,6 +14,8 @@ class Backend(Protocol):
 
     def status(self) -> Answer: ...
 
+    def cluster(self) -> Answer: ...
+
     def history(self, limit: int) -> list[Answer]: ...
 
     def endpoints(self) -> list[Answer]: ...
@@ -43,6 +45,10 @@ class DaemonBackend:
 
     def status(self) -> Answer:
         answer: Answer = self._client.get("/v1/status")
+        return answer
+
+    def cluster(self) -> Answer:
+        answer: Answer = self._client.get("/v1/cluster")
         return answer
 
     def history(self, limit: int) -> list[Answer]:

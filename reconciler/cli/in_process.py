@@ -10,6 +10,7 @@ from reconciler.engine.record import Record, to_plain
 from reconciler.errors import UsageError
 from reconciler.host import Host
 from reconciler.host.answers import applied_answer, plan_answer
+from reconciler.host.cluster_status import cluster_status
 from reconciler.host.flow_trace import flow_trace
 
 
@@ -19,6 +20,9 @@ class HostBackend:
 
     def status(self) -> Answer:
         return self._host.status()
+
+    def cluster(self) -> Answer:
+        return cluster_status(self._host)
 
     def history(self, limit: int) -> list[Answer]:
         return [to_plain(record) for record in self._host.journal.history(limit)]

@@ -7,34 +7,30 @@ from typing import Any
 
 import click
 
+from reconciler.cli.cluster_status import COLOURS, show_cluster
 from reconciler.cli.output import absent_lines, output_option, show_fields, show_json
 from reconciler.cli.session import Session, pass_session
 
-_COLOURS = {
-    "converged": "green",
-    "converging": "yellow",
-    "held": "yellow",
-    "suspended": "yellow",
-    "refused": "red",
-    "degraded": "red",
-}
-
 
 @click.command("status")
+@click.option("--cluster", is_flag=True, help="All hosts, by what they told the cluster's store; a line each.")
 @output_option
 @pass_session
-def command(session: Session, output: str) -> None:
+def command(session: Session, cluster: bool, output: str) -> None:
     """Show which commit this host runs, whether it is converged, and what it holds.
 
     \b
     Examples:
       plumb status
       plumb --node alpha status -o json
+      plumb status --cluster
     """
     with session.backend() as backend:
-        answer = backend.status()
+        answer = backend.cluster() if cluster else backend.status()
     if output == "json":
         show_json(answer)
+    elif cluster:
+        show_cluster(answer)
     else:
         show_fields(_fields(answer))
 
@@ -45,7 +41,11 @@ def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     since = f", since {status['since']}" if status.get("since") else ""
     yield "commit", f"{(status['commit'] or 'none')[:12]} of {status['ref']} in {status['repository']}{since}"
     if "state" in status:
-        yield "state", click.style(status["state"], _COLOURS.get(status["state"])) + _last_pass(status)
+        yield "state", click.style(status["state"], COLOURS.get(status["state"])) + _last_pass(status)
+    if remote := status.get("remote"):
+        yield "remote", f"{remote['url']}, last fetched {remote['last_fetched'] or 'never'}"
+        if remote["error"]:
+            yield "not fetched", f"since {remote['error_since']}: {remote['error']}"
     if status.get("last_error"):
         yield "error", status["last_error"]
     for line in absent_lines(status.get("absent", ())):

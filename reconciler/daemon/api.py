@@ -19,6 +19,7 @@ from reconciler.engine.record import Record, to_plain
 from reconciler.errors import PlumbError, UsageError
 from reconciler.host import Host
 from reconciler.host.answers import applied_answer, plan_answer
+from reconciler.host.cluster_status import cluster_status
 from reconciler.host.flow_trace import flow_trace
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Api:
         self._hooks = Hooks(service.host, service.on_host, self._wait_line, service.fleet)
         self._answers: dict[tuple[str, str], Answer] = {
             ("GET", "/v1/status"): self._status,
+            ("GET", "/v1/cluster"): self._cluster,
             ("GET", "/v1/version"): self._version,
             ("GET", "/v1/history"): self._history,
             ("GET", "/v1/endpoints"): self._endpoints,
@@ -94,6 +96,9 @@ class Api:
             "daemon": {"pid": os.getpid(), "started": service.started.isoformat(), "version": __version__},
         }
         return json_response(status)
+
+    async def _cluster(self, request: Request) -> Response:
+        return json_response(await self._service.on_host(cluster_status, self._service.host))
 
     async def _history(self, request: Request) -> Response:
         records = await self._service.on_host(self._service.host.journal.history, _limit(request))

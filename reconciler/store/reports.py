@@ -33,7 +33,8 @@ class Pushed:
 class Report:
     """`commit`, `result`, `error`, `counts`, `duration_ms`: what became of the commit that the node looked at last.
 
-    `running`: the commit that it enforces, `since` when. `state`: in one word, as `plumb status` has it.
+    `running`: the commit that it enforces, `since` when. `state`: in one word, as `plumb status` has it. `seen`: when
+    this was written; it is written again now and then.
     """
 
     node: str
@@ -43,6 +44,7 @@ class Report:
     running: str = ""
     since: str = ""
     state: str = ""
+    seen: str = ""
     version: str = ""
     error: str = ""
     duration_ms: float = 0.0

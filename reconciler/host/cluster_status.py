@@ -1,0 +1,59 @@
+"""How all hosts of the cluster are, by their own words in the store: `plumb status --cluster`."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from reconciler.errors import RepositoryError, StoreError
+from reconciler.host.host import Host
+from reconciler.store.reports import Pushed, Report, last_pushed, reports
+
+
+def cluster_status(host: Host) -> dict[str, Any]:
+    """JSON-ready: `newest` is the commit that all should run, `nodes` has one for each node of the commit.
+
+    A node is `behind` while it runs another commit. Raises StoreError, and if this host never applied a commit.
+    """
+    if host.shared is None:
+        host.recall()
+    if host.shared is None or host.target is None:
+        raise StoreError("this host never applied a commit, so it knows of no cluster", remedy="see: plumb status")
+    store, cluster = host.shared
+    pushed, (told, _) = last_pushed(store, cluster), reports(store, cluster)
+    newest = _newest(host, pushed)
+    names = sorted({*host.target.snapshot.nodes, *told})
+    nodes = [_node(name, told.get(name), newest, name in host.target.snapshot.nodes) for name in names]
+    push = {"commit": pushed.commit, "time": pushed.time, "host": pushed.host} if pushed else None
+    return {"cluster": cluster, "newest": newest, "pushed": push, "nodes": nodes}
+
+
+def _newest(host: Host, pushed: Pushed | None) -> str:
+    """The branch's commit, unless a push was announced that has not come here yet."""
+    if pushed is not None:
+        try:
+            host.resolve(pushed.commit)
+        except RepositoryError:
+            return pushed.commit
+    with suppress(RepositoryError):
+        return host.resolve(host.config.ref)
+    return host.base
+
+
+def _node(name: str, report: Report | None, newest: str, is_known: bool) -> dict[str, Any]:
+    if report is None:
+        return {"node": name, "commit": "", "state": "", "behind": True, "seen": "", "known": is_known}
+    return {
+        "node": name,
+        "commit": report.running,
+        "state": report.state,
+        "since": report.since,
+        "behind": report.running != newest,
+        "looked_at": report.commit,
+        "result": report.result,
+        "error": report.error,
+        "time": report.time,
+        "seen": report.seen,
+        "version": report.version,
+        "known": is_known,
+    }
