@@ -101,11 +101,6 @@ class Host:
         return (self._store, self.target.snapshot.cluster.name) if self.target else None
 
     @property
-    def shared(self) -> tuple[Store, str] | None:
-        """The store that this host shares with others, and the name of their cluster; None before its first commit."""
-        return (self._store, self.target.snapshot.cluster.name) if self.target else None
-
-    @property
     def base(self) -> str:
         """The commit that was applied last; '' on a host that never had one."""
         return next((record.commit for record in self._applied()), "")

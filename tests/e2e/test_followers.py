@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon_host import allowing, policy, until
+from tests.e2e.daemon_host import allowing, policy
 from tests.e2e.followers import Followers, followers
 
 pytestmark = pytest.mark.root
