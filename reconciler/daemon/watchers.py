@@ -135,7 +135,9 @@ class Watchers:
 
     def _on_namespace(self, path: str, event: PinEvent) -> None:
         """Those that no commit names are other people's."""
-        if path in self._named:
+        if path in self._awaited:  # a file is no namespace yet
+            self._look_for_awaited()
+        elif path in self._named:
             self._trigger.poke(f"namespace {event.name} {event.what.value}", *DIRTIES[EVERYTHING])
 
     def _on_mounts(self) -> None:
