@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,17 @@ def test_a_namespace_that_goes_and_comes_while_nobody_may_write_is_connected_at_
         pass
 
 
+def test_a_workload_whose_process_ends_waits_for_another(tmp_path: Path) -> None:
+    """Nothing tells of it, so an audit finds out; nobody has collected the process by then."""
+    with made_host(tmp_path, "web", audit_interval_s=0.2) as host, _namespace_of_a_process() as process:
+        host.write("workloads/short.yaml", host.workload("short", netns=f"/proc/{process.pid}/ns/net"))
+        assert host.outcome(host.commit())["notes"] == []
+        process.kill()
+        until(lambda: host.status()["absent"], "the end is noticed")
+        until(lambda: host.status()["tables"]["links"] == 1, "its link is gone")
+        assert host.status()["last_error"] == ""
+
+
 def test_a_probe_of_an_absent_workload_proves_nothing(without_third: DaemonHost) -> None:
     probes = [
         {"name": "from", "from": "default/third", "to": "default/web", "port": 9, "timeout": 0.2},
@@ -169,6 +181,13 @@ def _connect_to_elsewhere(host: DaemonHost) -> None:
 def _note(host: DaemonHost, name: str) -> str:
     where = f"workload default/{name}: network namespace {host.inside(name)} is missing"
     return f"workloads/{name}.yaml:2: {where}; its link and rows wait for it"
+
+
+@contextmanager
+def _namespace_of_a_process() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE) as process:
+        until(lambda: netns.identity(f"/proc/{process.pid}/ns/net") != netns.identity(""), "it has one of its own")
+        yield process
 
 
 def _make(host: DaemonHost, name: str) -> None:
