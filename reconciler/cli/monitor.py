@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from ipaddress import ip_address
 from itertools import islice
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 
 from reconciler.cli.progress import progress
 from reconciler.cli.session import Session, pass_session
+from reconciler.errors import UsageError
 
 _COLOURS = {"drop": "red", "verdict": "green"}
 
@@ -48,6 +50,7 @@ def command(
     if kernel is not None:
         _follow_kernel(kernel, count, output)
         return
+    _refuse_unknown(session, source, destination)
     chosen = (event for event in _events(session, types) if _is(event, "source", source))
     chosen = (event for event in chosen if _is(event, "destination", destination))
     for event in islice(chosen, count):
@@ -65,6 +68,30 @@ def _events(session: Session, types: tuple[str, ...]) -> Iterator[dict[str, Any]
             click.echo(f"{event['count']} events came faster than they were read and are lost", err=True)
         else:
             yield event
+
+
+def _refuse_unknown(session: Session, *names: str | None) -> None:
+    """Raises UsageError: whoever waits for somebody who is not there waits for ever."""
+    wanted = [name for name in names if name is not None and not _is_address(name)]
+    if not wanted:
+        return
+    client = session.client()
+    known = {one["workload"] for one in client.get("/v1/endpoints")}
+    known.update(name for one in client.get("/v1/identities") for name in one["workloads"])
+    for name in wanted:
+        if not any(name in (one, one.rpartition("/")[2]) for one in known):
+            from reconciler.source.phrases import nearest
+
+            near = nearest(name, sorted(known if "/" in name else {one.rpartition("/")[2] for one in known}))
+            raise UsageError(f"no workload is called {name}: {near}", remedy="see which there are: plumb endpoint list")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is(event: dict[str, Any], end: str, wanted: str | None) -> bool:

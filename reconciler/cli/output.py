@@ -87,6 +87,11 @@ def _cut(shown: str) -> str:
     return shown if len(shown) <= _CELL_LIMIT else shown[: _CELL_LIMIT - 1] + "…"
 
 
+def printable(text: str) -> str:
+    """Control characters as escapes: what others wrote must not move our cursor."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def text(value: Any) -> str:
     """A value as a cell: `-` for nothing, `yes` and `no`, `name=value` pairs, items after commas."""
     if value is None or value == "":

@@ -39,12 +39,12 @@ class Session:
 
         directory = self._node_directory()
         own = directory / NODE_CONFIGURATION if directory else None
-        found = load(own if own and own.exists() else configured_path(self.config_option))
+        path = own if own and own.exists() else configured_path(self.config_option)
+        if self.node and directory is None and not self.config_option and not path.exists():
+            raise _unknown(self.node)
+        found = load(path)
         if self.node and found.node != self.node:
-            raise UsageError(
-                f"{found.path} configures node {found.node}, not {self.node}",
-                remedy=f"nodes here: {', '.join(nodes_here()) or 'none'}",
-            )
+            raise _unknown(self.node, f": {found.path} is of node {found.node}")
         return found
 
     def socket(self) -> Path:
@@ -106,7 +106,10 @@ class Session:
             return None
         here = nodes_here()
         if len(here) > 1:
-            raise UsageError(f"several nodes are here: {', '.join(here)}", remedy="choose one: plumb --node NAME ...")
+            raise UsageError(
+                f"several nodes are on this machine: {', '.join(here)}",
+                remedy="choose one: plumb --node NAME ..., or for all commands: export PLUMB_NODE=NAME",
+            )
         return RUN_ROOT / here[0] if here else None
 
 
@@ -116,6 +119,16 @@ def nodes_here() -> list[str]:
 
     found = {path.parent.name for name in (NODE_CONFIGURATION, SOCKET_NAME) for path in RUN_ROOT.glob(f"*/{name}")}
     return sorted(found)
+
+
+def _unknown(node: str, why: str = "") -> UsageError:
+    here = nodes_here()
+    return UsageError(
+        f"there is no node {node} on this machine{why}",
+        remedy=f"choose one with --node or PLUMB_NODE: {', '.join(here)}"
+        if here
+        else "begin one: plumb lab up DIRECTORY",
+    )
 
 
 def complete_node(context: click.Context, parameter: click.Parameter, start: str) -> list[CompletionItem]:

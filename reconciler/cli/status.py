@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from reconciler.cli.cluster_status import COLOURS, show_cluster
-from reconciler.cli.output import absent_lines, output_option, show_fields, show_json
+from reconciler.cli.output import absent_lines, output_option, printable, show_fields, show_json
 from reconciler.cli.session import Session, pass_session
 
 
@@ -55,7 +55,7 @@ def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if status.get("last_result"):
         yield "last", f"{status['last_result']} {status['last_time']} {status['last_reason']}".rstrip()
     if status.get("suspended"):
-        yield "suspended", status["suspended"]
+        yield "suspended", printable(status["suspended"])
     if status.get("held"):
         yield "held", f"{status['held'][:12]} is not applied again until plumb resume"
     for name in ("endpoints", "policies", "tables", "attribution"):

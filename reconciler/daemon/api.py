@@ -181,7 +181,11 @@ class Api:
             raise PlumbError(f"this host is suspended: {reason}", remedy="plumb resume")
 
     async def _suspend(self, request: Request) -> Response:
-        reason = _text(await self._body(request), "reason", "")
+        reason = _text(await self._body(request), "reason", "").strip()
+        if not reason or not reason.isprintable():
+            raise UsageError(
+                "a reason is needed: one line of text, without control characters", remedy='plumb suspend "WHY"'
+            )
         await self._service.on_host(self._service.host.suspend, reason)
         return await self._status(request)
 

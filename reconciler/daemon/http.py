@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import grp
 import json
 import logging
@@ -30,6 +31,7 @@ MAX_BODY_BYTES = 64 << 20  # a plan of a million rows is smaller
 READ_TIMEOUT_S = 30.0
 SOCKET_MODE = 0o660
 
+_REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on that disk, then again")
 _CONTINUE = h11.InformationalResponse(status_code=100, headers=[])
 _SIGN = h11.Data(data=heartbeat.STREAM_SIGN)
 
@@ -156,6 +158,9 @@ async def _answer(request: Request, respond: Respond) -> Response:
         return await respond(request)
     except PlumbError as error:
         return error_response(error)
+    except OSError as error:  # a full disk, a file that is gone
+        log.error("request failed method=%s path=%s error=%s", request.method, request.path, error)
+        return error_response(PlumbError(str(error), remedy=_REMEDIES.get(error.errno or 0, "")))
     except Exception as error:
         log.exception("request failed method=%s path=%s", request.method, request.path)
         return error_response(PlumbError(f"internal error: {type(error).__name__}: {error}"))

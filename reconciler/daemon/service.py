@@ -137,7 +137,7 @@ class Service:
 
     def _on_ref(self, commit: str) -> None:
         """Called in the watcher's thread."""
-        self.trigger.poke_threadsafe(f"{self.config.ref} is at {commit[:12]}", commit=True)
+        self.trigger.poke_threadsafe(f"{self.config.ref} is at {commit[:12] or 'nothing'}", commit=True)
 
     async def _converge(self) -> None:
         while True:

@@ -45,6 +45,7 @@ from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.observe.counters import Counters
 from reconciler.source.loading import Cache, load
 from reconciler.source.repository import resolve
+from reconciler.source.watch import current
 from reconciler.store.embedded import EmbeddedStore
 from reconciler.store.identities import Identities
 from reconciler.store.overlay import Overlay
@@ -366,7 +367,7 @@ class Host:
 
     def suspend(self, reason: str) -> None:
         """Until `resume` the daemon neither applies commits nor repairs drift; what is enforced stays enforced."""
-        self._hold.write(replace(self._hold.read(), suspended=reason or "no reason given"))
+        self._hold.write(replace(self._hold.read(), suspended=reason))
 
     def resume(self) -> None:
         """Neither suspended nor holding a commit back any more."""
@@ -421,7 +422,7 @@ class Host:
             "ref": self.config.ref,
             "repository": str(self.config.repository),
             "suspended": hold.suspended,
-            "held": hold.held,
+            "held": hold.held if current(self.config.repository, self.config.ref) in (None, hold.held) else "",
             "unfinished": self.journal.unfinished,
             "since": _since(self._applied()),
             "last_result": last.result.value if last else "",

@@ -58,7 +58,8 @@ def current(repository: str | Path, ref: str) -> str | None:
 
 
 class RefWatcher(FileSystemEventHandler):
-    """Owns watchdog's threads. `callback(commit)` runs in one of them, once for each new commit of the ref.
+    """Owns watchdog's threads. `callback(commit)` runs in one of them, once for each new commit of the ref, and
+    with '' when the ref or the repository is gone.
 
     After `start` that one thread alone changes anything here, so there is no lock.
     """
@@ -69,11 +70,11 @@ class RefWatcher(FileSystemEventHandler):
         self._callback = callback
         self._observer = Observer()
         self._watches: dict[Path, tuple[_Inode, ObservedWatch]] = {}
-        self._last: str | None = None
+        self._last = ""
 
     def start(self) -> None:
         """What the ref holds now is known, not told. Raises RepositoryError if nothing can be watched."""
-        self._last = current(self._repository, self._ref)
+        self._last = current(self._repository, self._ref) or ""
         self._attach()
         if not self._watches:
             raise RepositoryError(f"{self._repository.parent} cannot be watched: there is no such directory")
@@ -103,8 +104,8 @@ class RefWatcher(FileSystemEventHandler):
 
     def _look(self) -> None:
         self._attach()
-        commit = current(self._repository, self._ref)
-        if commit is not None and commit != self._last:
+        commit = current(self._repository, self._ref) or ""
+        if commit != self._last:
             self._last = commit
             self._callback(commit)
 

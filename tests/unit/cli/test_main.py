@@ -74,6 +74,13 @@ def test_an_unknown_command_exits_with_2_and_names_the_nearest() -> None:
     assert result.stderr == "error: there is no command statsu; did you mean status?\nnext: plumb --help\n"
 
 
+def test_a_node_that_is_not_here_is_named_and_exits_with_2() -> None:
+    result = plumb("--node", "pt-nope", "status")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: there is no node pt-nope on this machine")
+    assert "\nnext: " in result.stderr
+
+
 def test_an_unknown_option_exits_with_2_and_says_where_help_is() -> None:
     result = plumb("plan", "--row")
     assert result.returncode == 2

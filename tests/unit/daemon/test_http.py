@@ -95,6 +95,18 @@ def test_a_bug_in_an_answer_is_told_and_does_not_end_the_server(tmp_path: Path) 
         _ask(tmp_path / "s", broken, lambda client: client.get("/v1/status"))
 
 
+def test_a_full_disk_is_told_in_the_systems_words_and_with_a_remedy(tmp_path: Path) -> None:
+    async def write(request: Request) -> Response:
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+        return json_response({})
+
+    with pytest.raises(PlumbError, match="No space left on device") as caught:
+        _ask(tmp_path / "s", write, lambda client: client.post("/v1/suspend", {}))
+    assert "internal error" not in str(caught.value)
+    assert caught.value.remedy == "make room on that disk, then again"
+
+
 def test_pieces_are_sent_as_they_come(tmp_path: Path) -> None:
     async def lines() -> AsyncGenerator[bytes]:
         yield b'{"n": 1}\n'
