@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.kernel import netns
-from tests.e2e.daemon_host import DaemonHost, allowing, document, made_host, policy, until
+from tests.e2e.daemon_host import CHECKOUT, DaemonHost, allowing, document, made_host, policy, until
 from tests.e2e.packet_flow import lossless, stopped
 
 pytestmark = pytest.mark.root
@@ -157,6 +157,20 @@ def test_a_workload_whose_process_ends_waits_for_another(tmp_path: Path) -> None
         assert host.status()["last_error"] == ""
 
 
+def test_a_namespace_that_may_not_be_opened_is_an_error_and_not_absent(tmp_path: Path) -> None:
+    somebody = ("setpriv", "--reuid=65534", "--clear-groups")
+    with made_host(tmp_path, "web", started=False) as host, _namespace_of_a_process(*somebody) as process:
+        host.write("workloads/short.yaml", host.workload("short", netns=f"/proc/{process.pid}/ns/net"))
+        host.commit()
+        command = host.command("apply")
+        limited = [*command[:2], "setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", *command[2:]]
+        refused = subprocess.run(limited, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        assert refused.returncode == 11
+        wanted = f"cannot enter the network namespace /proc/{process.pid}/ns/net: Permission denied"
+        assert wanted in refused.stderr
+        assert host.plumb("apply").returncode == 0
+
+
 def test_a_probe_of_an_absent_workload_proves_nothing(without_third: DaemonHost) -> None:
     probes = [
         {"name": "from", "from": "default/third", "to": "default/web", "port": 9, "timeout": 0.2},
@@ -184,9 +198,9 @@ def _note(host: DaemonHost, name: str) -> str:
 
 
 @contextmanager
-def _namespace_of_a_process() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE) as process:
-        until(lambda: netns.identity(f"/proc/{process.pid}/ns/net") != netns.identity(""), "it has one of its own")
+def _namespace_of_a_process(*wrapped: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["unshare", "--net", *wrapped, "cat"], stdin=subprocess.PIPE) as process:
+        until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "cat\n", "it is where and who it should be")
         yield process
 
 
