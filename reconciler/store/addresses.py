@@ -3,16 +3,21 @@
 A workload keeps its address until it is released. Addresses that nobody had come first, in order; then those that were
 released, the longest ago first: an address is not taken for its last owner's by whoever still remembers it.
 
+Several processes may allocate at once, even for one workload. An allocation ends when a read shows that it is as
+wanted: of two addresses that two processes took for a workload, the one that was taken first stays.
+
     .../addresses/<node>/<address>    the workload, or that it was released; the revision tells when
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from itertools import islice
+from random import Random
 from urllib.parse import quote
 
 from reconciler.errors import CompileError, StoreError
@@ -23,7 +28,8 @@ IpNetwork = IPv4Network | IPv6Network
 Pair = tuple[IPv4Address | None, IPv6Address | None]
 
 KEPT_RELEASED = 4096  # of each family: in a large CIDR released addresses would pile up for ever
-ATTEMPTS = 8
+ATTEMPTS = 64
+MOST_SPREAD = 1023
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,12 @@ class Addresses:
         *,
         cluster: str = "default",
         excluded: Collection[IpAddress] = (),
+        rng: Random | None = None,
     ) -> None:
+        """`rng` decides who takes which address when several ask at once."""
         self._store = store
+        self._rng = rng or Random()
+        self._lock = threading.Lock()  # threads would only meet in the store, and ask again
         self._node = node
         self._cidrs: tuple[IpNetwork | None, IpNetwork | None] = (cidr4, cidr6)
         self._prefix = f"{root(cluster)}addresses/{quote(node, safe='')}/"
@@ -61,19 +71,27 @@ class Addresses:
 
         `fixed` asks for certain addresses (None: any); one that belongs to a workload that is not among `workloads`
         changes hands. An address outside the CIDRs as they are now is replaced. Writes nothing where nothing is new,
-        and otherwise once (a store with small transactions: once for so many addresses).
+        and otherwise once (a store with small transactions: once for so many addresses), and reads again.
         Raises CompileError, having written nothing, when a CIDR is used up or a fixed address cannot be given.
         """
         wanted = list(dict.fromkeys(workloads))
-        for _ in range(ATTEMPTS):
-            records = self._records()
-            chosen = [
-                self._choose(wanted, {ref: pair[place] for ref, pair in (fixed or {}).items()}, cidr, records)
-                for place, cidr in enumerate(self._cidrs)
-            ]
-            if self._write(_changes(wanted, [*chosen[0].items(), *chosen[1].items()], records), records):
-                return {ref: _pair(chosen[0].get(ref), chosen[1].get(ref)) for ref in wanted}
-        raise StoreError(f"addresses of {self._node}: {ATTEMPTS} attempts to allocate met other writers")
+        with self._lock:
+            for attempt in range(ATTEMPTS):
+                records = self._records()
+                spread = min(4**attempt - 1, MOST_SPREAD)
+                chosen = [
+                    self._choose(
+                        wanted, {ref: pair[place] for ref, pair in (fixed or {}).items()}, cidr, records, spread
+                    )
+                    for place, cidr in enumerate(self._cidrs)
+                ]
+                changes = _changes(wanted, [*chosen[0].items(), *chosen[1].items()], records)
+                if not changes:
+                    return {ref: _pair(chosen[0].get(ref), chosen[1].get(ref)) for ref in wanted}
+                self._write(changes, records)
+        raise StoreError(
+            f"addresses of {self._node}: {ATTEMPTS} attempts to allocate met other writers", remedy="try again"
+        )
 
     def release(self, workloads: Iterable[str]) -> None:
         """Give back all addresses of these workloads; success where they have none."""
@@ -84,7 +102,9 @@ class Addresses:
             forgotten = dict.fromkeys(_oldest_released(records), None)
             if self._write({**released, **forgotten}, records):
                 return
-        raise StoreError(f"addresses of {self._node}: {ATTEMPTS} attempts to release met other writers")
+        raise StoreError(
+            f"addresses of {self._node}: {ATTEMPTS} attempts to release met other writers", remedy="try again"
+        )
 
     def held(self) -> dict[IpAddress, str]:
         """address -> workload."""
@@ -94,30 +114,56 @@ class Addresses:
         return dict(_read(item, self._prefix) for item in self._store.range(self._prefix).items)
 
     def _choose(
-        self, wanted: Iterable[str], fixed: Mapping[str, IpAddress | None], cidr: IpNetwork | None, records: _Records
+        self,
+        wanted: Iterable[str],
+        fixed: Mapping[str, IpAddress | None],
+        cidr: IpNetwork | None,
+        records: _Records,
+        spread: int,
     ) -> dict[str, IpAddress]:
         """workload -> address of this family: first those asked for, then those they have, then free ones."""
         if cidr is None:
             return {}
         asked = {ref: address for ref in wanted if (address := fixed.get(ref)) is not None}
-        held = {
-            record.workload: address
-            for address, record in records.items()
-            if record.workload and address in cidr and self._usable(address, cidr)
-        }
+        held = self._held_in(cidr, records)
         self._check_fixed(asked, {ref: held[ref] for ref in wanted if ref in held}, cidr)
         chosen = {ref: asked.get(ref) or held.get(ref) for ref in wanted}
         missing = [ref for ref, address in chosen.items() if address is None]
-        busy = {*held.values(), *asked.values()}
-        free = list(islice(self._free(cidr, records, busy), len(missing))) if missing else []
+        busy = {*(address for address, record in records.items() if record.workload), *asked.values()}
+        free = self._drawn(cidr, records, busy, len(missing), spread)
         if len(free) < len(missing):
+            used = sum(address in cidr for address in busy)
             raise CompileError(
-                f"{cidr} of {self._node} is used up: {len(busy)} addresses are in use, {len(missing)} more are "
+                f"{cidr} of {self._node} is used up: {used} addresses are in use, {len(missing)} more are "
                 f"wanted, {len(free)} are free",
                 remedy="give the node a larger CIDR, or fewer workloads",
             )
         given = dict(zip(missing, free, strict=True))
         return {ref: address if address is not None else given[ref] for ref, address in chosen.items()}
+
+    def _held_in(self, cidr: IpNetwork, records: _Records) -> dict[str, IpAddress]:
+        """workload -> its address; of several the one that was taken first."""
+        held: dict[str, IpAddress] = {}
+        for address, record in sorted(records.items(), key=lambda one: (one[1].revision, int(one[0]))):
+            if record.workload and address in cidr and self._usable(address, cidr):
+                held.setdefault(record.workload, address)
+        return held
+
+    def _drawn(
+        self, cidr: IpNetwork, records: _Records, busy: Collection[IpAddress], count: int, spread: int
+    ) -> list[IpAddress]:
+        """The next `count` free addresses; with `spread` so many more are looked at, and some are drawn by lot.
+
+        One that was released is drawn only where those that nobody had do not suffice.
+        """
+        if not count:
+            return []
+        free = list(islice(self._free(cidr, records, busy), count + spread))
+        unused = [address for address in free if address not in records]
+        candidates = unused if len(unused) >= count else free
+        if not spread or len(candidates) <= count:
+            return candidates[:count]
+        return self._rng.sample(candidates, count)
 
     def _check_fixed(self, asked: Mapping[str, IpAddress], held: Mapping[str, IpAddress], cidr: IpNetwork) -> None:
         """`held` are the addresses of the workloads that stay: they are not taken away."""
