@@ -51,7 +51,7 @@ class NodeCidrs:
         rng: Random | None = None,
     ) -> None:
         self._store = store
-        self._pools = {pool.cidr.version: pool for pool in pools}
+        self._pools: dict[int, Pool] = {pool.cidr.version: pool for pool in pools}
         self._prefix = f"{root(cluster)}node-cidrs/"
         self._wait = wait
         self._rng = rng or Random()

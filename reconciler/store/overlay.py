@@ -1,6 +1,6 @@
 """A store that reads another one and keeps its writes to itself: for finding out what an allocation would give.
 
-Revisions of what was written here go on from the other store's; nothing here outlives the object.
+Revisions of what was written here are above all of the other store's; nothing here outlives the object.
 """
 
 from __future__ import annotations
@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconciler.store.protocol import ABSENT, Item, Snapshot, Store, Watch
+
+_FIRST_REVISION = 1 << 62
+
+_NOTHING = "/plumbline/nothing/"  # no key begins with it: a range of it tells the revision and reads nothing
 
 
 class Overlay:
@@ -17,7 +21,7 @@ class Overlay:
         self.max_writes = beneath.max_writes
         self._beneath = beneath
         self._written: dict[str, Item | None] = {}
-        self._revision = beneath.range("/").revision
+        self._revision = beneath.range(_NOTHING).revision
 
     def get(self, key: str) -> Item | None:
         return self._written[key] if key in self._written else self._beneath.get(key)
