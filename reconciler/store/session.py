@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -34,7 +35,8 @@ class SessionState:
 class Session:
     """Keys in `store` that go when this process does. Its methods may be called from several threads.
 
-    `changed` is called with every new state, by the thread that found it: it must not call the session.
+    `claim` is called with every new lease before anything is written under it; while it raises StoreError nothing is.
+    `changed` is called with every new state, by the thread that found it. Neither may call the session.
     """
 
     def __init__(
@@ -42,22 +44,25 @@ class Session:
         store: Store,
         ttl_s: float = TTL_S,
         *,
+        claim: Callable[[int], None] | None = None,
         changed: Callable[[SessionState], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Tries to reach the store once; where it cannot, the session begins as lost."""
         self._store = store
         self._ttl_s = ttl_s
+        self._claim = claim or (lambda lease: None)
         self._changed = changed
         self._clock = clock
-        self._lock = threading.Lock()
+        self._asking = threading.Lock()  # one thread at a time asks the store
+        self._lock = threading.Lock()  # of what follows; never held while the store is asked
         self._wanted: dict[str, bytes] = {}
         self._unwritten: set[str] = set()
         self._lease: int | None = None
         self._state = SessionState(False, clock())
         self._stop = threading.Event()
-        with self._lock:
-            self._beat()
+        self._wake = threading.Event()
+        self._beat()
         self._thread = threading.Thread(target=self._keep, name="store-session", daemon=True)
         self._thread.start()
 
@@ -78,7 +83,10 @@ class Session:
         return self.write({key: None})
 
     def write(self, writes: Mapping[str, bytes | None]) -> bool:
-        """Many keys at once (None deletes), in as few transactions as the store allows."""
+        """Many keys at once (None deletes), in as few transactions as the store allows.
+
+        Waits for the store only while the session is connected.
+        """
         with self._lock:
             for key, value in writes.items():
                 self._unwritten.add(key)
@@ -86,13 +94,24 @@ class Session:
                     self._wanted.pop(key, None)
                 else:
                     self._wanted[key] = value
-            return self._state.connected and self._guarded(self._flush)
+        return self._state.connected and self._guarded(self._flush)
+
+    def begin_again(self) -> None:
+        """A new lease, and everything put again under it: somebody has taken keys away. Returns at once."""
+        with self._lock:
+            self._forget_lease()
+        self._wake.set()
+
+    def leave(self) -> None:
+        """Ends the session and leaves its keys for as long as the lease lasts: for who will be back before that."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
 
     def close(self) -> None:
         """Ends the lease, and its keys with it; where the store cannot be reached they go when the lease ends."""
-        self._stop.set()
-        self._thread.join()
-        with self._lock:
+        self.leave()
+        with self._asking:
             lease, self._lease = self._lease, None
             if lease is None:
                 return
@@ -103,8 +122,7 @@ class Session:
 
     def _keep(self) -> None:
         while not self._stop.wait(self._ttl_s / 3 if self._state.connected else RETRY_S):
-            with self._lock:
-                self._beat()
+            self._beat()
 
     def _beat(self) -> None:
         self._guarded(self._keep_alive)
@@ -127,23 +145,44 @@ class Session:
 
     def _write_all(self) -> None:
         if self._lease is None:
-            self._lease = self._store.lease(self._ttl_s)
-        while keys := tuple(islice(self._unwritten, self._store.max_writes)):
-            self._store.transact({}, {key: self._wanted.get(key) for key in keys}, self._lease)
-            self._unwritten.difference_update(keys)
+            lease = self._store.lease(self._ttl_s)
+            self._claim_with(lease)
+            self._lease = lease
+        while part := self._next_part():
+            self._store.transact({}, part, self._lease)
+            self._settle(part)
+
+    def _next_part(self) -> dict[str, bytes | None]:
+        with self._lock:
+            return {key: self._wanted.get(key) for key in islice(self._unwritten, self._store.max_writes)}
+
+    def _settle(self, part: Mapping[str, bytes | None]) -> None:
+        """What was told again while it was written stays to be written."""
+        with self._lock:
+            self._unwritten -= {key for key, value in part.items() if self._wanted.get(key) == value}
+
+    def _claim_with(self, lease: int) -> None:
+        try:
+            self._claim(lease)
+        except StoreError:
+            with suppress(StoreError):
+                self._store.revoke(lease)
+            raise
 
     def _forget_lease(self) -> None:
         self._lease = None
-        self._unwritten.update(self._wanted)
+        with self._lock:
+            self._unwritten.update(self._wanted)
 
     def _guarded(self, action: Callable[[], None]) -> bool:
-        try:
-            action()
-        except StoreError as error:
-            self._become(False, str(error))
-            return False
-        self._become(True, "")
-        return True
+        with self._asking:
+            try:
+                action()
+            except StoreError as error:
+                self._become(False, str(error))
+                return False
+            self._become(True, "")
+            return True
 
     def _become(self, connected: bool, reason: str) -> None:
         if connected == self._state.connected and (connected or self._state.reason):
@@ -153,5 +192,6 @@ class Session:
             log.info("store session connected, %d keys", len(self._wanted))
         else:
             log.warning("store session lost: %s", reason)
+            self._wake.set()
         if self._changed:
             self._changed(self._state)
