@@ -11,8 +11,6 @@ from reconciler.store.protocol import ABSENT, Item, Snapshot, Store, Watch
 
 _FIRST_REVISION = 1 << 62
 
-_NOTHING = "/plumbline/nothing/"  # no key begins with it: a range of it tells the revision and reads nothing
-
 
 class Overlay:
     """Implements `Store`. Leases cost nothing here and never end; a watch shows the other store's changes."""
@@ -21,7 +19,7 @@ class Overlay:
         self.max_writes = beneath.max_writes
         self._beneath = beneath
         self._written: dict[str, Item | None] = {}
-        self._revision = beneath.range(_NOTHING).revision
+        self._revision = _FIRST_REVISION
 
     def get(self, key: str) -> Item | None:
         return self._written[key] if key in self._written else self._beneath.get(key)

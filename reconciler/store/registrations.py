@@ -1,0 +1,109 @@
+"""What a node says of itself to the others for as long as it lives: where it is, and which CIDRs are its own.
+
+A name belongs to the instance that claimed it (a number that a host draws once), until that one's lease ends.
+
+    .../nodes/<node>    the registration, as JSON, under the node's lease
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
+from urllib.parse import quote, unquote
+
+from reconciler.errors import StoreError
+from reconciler.model.origin import Origin
+from reconciler.store.protocol import ABSENT, Item, Store, root
+
+IpAddress = IPv4Address | IPv6Address
+IpNetwork = IPv4Network | IPv6Network
+
+
+class NameClaimed(StoreError):
+    """Another host has registered this node's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """`since`: ISO 8601, by the node's own clock: for people. `origin`: the node's manifest as it was then."""
+
+    node: str
+    instance: str
+    addresses: tuple[IpAddress, ...]
+    cidrs: tuple[IpNetwork, ...]
+    version: str
+    since: str
+    origin: Origin
+
+    def address(self, family: int) -> Any:
+        return next((one for one in self.addresses if one.version == family), None)
+
+    def cidr(self, family: int) -> Any:
+        return next((one for one in self.cidrs if one.version == family), None)
+
+    def encoded(self) -> bytes:
+        origin = self.origin
+        return json.dumps(
+            {
+                "instance": self.instance,
+                "addresses": [str(one) for one in self.addresses],
+                "cidrs": [str(one) for one in self.cidrs],
+                "version": self.version,
+                "since": self.since,
+                "origin": [origin.path, origin.line, origin.commit],
+            }
+        ).encode()
+
+
+def nodes_prefix(cluster: str) -> str:
+    return f"{root(cluster)}nodes/"
+
+
+def node_key(cluster: str, node: str) -> str:
+    return nodes_prefix(cluster) + quote(node, safe="")
+
+
+def registration_of(item: Item) -> Registration:
+    """Raises StoreError for what is none."""
+    node = unquote(item.key.rpartition("/")[2])
+    try:
+        value = json.loads(item.value)
+        path, line, commit = value["origin"]
+        return Registration(
+            node,
+            value["instance"],
+            tuple(ip_address(one) for one in value["addresses"]),
+            tuple(ip_network(one) for one in value["cidrs"]),
+            value["version"],
+            value["since"],
+            Origin(path, line, "Node", node, commit),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{item.key} in the store is not a node: {error}") from error
+
+
+def registrations(items: Iterable[Item]) -> dict[str, Registration]:
+    """node -> its registration."""
+    return {one.node: one for one in map(registration_of, items)}
+
+
+def claim(store: Store, cluster: str, mine: Registration, lease: int) -> None:
+    """The node's name is this instance's for as long as the lease lasts. Raises NameClaimed, StoreError."""
+    key = node_key(cluster, mine.node)
+    while True:
+        item = store.get(key)
+        if item is not None and (other := registration_of(item)).instance != mine.instance:
+            raise NameClaimed(
+                f"node {mine.node} is another host, at {_named(other.addresses)}, since {other.since}",
+                remedy=f"give this host another name (`node` in its configuration); or end the other one, and then: "
+                f"plumb node forget {mine.node}",
+            )
+        if store.compare_and_swap(key, mine.encoded(), item.revision if item else ABSENT, lease):
+            return
+
+
+def _named(addresses: Iterable[IpAddress]) -> str:
+    return ", ".join(map(str, addresses)) or "an address that its manifest does not name"
