@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from reconciler import __version__
 from reconciler.daemon.answers import Told, answers
 from reconciler.daemon.follower import Follower
+from reconciler.daemon.notes import NoteWriter
 from reconciler.daemon.outcome import Outcome
 from reconciler.daemon.reporter import Reporter
 from reconciler.daemon.wakeup import Wakeup
@@ -31,6 +32,7 @@ class Fleet:
         self._node = host.config.node
         self._reporter = Reporter()
         self._wakeup: Wakeup | None = None
+        self._notes: NoteWriter | None = None
         self._heard: tuple[Store, str] | None = None
         self._looked_at: Outcome | None = None
         self._time = ""
@@ -38,8 +40,9 @@ class Fleet:
 
     def close(self) -> None:
         self._reporter.close()
-        if self._wakeup is not None:
-            self._wakeup.close()
+        for listener in (self._wakeup, self._notes):
+            if listener is not None:
+                listener.close()
 
     def is_news(self, outcome: Outcome | None, state: str) -> bool:
         return outcome is not None or state != self._state
@@ -54,19 +57,26 @@ class Fleet:
             self._reporter.tell(*shared, self._report(self._looked_at))
 
     def listen(self) -> None:
-        """To the store as it is now. Only who fetches from a remote has to be woken; others see their branch move."""
-        shared = self._host.shared
-        if shared == self._heard or not self._host.config.remote:
+        """To the store as it is now: to be woken where commits come from a remote, elsewhere to write notes of them."""
+        shared, config = self._host.shared, self._host.config
+        if shared is None or shared == self._heard:
             return
         if self._wakeup is not None:
             self._wakeup.close()
+        if self._notes is not None:
+            self._notes.close()
         self._heard = shared
-        self._wakeup = Wakeup(*shared, self._node, self._follower.wake) if shared else None
+        if config.remote:
+            self._wakeup = Wakeup(*shared, self._node, self._follower.wake)
+        else:
+            self._notes = NoteWriter(*shared, self._node, config.repository)
 
     async def announce(self, commit: str, ref: str) -> None:
         """Raises StoreError."""
         if shared := self._host.shared:
             await asyncio.to_thread(announce, *shared, Pushed(commit, ref, _now(), self._node))
+            if self._notes is not None:
+                self._notes.begin()
 
     async def lines(self, commit: str, nodes: Collection[str]) -> AsyncGenerator[str]:
         """What became of the commit on these nodes, a line each as they come; nothing if none of them ever reported."""

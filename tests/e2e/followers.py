@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,14 +135,14 @@ class Followers:
     def first(self) -> Follower:
         return next(iter(self.hosts.values()))
 
-    def make(self, **settings: Any) -> None:
-        """All of them converged to a first commit. `settings` go into each configuration."""
+    def make(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """All of them converged to a first commit. `settings`: node -> more of its configuration."""
         EmbeddedStore(self.store).close()
         self.tree.mkdir()
         self.git("init", "-q", "-b", "main")
         self.write("cluster.yaml", cluster() + NAMESPACE)
         for number, host in enumerate(self.hosts.values()):
-            host.make(self.store, **settings)
+            host.make(self.store, **settings.get(host.node, {}))
             self.write(f"{host.node}.yaml", self.manifests(number, host))
         self.commit()
         init_bare(self.bare, self.tree)
@@ -196,10 +196,11 @@ class Followers:
 
 
 @contextmanager
-def followers(directory: Path, *nodes: str, **settings: Any) -> Iterator[Followers]:
-    made = Followers(directory, nodes)
+def followers(directory: Path, **settings: Mapping[str, Any]) -> Iterator[Followers]:
+    """`settings` has a field for each node."""
+    made = Followers(directory, tuple(settings))
     try:
-        made.make(**settings)
+        made.make(settings)
         yield made
     finally:
         made.remove()

@@ -1,33 +1,40 @@
-"""GitOps across hosts: daemons that fetch a pushed commit, wake each other up, and tell the push what became of it."""
+"""GitOps across hosts: daemons that fetch a pushed commit, wake each other up, and tell the push what became of it.
+
+`alpha` is next to the repository. `beta` hears of pushes from the store alone, `gamma` also looks for itself.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.daemon_host import allowing, policy
+from tests.e2e.daemon_host import allowing, policy, until
 from tests.e2e.followers import Followers, followers
 
 pytestmark = pytest.mark.root
 
-SELDOM_S = 3600  # no poll helps: what arrives came by the store
+SELDOM_S, OFTEN_S = 3600, 0.3
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followers]:
-    with followers(tmp_path_factory.mktemp("followers"), "alpha", "beta", "gamma", poll_interval_s=SELDOM_S) as made:
-        yield made
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followers]:
+    polls = {"alpha": {}, "beta": {"poll_interval_s": SELDOM_S}, "gamma": {"poll_interval_s": OFTEN_S}}
+    with followers(tmp_path_factory.mktemp("followers"), **polls) as cluster:
+        yield cluster
 
 
-@pytest.fixture(autouse=True)
-def _in_step(cluster: Followers) -> Iterator[None]:
-    """Each test begins with all hosts at the branch's commit."""
-    yield
-    cluster.git("fetch", "-q", "origin")
-    cluster.git("reset", "-q", "--hard", "origin/main")
-    for host in cluster.hosts.values():
-        host.wait_for(cluster.head())
+@pytest.fixture
+def cluster(made: Followers) -> Iterator[Followers]:
+    """Ends with all hosts at the branch's commit."""
+    yield made
+    made.git("fetch", "-q", "origin")
+    made.git("reset", "-q", "--hard", "origin/main")
+    assert made.push("--force").returncode == 0
+    for host in made.hosts.values():
+        host.client.get("/v1/wait", commit=made.head())
+        host.wait_for(made.head())
 
 
 def test_a_push_reaches_all_hosts_and_its_output_names_each(cluster: Followers) -> None:
@@ -35,8 +42,94 @@ def test_a_push_reaches_all_hosts_and_its_output_names_each(cluster: Followers) 
     commit = cluster.commit()
     pushed = cluster.push()
     assert pushed.returncode == 0, pushed.stderr
+    told = pushed.stderr.splitlines()
     for node, rows in (("alpha", "no row changed"), ("beta", "policy +"), ("gamma", "no row changed")):
-        assert f"remote: {node}: applied {commit[:12]} in " in pushed.stderr, pushed.stderr
-        line = next(line for line in pushed.stderr.splitlines() if f"{node}: applied" in line)
+        (line,) = [line for line in told if line.startswith(f"remote: {node}: applied {commit[:12]} in ")]
         assert rows in line
     assert {host.status()["commit"] for host in cluster.hosts.values()} == {commit}
+
+
+def test_a_branch_that_moves_without_a_push_is_found_by_looking(cluster: Followers) -> None:
+    commit = cluster.commit()
+    cluster.git("fetch", "-q", str(cluster.tree), "+main:main", at=cluster.bare)
+    cluster.hosts["gamma"].wait_for(commit)
+    cluster.hosts["alpha"].wait_for(commit)
+    shown = cluster.first.plumb("status", "--cluster")
+    assert shown.returncode == 0, shown.stderr
+    lines = {line.split()[0]: line for line in shown.stdout.splitlines()}
+    assert lines["beta"].endswith("behind")
+    assert "converged" in lines["alpha"]
+    assert "behind" not in lines["alpha"]
+    assert shown.stdout.splitlines()[-1].startswith(f"2 of 3 nodes run {commit[:12]}")
+
+
+def test_the_cluster_is_the_same_from_every_host_and_as_json(cluster: Followers) -> None:
+    answers = [json.loads(host.plumb("status", "--cluster", "-o", "json").stdout) for host in cluster.hosts.values()]
+    for answer in answers:
+        assert {node["node"]: node["behind"] for node in answer["nodes"]} == dict.fromkeys(cluster.hosts, False)
+        assert {node["commit"] for node in answer["nodes"]} == {answer["newest"]} == {cluster.head()}
+
+
+def test_a_forced_push_is_followed_everywhere(cluster: Followers) -> None:
+    cluster.git("commit", "-q", "--amend", "--allow-empty", "-m", "another history")
+    assert cluster.push("--force").returncode == 0
+    for host in cluster.hosts.values():
+        host.wait_for(cluster.head())
+
+
+def test_a_remote_that_is_away_is_named_until_it_is_back(cluster: Followers) -> None:
+    gamma, away = cluster.hosts["gamma"], cluster.bare.with_name("away.git")
+    cluster.bare.rename(away)
+    try:
+        until(lambda: gamma.status()["remote"]["error"], "the status says that nothing can be fetched")
+        said = gamma.plumb("status").stdout
+        assert "not fetched" in said
+        assert "does not appear to be a git repository" in said
+        assert gamma.status()["state"] == "converged"
+    finally:
+        away.rename(cluster.bare)
+    until(lambda: not gamma.status()["remote"]["error"], "it is fetched again")
+
+
+def test_notes_say_which_host_runs_what_since_when(cluster: Followers) -> None:
+    before = cluster.commit()
+    assert cluster.push().returncode == 0
+    until(lambda: noted(cluster, before, "runs it since") == set(cluster.hosts), "each host runs the commit")
+    commit = cluster.commit()
+    assert cluster.push().returncode == 0
+    until(lambda: noted(cluster, commit, "runs it since") == set(cluster.hosts), "each host runs the new commit")
+    until(lambda: noted(cluster, before, "ran it from") == set(cluster.hosts), "each ran the one before")
+    assert noted(cluster, before, "runs it since") == set()
+
+
+def test_notes_are_not_written_again_for_the_same_words(cluster: Followers) -> None:
+    commit, beta = cluster.commit(), cluster.hosts["beta"]
+    assert cluster.push().returncode == 0
+    until(lambda: noted(cluster, commit, "runs it since") == set(cluster.hosts), "each host is noted")
+    tip, seen = cluster.git("rev-parse", "refs/notes/plumb", at=cluster.bare), cluster.reports()["beta"]["seen"]
+    beta.stop()
+    beta.start()
+    until(lambda: cluster.reports()["beta"]["seen"] > seen, "beta reports again")
+    until(lambda: cluster.reports()["beta"]["state"] == "converged", "beta is converged again")
+    assert cluster.git("rev-parse", "refs/notes/plumb", at=cluster.bare) == tip
+
+
+def test_notes_of_people_come_with_a_push_and_stay(cluster: Followers) -> None:
+    commit = cluster.commit()
+    assert cluster.push().returncode == 0
+    until(lambda: noted(cluster, commit, "runs it since") == set(cluster.hosts), "each host is noted")
+    cluster.git("fetch", "-q", "origin", "+refs/notes/*:refs/notes/*")
+    cluster.git("notes", "--ref=plumb", "append", "-m", "seen by me", commit)
+    pushed = cluster.tried("git", "-C", str(cluster.tree), "push", "-q", "origin", "refs/notes/plumb")
+    assert pushed.returncode == 0, pushed.stderr
+    after = cluster.commit()
+    assert cluster.push().returncode == 0
+    until(lambda: noted(cluster, after, "runs it since") == set(cluster.hosts), "notes go on")
+    until(lambda: noted(cluster, commit, "ran it from") == set(cluster.hosts), "and are changed")
+    assert "seen by me" in cluster.git("notes", "--ref=plumb", "show", commit, at=cluster.bare)
+
+
+def noted(cluster: Followers, commit: str, what: str) -> set[str]:
+    """Nodes of which the commit's note says this."""
+    shown = cluster.git("log", "-1", "--notes=plumb", "--format=%N", commit, at=cluster.bare)
+    return {line.partition(":")[0] for line in shown.splitlines() if f": {what} " in line}

@@ -34,7 +34,7 @@ def test_a_body_is_read_beside_the_event_loop(path: str) -> None:
         return await asyncio.get_running_loop().run_in_executor(writer, lambda: function(*arguments))
 
     async def ask() -> None:
-        service = SimpleNamespace(host=None, on_host=on_host)
+        service = SimpleNamespace(host=None, on_host=on_host, fleet=None)
         with pytest.raises(UsageError, match="read"):
             await Api(cast(Any, service)).respond(_Noting("POST", f"/v1/{path}", {}, b""))
 
