@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -13,6 +14,7 @@ from reconciler.daemon.hooks import Hooks, parse
 from reconciler.daemon.http import Request, Response, json_response
 from reconciler.daemon.monitor import MASKS
 from reconciler.daemon.outcome import Outcome, as_json
+from reconciler.daemon.overtaken import newer, overtaken
 from reconciler.datapath.features import probe
 from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, to_plain
@@ -212,15 +214,23 @@ class Api:
         outcomes = self._service.outcomes
         if outcomes.is_past(commit) and commit == await self._head():
             outcomes.forget(commit)
+        if outcomes.get(commit) is None and (later := await self._newer(commit)):
+            return overtaken(commit, await outcomes.wait(later, timeout_s))
         if outcomes.get(commit) is None:
             self._service.follower.wake(commit)
             self._service.trigger.poke(f"asked for {commit[:12]}", commit=True)
         try:
             return await outcomes.wait(commit, timeout_s)
         except PlumbError as unknown:
+            if (later := await self._newer(commit)) and (instead := outcomes.get(later)):
+                return overtaken(commit, instead)
             if self._service.error is None:
                 raise
             raise PlumbError(f"{unknown}: {self._service.error}", remedy=unknown.remedy) from unknown
+
+    async def _newer(self, commit: str) -> str:
+        config = self._service.config
+        return await asyncio.to_thread(newer, config.repository, config.ref, commit)
 
     async def _head(self) -> str:
         """The branch's commit, or '' if it cannot be read."""

@@ -18,6 +18,7 @@ from reconciler.compile.cache import CompileCache
 from reconciler.config import SOCKET_NAME
 from reconciler.daemon.client import Client
 from reconciler.daemon.fleet import Fleet
+from reconciler.daemon.overtaken import refuse_moved
 from reconciler.errors import DaemonUnreachable, PlumbError, StoreError, UsageError
 from reconciler.host import Host
 from reconciler.host.flow_trace import known_of
@@ -69,10 +70,12 @@ class Hooks:
 
     async def _pre_receive(self, push: Push) -> AsyncGenerator[bytes]:
         refused = False
-        for _, new, ref in push.updates:
+        for old, new, ref in push.updates:
             try:
                 async for line in self._proposed(push, new, ref):
                     yield line.encode() + b"\n"
+                if ref.startswith(BRANCHES):
+                    await asyncio.to_thread(refuse_moved, push.repository, ref, old)
             except PlumbError as error:
                 refused = True
                 yield f"{error}\n".encode()
