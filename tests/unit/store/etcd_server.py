@@ -18,19 +18,28 @@ FAST = ("--heartbeat-interval", "50", "--election-timeout", "500", "--logger", "
 
 
 class EtcdServer:
-    """One server. `tls` are the options that make its client port one with TLS."""
+    """One server. `tls` are the options that make its client port one with TLS, `within` a command that starts it."""
 
-    def __init__(self, folder: Path, name: str = "pt-etcd", tls: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str = "pt-etcd",
+        tls: Sequence[str] = (),
+        address: str = "127.0.0.1",
+        within: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.folder = folder
         self.port, self._peer_port = _free_ports(2)
         self._tls = tls
+        self._address = address
+        self._within = within
         self._process: subprocess.Popen[bytes] | None = None
         self.peer = f"{name}=http://127.0.0.1:{self._peer_port}"
 
     @property
     def endpoint(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self._address}:{self.port}"
 
     def launch(self, cluster: str = "") -> None:
         """Without waiting until it answers: of several, none does until most are there."""
@@ -43,7 +52,7 @@ class EtcdServer:
         command += f"--listen-peer-urls {peer} --initial-advertise-peer-urls {peer}".split()
         command += ["--data-dir", str(self.folder / "data")]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([*command, *FAST, *self._tls], stdout=log, stderr=log)
+            self._process = subprocess.Popen([*self._within, *command, *FAST, *self._tls], stdout=log, stderr=log)
 
     def start(self) -> None:
         self.launch()
@@ -56,6 +65,7 @@ class EtcdServer:
             assert self._process is not None
             assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
             assert time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]
+            time.sleep(0.02)
 
     def again(self) -> None:
         self.launch(self._cluster)
@@ -91,7 +101,7 @@ class EtcdServer:
     @contextmanager
     def client(self) -> Iterator[Etcd3Client]:
         """etcd3 as it is, for what a store does not do."""
-        with Etcd3Client(host="127.0.0.1", port=self.port, timeout=2) as client:
+        with Etcd3Client(host=self._address, port=self.port, timeout=2) as client:
             yield client
 
     def leads(self) -> bool:
@@ -103,8 +113,7 @@ class EtcdServer:
     def _answers(self) -> bool:
         if self._tls:
             with socket.socket() as probe:
-                probe.settimeout(0.2)
-                return probe.connect_ex(("127.0.0.1", self.port)) == 0 or time.sleep(0.05) is not None
+                return probe.connect_ex((self._address, self.port)) == 0
         with self.client() as client:
             try:
                 client.get("/")
