@@ -25,7 +25,7 @@ from reconciler.model.datapath import ProgramRow
 
 log = logging.getLogger(__name__)
 
-OBJECTS = ("endpoint", "collect")
+OBJECTS = ("endpoint", "collect", "fingerprint")
 _DIGEST = 12  # hexadecimal digits
 
 

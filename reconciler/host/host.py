@@ -26,6 +26,7 @@ from reconciler.engine.lock import host_lock
 from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, Result
 from reconciler.engine.rows import Rows
+from reconciler.engine.seals import Seals
 from reconciler.engine.table import Table
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, UsageError
 from reconciler.host.absent import Absent, AbsentWorkload, absent, absent_workloads, named
@@ -78,6 +79,7 @@ class Host:
         self._store = EmbeddedStore(config.state_directory / "store.sqlite")
         self._allocators: dict[tuple[int, str], Identities] = {}
         self._tables = HostTables(config)
+        self._seals = Seals()
 
     @classmethod
     @contextmanager
@@ -168,7 +170,14 @@ class Host:
             self.absent = missing
         return missing
 
-    def _compare(self, target: Target, missing: Absent, tables: Collection[str] | None, prune: bool) -> Plan:
+    def _compare(
+        self,
+        target: Target,
+        missing: Absent,
+        tables: Collection[str] | None,
+        prune: bool = True,
+        seals: Seals | None = None,
+    ) -> Plan:
         unknown = set(tables or ()) - set(self.tables)
         if unknown:
             raise UsageError(f"no table {', '.join(sorted(unknown))}; there are {', '.join(self.tables)}")
@@ -178,7 +187,9 @@ class Host:
         for name, table in self.tables.items():
             if tables is not None and name not in tables:
                 continue
-            if delta := diff_rows(name, desired[name], table.live(), complete):
+            rows = desired[name]
+            delta = seals.diff(table, rows, complete) if seals else diff_rows(name, rows, table.live(), complete)
+            if delta:
                 deltas.append(delta)
         base = self.base
         # Some tables of another commit do not make it the applied one: a pass over all tables does.
@@ -319,7 +330,7 @@ class Host:
         if (tables is None or "addresses" in tables) and self.target.facts.host_addresses != host_addresses():
             self.recall()
             tables = None if tables is None else {*tables, "ipcache"}
-        return self.compare(self.target, tables) or None
+        return self._compare(self.target, self._look_for_absent(self.target), tables, seals=self._seals) or None
 
     def drift_at(self, touched: Collection[Touched]) -> Plan | None:
         """The same of the rows behind what was touched, as far as they are known; no other row is read."""

@@ -9,6 +9,7 @@ are put right where they are.
 from __future__ import annotations
 
 from functools import partial
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from reconciler.engine.rows import Columns
 from reconciler.engine.table import Flip
 from reconciler.kernel import ipcache_rows
 from reconciler.kernel.bpf_maps import Map, PinnedMaps
+from reconciler.kernel.fingerprint import of_ipcache
 from reconciler.kernel.generation import Generation, Version, next_epoch
 from reconciler.kernel.ipcache_rows import (
     BORROWED,
@@ -85,6 +87,18 @@ class IpcacheTable:
         """Keys of rows for keys as they lie in one of the maps, one behind the other."""
         (family,) = (family for family in FAMILIES if family.map == map_name)
         return from_map(family, np.frombuffer(raw, self._maps.open(map_name).key_dtype))
+
+    def state(self) -> bytes | None:
+        """Exact addresses are summed up in the kernel, prefixes are read; what rows mean depends on the epoch."""
+        exact = of_ipcache(self._maps.root)
+        if exact is None:
+            return None
+        digest = blake2b(exact + b"%d" % self._generation.current.epoch, digest_size=16)
+        for family in FAMILIES:
+            if not family.exact and (map_ := self._maps.find(family.map)):
+                for records in map_.read():
+                    digest.update(np.ascontiguousarray(records).tobytes())
+        return digest.digest()
 
     def discard(self, version: Version) -> None:
         """Rows that wait for a flip become what they were; rows without a meaning of their own go. Reads every row."""

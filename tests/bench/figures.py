@@ -24,7 +24,7 @@ TARGETS: dict[str, tuple[float, float]] = {
     "repair.map_row.p50": (1, 0.05),
     "repair.route.p50": (2, 1),
     "repair.program.p50": (2, 1),
-    "rows.engine.audit": (150, 100),
+    "rows.ipcache.audit": (150, 100),
     "rows.engine.converge_to_c": (1.5, 1.0),
     "rows.one_rule_changed": (5, 1),
     "compile.policies_10000.cold": (2000, 1000),
