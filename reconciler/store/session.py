@@ -62,6 +62,7 @@ class Session:
         self._state = SessionState(False, clock())
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._again = threading.Event()
         self._beat()
         self._thread = threading.Thread(target=self._keep, name="store-session", daemon=True)
         self._thread.start()
@@ -98,8 +99,7 @@ class Session:
 
     def begin_again(self) -> None:
         """A new lease, and everything put again under it: somebody has taken keys away. Returns at once."""
-        with self._lock:
-            self._forget_lease()
+        self._again.set()
         self._wake.set()
 
     def leave(self) -> None:
@@ -121,13 +121,20 @@ class Session:
                 log.warning("session not revoked, its keys go in %.0f s: %s", self._ttl_s, error)
 
     def _keep(self) -> None:
-        while not self._stop.wait(self._ttl_s / 3 if self._state.connected else RETRY_S):
-            self._beat()
+        while not self._stop.is_set():
+            connected = self._state.connected
+            self._wake.wait(self._ttl_s / 3 if connected else RETRY_S)
+            self._wake.clear()
+            if not (self._stop.is_set() or (connected and not self._state.connected)):  # a write found it lost: pause
+                self._beat()
 
     def _beat(self) -> None:
         self._guarded(self._keep_alive)
 
     def _keep_alive(self) -> None:
+        if self._again.is_set():
+            self._again.clear()
+            self._forget_lease()
         if self._lease is not None:
             try:
                 self._store.keep_alive(self._lease)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.errors import StoreError
 from reconciler.store.embedded import EmbeddedStore
 from reconciler.store.session import Session
 
@@ -88,3 +89,33 @@ def test_a_write_after_the_lease_was_lost_brings_the_others_back(store: Counting
         clock.now_s += 61
         assert session.put("/b", b"1")
         assert [item.key for item in store.range("/").items] == ["/a", "/b"]
+
+
+def test_a_session_that_is_left_leaves_its_keys(store: EmbeddedStore) -> None:
+    session = Session(store)
+    session.put("/a", b"1")
+    session.leave()
+    assert store.get("/a") is not None
+
+
+def test_what_somebody_took_away_is_put_again(store: EmbeddedStore) -> None:
+    with closing(Session(store, ttl_s=60)) as session:
+        session.put("/a", b"1")
+        store.delete("/a")
+        session.begin_again()
+        until(lambda: store.get("/a"))
+
+
+def test_nothing_is_written_before_the_claim_holds(store: EmbeddedStore) -> None:
+    refused = True
+
+    def claim(lease: int) -> None:
+        if refused:
+            raise StoreError("somebody else's")
+
+    with closing(Session(store, claim=claim)) as session:
+        assert not session.put("/a", b"1")
+        assert session.state.reason == "somebody else's"
+        assert store.get("/a") is None
+        refused = False
+        until(lambda: store.get("/a"))
