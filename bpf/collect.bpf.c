@@ -2,6 +2,7 @@
 /* Collects flows that have expired, and counts those that live; the daemon runs it now and then by BPF_PROG_TEST_RUN.
  */
 #include "lib/conntrack.h"
+#include "lib/translation.h"
 
 struct bpf_map;
 
@@ -9,7 +10,7 @@ struct collection {
 	__u32 now; /* ticks; out */
 	__u32 live; /* out */
 	__u32 collected; /* out */
-	__u32 pad;
+	__u32 translations; /* live; out */
 };
 
 static long collect_entry(struct bpf_map *map, const void *key, struct conntrack_entry *entry,
@@ -33,6 +34,18 @@ static long collect_denial(struct bpf_map *map, const void *key, struct denial *
 	return 0;
 }
 
+static long collect_translation(struct bpf_map *map, const void *key, struct translation *translation,
+				struct collection *collection)
+{
+	if (passed(collection->now, translation->expires)) {
+		bpf_map_delete_elem(map, key);
+		collection->collected++;
+	} else {
+		collection->translations++;
+	}
+	return 0;
+}
+
 SEC("syscall")
 int collect_conntrack(struct collection *context)
 {
@@ -43,6 +56,7 @@ int collect_conntrack(struct collection *context)
 	bpf_for_each_map_elem(&conntrack6, collect_entry, &collection, 0);
 	bpf_for_each_map_elem(&denials4, collect_denial, &collection, 0);
 	bpf_for_each_map_elem(&denials6, collect_denial, &collection, 0);
+	bpf_for_each_map_elem(&translations, collect_translation, &collection, 0);
 	*context = collection;
 	return 0;
 }

@@ -259,16 +259,6 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 	return examine(skb, at, entry, outbound, v6);
 }
 
-/* Neighbour discovery: solicitations of the workload are answered, the host's own messages reach it. */
-INLINE bool is_neighbour_discovery(struct __sk_buff *skb, const struct ipv6hdr *ip, __u8 *type)
-{
-	if (ip->nexthdr != IPPROTO_ICMPV6)
-		return false;
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(*ip), type, 1))
-		return false;
-	return *type >= ND_FIRST && *type <= ND_LAST;
-}
-
 INLINE int handle_ipv4(struct __sk_buff *skb, const bool outbound)
 {
 	void *data = (void *)(long)skb->data;

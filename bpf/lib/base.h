@@ -17,6 +17,7 @@
 
 #define INLINE static __always_inline
 #define NOINLINE static __attribute__((noinline))
+#define GLOBAL __attribute__((noinline)) /* the verifier checks it once, for any arguments */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 

@@ -53,7 +53,9 @@ struct conntrack_entry {
 	__u8 replied; /* the other end has sent something */
 	__u8 icmp_type; /* of the first packet */
 	__u8 from_host; /* the first packet came from this host itself */
-	__u8 pad2[3];
+	__u8 wrapped; /* the other end is on another node, and its ifindex the overlay device */
+	__u8 vouched; /* the other end's identity is what its node told */
+	__u8 pad2;
 };
 
 /* Flows that were allowed at least once. Written and read by the programs, counted and collected by the daemon. Full:
@@ -186,18 +188,23 @@ INLINE union judgement judgement_of(const struct conntrack_entry *entry)
 	return judgement;
 }
 
-INLINE __u32 conntrack_timeout(const struct conntrack_entry *entry, __u8 protocol)
+INLINE __u32 flow_timeout(__u8 protocol, __u8 closing, bool replied)
 {
 	if (likely(protocol == IPPROTO_TCP)) {
-		if (entry->closing == 3)
+		if (closing == 3)
 			return timeout_tcp_closing;
-		return entry->replied ? timeout_tcp_established : timeout_tcp_opening;
+		return replied ? timeout_tcp_established : timeout_tcp_opening;
 	}
 	if (protocol == IPPROTO_UDP)
 		return timeout_udp;
 	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
 		return timeout_icmp;
 	return timeout_other;
+}
+
+INLINE __u32 conntrack_timeout(const struct conntrack_entry *entry, __u8 protocol)
+{
+	return flow_timeout(protocol, entry->closing, entry->replied);
 }
 
 /* A connection request for a connection that is over is a new flow. */

@@ -25,6 +25,8 @@ enum reason {
 	REASON_AUDITED = 10, /* would be dropped, passes: audit mode */
 	REASON_NO_STATE = 11, /* the host's state is missing; only counted */
 	REASON_NO_PROXY = 12, /* a rule gives the proxy the last word, and there is none */
+	REASON_NO_PORT = 13, /* to leave with the host's address, and no port is left */
+	REASON_UNTRANSLATABLE = 14, /* to leave with the host's address, and the protocol has no ports */
 	REASONS,
 };
 

@@ -80,14 +80,22 @@ INLINE __u8 reason_of(const struct decision *decision)
 	return decision->verdict == POLICY_DENY ? REASON_POLICY_DENY : REASON_POLICY_DEFAULT;
 }
 
-/* Adds what one side says; `subject` is the workload whose side it is. False if it refuses: it has the last word. What
- * a rule or a subject in audit mode would deny does not refuse.
+/* Whether the side of an end is judged here. The host has one as its workloads have. */
+INLINE bool is_judged(const struct peer *subject)
+{
+	return subject->flags & IPCACHE_LOCAL || subject->identity == IDENTITY_HOST;
+}
+
+/* Adds what one side says; `subject` is the end whose side it is. False if it refuses: it has the last word. What a
+ * rule or a subject in audit mode would deny does not refuse, nor does a host that no rule selects, which has no rows.
  */
 INLINE bool add_side(struct outcome *outcome, const struct decision *decision, const struct peer *subject, __u8 side)
 {
 	__u8 reason = reason_of(decision);
 	bool denied = reason == REASON_POLICY_DEFAULT || reason == REASON_POLICY_DENY;
 
+	if (reason == REASON_NO_POLICY && subject->identity == IDENTITY_HOST)
+		return true;
 	if (denied && (decision->flags & POLICY_AUDIT || subject->flags & IPCACHE_AUDIT)) {
 		outcome->audited = true;
 		outcome->cookie = decision->cookie;
@@ -134,12 +142,12 @@ INLINE void judge(const union address *source, const union address *destination,
 		return;
 	}
 	outcome->reason = REASON_ALLOWED;
-	if (from.flags & IPCACHE_LOCAL) {
+	if (is_judged(&from)) {
 		decision = judge_side(version.generation, from.identity, to.identity, true, protocol, dport);
 		if (!add_side(outcome, &decision, &from, SIDE_EGRESS))
 			return;
 	}
-	if (to.flags & IPCACHE_LOCAL) {
+	if (is_judged(&to)) {
 		decision = judge_side(version.generation, to.identity, from.identity, false, protocol, dport);
 		add_side(outcome, &decision, &to, SIDE_INGRESS);
 	}

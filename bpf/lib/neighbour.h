@@ -36,8 +36,6 @@ struct neighbour_advertisement {
 
 #define ND_NEIGHBOUR_SOLICITATION 135
 #define ND_NEIGHBOUR_ADVERTISEMENT 136
-#define ND_FIRST 133 /* router solicitation */
-#define ND_LAST 137 /* redirect */
 #define ND_HOP_LIMIT 255 /* RFC 4861, section 7.1: not forwarded by any router */
 #define ND_OPTION_TARGET_MAC 2
 #define ND_FLAGS bpf_htonl(0xe0000000) /* router, solicited, override */

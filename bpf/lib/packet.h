@@ -43,6 +43,8 @@ struct flow {
 #define ICMPV6_PARAMETER_PROBLEM 4
 #define ICMPV6_ECHO_REQUEST 128
 #define ICMPV6_ECHO_REPLY 129
+#define ND_FIRST 133 /* router solicitation */
+#define ND_LAST 137 /* redirect */
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -401,4 +403,13 @@ INLINE int parse_ipv6(struct __sk_buff *skb, const struct ipv6hdr *ip, const voi
 	if (at.fragment)
 		return load_fragment6(skb, &at, flow);
 	return load_transport(skb, at.offset, flow, true);
+}
+
+INLINE bool is_neighbour_discovery(struct __sk_buff *skb, const struct ipv6hdr *ip, __u8 *type)
+{
+	if (ip->nexthdr != IPPROTO_ICMPV6)
+		return false;
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(*ip), type, 1))
+		return false;
+	return *type >= ND_FIRST && *type <= ND_LAST;
 }

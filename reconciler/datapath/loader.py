@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from reconciler.model.datapath import ProgramRow
 
 log = logging.getLogger(__name__)
 
-OBJECTS = ("endpoint", "collect", "fingerprint")
+OBJECTS = ("endpoint", "netdev", "collect", "fingerprint")
 _DIGEST = 12  # hexadecimal digits
 
 
@@ -47,6 +47,7 @@ class Datapath:
         self.pin_root = pin_root
         self._options = dict(options or {})
         self._map_sizes = dict(map_sizes or {})
+        self._pins: dict[str, frozenset[str]] = {}  # object name -> pins of its maps
         self.folder = objects or shipped.bpf_objects()
 
     def program_rows(self) -> Mapping[str, ProgramRow]:
@@ -57,10 +58,12 @@ class Datapath:
         """Load and pin every program that is not pinned already with the maps that are. Raises KernelError."""
         bpffs.ensure(self.pin_root)
         contents = self._contents
+        serving: set[str] = set()  # pins of maps that an object of ours already reads
         for object_name, (names, digest) in contents.items():
             good = {(pin.name, pin.digest) for pin in pins.pinned_programs(self.pin_root) if pin.intact and not pin.old}
             if not good >= {(name, digest) for name in names}:
-                self._load(object_name, names, digest)
+                self._load(object_name, names, digest, serving)
+            serving |= self._pins[object_name]
 
     def load_program(self, name: str, row: ProgramRow) -> None:
         """Load and pin one program, and what shares its object with it.
@@ -81,6 +84,7 @@ class Datapath:
                 options -= object_.options()
                 sizes -= object_.maps().keys()
                 found[name] = object_.programs(), self._digest(object_)
+                self._pins[name] = frozenset(declared.pin for declared in object_.maps().values())
         if options or sizes:
             raise KernelError(f"no BPF object knows {', '.join(sorted(options | sizes))}")
         return found
@@ -97,7 +101,7 @@ class Datapath:
     def _open(self, name: str) -> BpfObject:
         return BpfObject(self.folder / f"{name}.bpf.o", self.pin_root / "maps")
 
-    def _load(self, object_name: str, names: tuple[str, ...], digest: str) -> None:
+    def _load(self, object_name: str, names: tuple[str, ...], digest: str, serving: Set[str]) -> None:
         with self._open(object_name) as object_:
             if self._digest(object_) != digest:
                 raise KernelError(
@@ -108,7 +112,7 @@ class Datapath:
                 object_.set_option(option, self._options[option])
             for map_ in object_.maps().keys() & self._map_sizes.keys():
                 object_.set_max_entries(map_, self._map_sizes[map_])
-            with _room(object_):
+            with _room(object_, serving):
                 object_.load()
             for name in names:
                 syscalls.pin(object_.descriptor(name), pins.program_path(self.pin_root, name, digest))
@@ -116,9 +120,13 @@ class Datapath:
 
 
 @contextmanager
-def _room(object_: BpfObject) -> Iterator[None]:
-    """While an object is loaded: its pinned maps that cannot serve are out of the way; if it fails, back again."""
-    moved = [declared.pin for declared in object_.maps().values() if declared.pin and _make_way(declared, object_.btf)]
+def _room(object_: BpfObject, serving: Set[str]) -> Iterator[None]:
+    """While an object is loaded: its pinned maps that cannot serve are out of the way; if it fails, back again.
+
+    What maps in `serving` are is known: objects built together agree on their declarations.
+    """
+    pinned = [declared for declared in object_.maps().values() if declared.pin and declared.pin not in serving]
+    moved = [declared.pin for declared in pinned if _make_way(declared, object_.btf)]
     try:
         yield
     except BaseException:

@@ -72,6 +72,16 @@ class Reason(IntEnum):
     AUDITED = 10, "audited", "A rule in audit mode would drop it; it passed."
     NO_STATE = 11, "no state", "The datapath is attached but was never given its state; is the daemon still starting?"
     NO_PROXY = 12, "no proxy", "A rule leaves the last word to a proxy, and none is there."
+    NO_PORT = (
+        13,
+        "no port is left",
+        "All ports for masquerading are taken towards this destination; see masquerade.ports of the Cluster.",
+    )
+    UNTRANSLATABLE = (
+        14,
+        "untranslatable",
+        "It would leave with the host's address, and its protocol has no ports to tell the answers apart by.",
+    )
 
     @property
     def word(self) -> str:

@@ -102,7 +102,8 @@ def test_the_verifiers_reason_is_in_the_error_and_replaced_maps_come_back(pin_ro
     source = tmp_path / "endpoint.bpf.c"
     source.write_text(BROKEN.replace("lib/", f"{CHECKOUT}/bpf/lib/"))
     compile_object(source, tmp_path / "endpoint.bpf.o", tmp_path)
-    (tmp_path / "collect.bpf.o").write_bytes((shipped.bpf_objects() / "collect.bpf.o").read_bytes())
+    for other in ("netdev.bpf.o", "collect.bpf.o"):
+        (tmp_path / other).write_bytes((shipped.bpf_objects() / other).read_bytes())
     with pytest.raises(KernelError, match="invalid mem access") as error:
         Datapath(pin_root, map_sizes={"conntrack4": 512, "state": 1}, objects=tmp_path).load()
     assert "from_workload" in str(error.value)

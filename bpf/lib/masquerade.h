@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Workloads talk to the outside with the address of their host's device, each flow on a port of its own.
+ *
+ * Ports come from a range that the host leaves alone (net.ipv4.ip_local_reserved_ports). A port that a socket of the
+ * host has all the same is not given away, and a flow of the host that turns up on one gets it back.
+ */
+#pragma once
+
+#include "devices.h"
+#include "passage.h"
+#include "rewrite.h"
+#include "translation.h"
+
+OPTION(__u16, masquerade_first_port, 49152);
+OPTION(__u16, masquerade_last_port, 65535);
+
+/* How many ports are tried for a flow: 24 of 25 may be taken, and one in four flows still finds none. */
+#define PORT_ATTEMPTS 32
+
+#define NOT_TRANSLATED -1
+
+INLINE union address device_address(const struct device *device, const bool v6)
+{
+	union address address = {};
+
+	if (v6)
+		__builtin_memcpy(address.bytes, device->address6, 16);
+	else
+		address.v4 = device->address4;
+	return address;
+}
+
+/* What a translation is found by: a packet's own ends or, for an ICMP error, those of the packets it is an answer to.
+ */
+INLINE struct translation_key key_of(const struct flow *flow, bool reply, const bool v6)
+{
+	struct translation_key key = { .protocol = flow->protocol, .reply = reply, .v6 = v6 };
+
+	key.source = flow->related ? flow->destination : flow->source;
+	key.destination = flow->related ? flow->source : flow->destination;
+	key.source_port = flow->related ? flow->destination_port : flow->source_port;
+	key.destination_port = flow->related ? flow->source_port : flow->destination_port;
+	return key;
+}
+
+INLINE bool is_translatable(const struct flow *flow, const bool v6)
+{
+	if (flow->protocol == IPPROTO_TCP || flow->protocol == IPPROTO_UDP)
+		return true;
+	return flow->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) &&
+	       flow->icmp_type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST);
+}
+
+INLINE bool is_in_range(__be16 port)
+{
+	return bpf_ntohs(port) >= masquerade_first_port && bpf_ntohs(port) <= masquerade_last_port;
+}
+
+/* Whether a socket of this host would get packets of this kind. */
+INLINE bool has_socket(struct __sk_buff *skb, const struct translation_key *reply, const bool v6)
+{
+	struct bpf_sock_tuple tuple;
+	__u32 size = v6 ? sizeof(tuple.ipv6) : sizeof(tuple.ipv4);
+	struct bpf_sock *socket;
+
+	if (v6) {
+		__builtin_memcpy(tuple.ipv6.saddr, reply->source.bytes, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, reply->destination.bytes, 16);
+		tuple.ipv6.sport = reply->source_port;
+		tuple.ipv6.dport = reply->destination_port;
+	} else {
+		tuple.ipv4.saddr = reply->source.v4;
+		tuple.ipv4.daddr = reply->destination.v4;
+		tuple.ipv4.sport = reply->source_port;
+		tuple.ipv4.dport = reply->destination_port;
+	}
+	if (reply->protocol == IPPROTO_TCP)
+		socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else if (reply->protocol == IPPROTO_UDP)
+		socket = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		return false;
+	if (!socket)
+		return false;
+	bpf_sk_release(socket);
+	return true;
+}
+
+/* Tries to give `fresh->port` to a flow: 0 if nobody has it. Verified once, not for each time that it is called. */
+GLOBAL int attempt(struct __sk_buff *skb, const struct translation_key *key, struct translation *fresh, __u32 now)
+{
+	struct translation_key reply;
+	struct translation *known, back;
+
+	if (!key || !fresh)
+		return -1;
+	turn(key, fresh, &reply, &back);
+	known = bpf_map_lookup_elem(&translations, &reply);
+	if (known && !passed(now, known->expires))
+		return -1;
+	if (key->v6 ? has_socket(skb, &reply, true) : has_socket(skb, &reply, false))
+		return -1;
+	if (known)
+		bpf_map_delete_elem(&translations, &reply);
+	if (bpf_map_update_elem(&translations, &reply, &back, BPF_NOEXIST))
+		return -1;
+	if (!bpf_map_update_elem(&translations, key, fresh, BPF_ANY))
+		return 0;
+	bpf_map_delete_elem(&translations, &reply);
+	return -1;
+}
+
+/* A port for a new flow: its own if it may keep it, else from a random place in the range on. */
+INLINE int allocate(struct __sk_buff *skb, const struct translation_key *key, struct translation *fresh, __u32 now)
+{
+	__u32 span = masquerade_last_port - masquerade_first_port + 1, start = bpf_get_prandom_u32();
+
+	fresh->expires = now + flow_timeout(key->protocol, 0, false);
+	fresh->port = key->source_port;
+	if ((is_icmp(key->protocol) || is_in_range(fresh->port)) && !attempt(skb, key, fresh, now))
+		return 0;
+	for (int i = 0; i < PORT_ATTEMPTS; i++) {
+		fresh->port = bpf_htons(masquerade_first_port + (start + i) % span);
+		if (!attempt(skb, key, fresh, now))
+			return 0;
+	}
+	return REASON_NO_PORT;
+}
+
+/* Whether a flow without a translation is to get one: it is a workload's own, to somebody outside. */
+INLINE bool is_to_leave(struct passage *at, const bool v6)
+{
+	struct conntrack_entry *entry;
+
+	if (!find_endpoint(&at->flow.source, v6) || is_plain(&at->flow.destination, v6))
+		return false;
+	at->end = conntrack_key(&at->flow, &at->key, v6);
+	entry = conntrack_find(&at->key, v6);
+	return !entry || entry->origin == at->end; /* who came in without a translation is answered without one */
+}
+
+/* An ICMP error on its way out: whoever gets it knows the flow that it quotes by the address of this host. A workload
+ * speaks of its own flows only; routers, this host among them, of any.
+ */
+INLINE int masquerade_error(struct __sk_buff *skb, const struct flow *flow, const bool v6)
+{
+	struct translation_key key = key_of(flow, false, v6);
+	struct translation *known = bpf_map_lookup_elem(&translations, &key);
+	union address source, destination;
+	struct change change = {};
+
+	if (!known)
+		return NOT_TRANSLATED;
+	if (!load_addresses(skb, &source, &destination, v6))
+		return REASON_MALFORMED;
+	change.address = known->address;
+	change.was_address = key.source;
+	change.port = known->port;
+	change.was_port = key.source_port;
+	if (find_endpoint(&source, v6)) {
+		if (!same_address(&source, &key.source, v6))
+			return REASON_UNTRANSLATABLE;
+		change.source = true;
+		if (rewrite_error(skb, &change, v6))
+			return REASON_MALFORMED;
+	}
+	change.source = false;
+	return rewrite_quoted(skb, &change, flow->protocol, v6) ? REASON_MALFORMED : 0;
+}
+
+/* The address and the port of a packet's flow on its way out. Returns 0, a reason to drop it, or NOT_TRANSLATED. */
+INLINE int translation_of(struct __sk_buff *skb, struct passage *at, const struct device *device,
+			  struct translation *found, const bool v6)
+{
+	const struct flow *flow = &at->flow;
+	struct translation_key key = key_of(flow, false, v6);
+	struct translation *known = bpf_map_lookup_elem(&translations, &key);
+
+	found->address = device_address(device, v6);
+	if (likely(known && !passed(at->now, known->expires) && same_address(&known->address, &found->address, v6))) {
+		translation_touch(&key, known, flow->tcp_flags, at->now);
+		found->port = known->port;
+		return 0;
+	}
+	if (!is_to_leave(at, v6))
+		return NOT_TRANSLATED;
+	return is_translatable(flow, v6) ? allocate(skb, &key, found, at->now) : REASON_UNTRANSLATABLE;
+}
+
+INLINE int rewrite_source(struct __sk_buff *skb, const struct flow *flow, const struct translation *found,
+			  const bool v6)
+{
+	struct change change = { .source = true };
+
+	change.address = found->address;
+	change.port = found->port;
+	change.was_address = flow->source;
+	change.was_port = flow->source_port;
+	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6) ? REASON_MALFORMED : 0;
+}
+
+/* A packet to the device's own address: back to the workload whose flow it belongs to, if there is one. Returns 0, a
+ * reason to drop it, or NOT_TRANSLATED.
+ */
+INLINE int unmasquerade(struct __sk_buff *skb, const struct passage *at, const struct device *device, const bool v6)
+{
+	union address address = device_address(device, v6);
+	const struct flow *flow = &at->flow;
+	struct translation_key key = key_of(flow, true, v6);
+	struct change change = {};
+	struct translation *known;
+
+	if (!same_address(&key.destination, &address, v6))
+		return NOT_TRANSLATED;
+	if (!is_in_range(key.destination_port) && !is_icmp(flow->protocol))
+		return NOT_TRANSLATED;
+	known = bpf_map_lookup_elem(&translations, &key);
+	if (!known || passed(at->now, known->expires))
+		return NOT_TRANSLATED;
+	change.address = known->address;
+	change.port = known->port;
+	change.was_address = address;
+	change.was_port = key.destination_port;
+	if (unlikely(flow->related)) {
+		union address source, destination;
+
+		if (!load_addresses(skb, &source, &destination, v6) || !same_address(&destination, &address, v6))
+			return NOT_TRANSLATED;
+		if (rewrite_error(skb, &change, v6))
+			return REASON_MALFORMED;
+		change.source = true;
+		return rewrite_quoted(skb, &change, flow->protocol, v6) ? REASON_MALFORMED : 0;
+	}
+	translation_touch(&key, known, flow->tcp_flags, at->now);
+	if (unlikely(flow->first_fragment))
+		remember_fragment(flow, v6);
+	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6) ? REASON_MALFORMED : 0;
+}
+
+/* Each in a frame of its own, as together they would be too large; and each verified once. */
+GLOBAL int translation_of4(struct __sk_buff *skb, struct passage *at, const struct device *device,
+			   struct translation *found)
+{
+	if (!at || !device || !found)
+		return TC_ACT_SHOT;
+	return translation_of(skb, at, device, found, false);
+}
+
+GLOBAL int translation_of6(struct __sk_buff *skb, struct passage *at, const struct device *device,
+			   struct translation *found)
+{
+	if (!at || !device || !found)
+		return TC_ACT_SHOT;
+	return translation_of(skb, at, device, found, true);
+}
+
+GLOBAL int rewrite_source4(struct __sk_buff *skb, const struct flow *flow, const struct translation *found)
+{
+	if (!flow || !found)
+		return TC_ACT_SHOT;
+	return rewrite_source(skb, flow, found, false);
+}
+
+GLOBAL int rewrite_source6(struct __sk_buff *skb, const struct flow *flow, const struct translation *found)
+{
+	if (!flow || !found)
+		return TC_ACT_SHOT;
+	return rewrite_source(skb, flow, found, true);
+}
+
+GLOBAL int masquerade_error4(struct __sk_buff *skb, const struct flow *flow)
+{
+	if (!flow)
+		return TC_ACT_SHOT;
+	return masquerade_error(skb, flow, false);
+}
+
+GLOBAL int masquerade_error6(struct __sk_buff *skb, const struct flow *flow)
+{
+	if (!flow)
+		return TC_ACT_SHOT;
+	return masquerade_error(skb, flow, true);
+}
+
+GLOBAL int unmasquerade4(struct __sk_buff *skb, const struct passage *at, const struct device *device)
+{
+	if (!at || !device)
+		return TC_ACT_SHOT;
+	return unmasquerade(skb, at, device, false);
+}
+
+GLOBAL int unmasquerade6(struct __sk_buff *skb, const struct passage *at, const struct device *device)
+{
+	if (!at || !device)
+		return TC_ACT_SHOT;
+	return unmasquerade(skb, at, device, true);
+}
+
+/* A packet on its way out. Returns 0, a reason to drop it, or NOT_TRANSLATED. */
+INLINE int masquerade(struct __sk_buff *skb, struct passage *at, const struct device *device, const bool v6)
+{
+	struct translation found = {};
+	int reason;
+
+	if (unlikely(at->flow.related))
+		return v6 ? masquerade_error6(skb, &at->flow) : masquerade_error4(skb, &at->flow);
+	reason = v6 ? translation_of6(skb, at, device, &found) : translation_of4(skb, at, device, &found);
+	if (reason)
+		return reason;
+	return v6 ? rewrite_source6(skb, &at->flow, &found) : rewrite_source4(skb, &at->flow, &found);
+}
+
+/* A flow of the host itself on a port that a workload's flow has: the host's it is. */
+INLINE void give_back(const struct flow *flow, const bool v6)
+{
+	struct translation *known, back;
+	struct translation_key reply = { .protocol = flow->protocol, .reply = true, .v6 = v6 }, key;
+
+	if (flow->related || (!is_in_range(flow->source_port) && !flow->icmp) || !is_translatable(flow, v6))
+		return;
+	reply.source = flow->destination;
+	reply.destination = flow->source;
+	reply.source_port = flow->destination_port;
+	reply.destination_port = flow->source_port;
+	known = bpf_map_lookup_elem(&translations, &reply);
+	if (likely(!known))
+		return;
+	turn(&reply, known, &key, &back);
+	bpf_map_delete_elem(&translations, &key);
+	bpf_map_delete_elem(&translations, &reply);
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Other addresses and ports in a packet, with the checksums that cover them (RFC 1624). */
+#pragma once
+
+#include "packet.h"
+
+/* One end of a packet that changes: the address, and the port or what an ICMP echo has for one. */
+struct change {
+	union address address, was_address;
+	__be16 port, was_port;
+	bool source; /* the source, else the destination */
+};
+
+#define ADDRESS_LENGTH(v6) ((v6) ? 16 : 4)
+#define ICMP_CHECKSUM 2
+#define ICMP_IDENTIFIER 4
+
+INLINE __u32 address_offset(bool source, const bool v6)
+{
+	if (v6)
+		return source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr);
+	return source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr);
+}
+
+/* Where the transport header of the IP packet at `ip` begins, or 0. */
+INLINE __u32 transport_offset(struct __sk_buff *skb, __u32 ip, const bool v6)
+{
+	if (v6) {
+		struct extensions at = { .offset = ip + sizeof(struct ipv6hdr) };
+
+		if (bpf_skb_load_bytes(skb, ip + offsetof(struct ipv6hdr, nexthdr), &at.protocol, 1) ||
+		    (at.protocol != IPPROTO_TCP && at.protocol != IPPROTO_UDP && at.protocol != IPPROTO_ICMPV6 &&
+		     skip_extensions(skb, &at)))
+			return 0;
+		return at.offset;
+	} else {
+		__u8 first;
+
+		if (bpf_skb_load_bytes(skb, ip, &first, 1))
+			return 0;
+		return ip + (first & 0xf) * 4;
+	}
+}
+
+/* The checksum of a transport header, 0 if the protocol has none that we know. */
+INLINE __u32 checksum_offset(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return offsetof(struct tcphdr, check);
+	case IPPROTO_UDP:
+		return offsetof(struct udphdr, check);
+	default:
+		return ICMP_CHECKSUM;
+	}
+}
+
+INLINE __u32 port_offset(__u8 protocol, bool source)
+{
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+		return ICMP_IDENTIFIER;
+	return source ? offsetof(struct ports, source) : offsetof(struct ports, destination);
+}
+
+/* The address in the IP header at `ip`, with that header's own checksum. */
+INLINE int rewrite_address(struct __sk_buff *skb, __u32 ip, const struct change *change, const bool v6)
+{
+	if (!v6 &&
+	    bpf_l3_csum_replace(skb, ip + offsetof(struct iphdr, check), change->was_address.v4, change->address.v4, 4))
+		return -1;
+	return bpf_skb_store_bytes(skb, ip + address_offset(change->source, v6), change->address.bytes,
+				   ADDRESS_LENGTH(v6), 0);
+}
+
+/* Into a transport checksum, which covers the addresses too. */
+INLINE int checksum_address(struct __sk_buff *skb, __u32 checksum, const struct change *change, __u64 flags,
+			    const bool v6)
+{
+	if (v6) {
+		__s64 sum = bpf_csum_diff((__be32 *)change->was_address.bytes, 16, (__be32 *)change->address.bytes, 16,
+					  0);
+
+		return bpf_l4_csum_replace(skb, checksum, 0, sum, flags | BPF_F_PSEUDO_HDR);
+	}
+	return bpf_l4_csum_replace(skb, checksum, change->was_address.v4, change->address.v4,
+				   flags | BPF_F_PSEUDO_HDR | 4);
+}
+
+/* One end of a packet. A later fragment has no transport header. Returns 0 or not. */
+INLINE int rewrite(struct __sk_buff *skb, const struct change *change, __u8 protocol, bool later_fragment,
+		   const bool v6)
+{
+	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	__u32 transport, checksum;
+
+	if (likely(!later_fragment)) {
+		transport = transport_offset(skb, ETH_HLEN, v6);
+		if (!transport)
+			return -1;
+		checksum = transport + checksum_offset(protocol);
+		if (change->port != change->was_port &&
+		    (bpf_l4_csum_replace(skb, checksum, change->was_port, change->port, flags | 2) ||
+		     bpf_skb_store_bytes(skb, transport + port_offset(protocol, change->source), &change->port, 2, 0)))
+			return -1;
+		/* ICMP's checksum covers no addresses, that of ICMPv6 does. */
+		if (protocol != IPPROTO_ICMP && checksum_address(skb, checksum, change, flags, v6))
+			return -1;
+	}
+	return rewrite_address(skb, ETH_HLEN, change, v6);
+}
+
+/* One end of the packet that an ICMP error quotes. Its transport checksum stays: it is there in part only, and nobody
+ * looks at it. IPv4: what changes in the address, the quoted header's checksum makes up for, so the error's own covers
+ * the port alone. Returns 0 or not.
+ */
+INLINE int rewrite_quoted(struct __sk_buff *skb, const struct change *change, __u8 protocol, const bool v6)
+{
+	__u32 error = transport_offset(skb, ETH_HLEN, v6), inner = error + ICMP_HEADER_LENGTH, transport;
+
+	if (!error)
+		return -1;
+	transport = transport_offset(skb, inner, v6);
+	if (!transport)
+		return -1;
+	if (change->port != change->was_port &&
+	    (bpf_l4_csum_replace(skb, error + ICMP_CHECKSUM, change->was_port, change->port, 2) ||
+	     bpf_skb_store_bytes(skb, transport + port_offset(protocol, change->source), &change->port, 2, 0)))
+		return -1;
+	if (v6) {
+		__s64 sum = bpf_csum_diff((__be32 *)change->was_address.bytes, 16, (__be32 *)change->address.bytes, 16,
+					  0);
+
+		if (bpf_l4_csum_replace(skb, error + ICMP_CHECKSUM, 0, sum, 0))
+			return -1;
+	}
+	return rewrite_address(skb, inner, change, v6);
+}
+
+/* One address of an ICMP error itself. Returns 0 or not. */
+INLINE int rewrite_error(struct __sk_buff *skb, const struct change *change, const bool v6)
+{
+	__u32 error = transport_offset(skb, ETH_HLEN, v6);
+
+	if (!error || (v6 && checksum_address(skb, error + ICMP_CHECKSUM, change, 0, v6)))
+		return -1;
+	return rewrite_address(skb, ETH_HLEN, change, v6);
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Translated flows: one entry for each direction, which know each other. */
+#pragma once
+
+#include "conntrack.h"
+
+/* A packet as it comes to be translated, in its own direction; of IPv4 addresses all but the first word is 0. */
+struct translation_key {
+	union address source;
+	union address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 reply; /* from outside, to an address of this host */
+	__u8 v6;
+	__u8 pad;
+};
+
+struct translation {
+	union address
+		address; /* what the packet gets: as its source on the way out, as its destination on the way in */
+	__be16 port; /* the same; of an ICMP echo the identifier */
+	__u8 closing; /* 1: the workload sent FIN, 2: the other side did; 3 after RST */
+	__u8 replied;
+	__u32 expires; /* ticks */
+};
+
+/* Flows that left with an address of this host. Written and read by the programs, collected by the daemon. Full: the
+ * least recently used entry goes; the other one of its flow makes it anew. Sized by the loader.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 131072);
+	__type(key, struct translation_key);
+	__type(value, struct translation);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} translations SEC(".maps");
+
+INLINE bool is_icmp(__u8 protocol)
+{
+	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
+}
+
+/* The entry of the other direction: of packets that come back after `value` was applied to a packet of `key`. */
+INLINE void turn(const struct translation_key *key, const struct translation *value, struct translation_key *other,
+		 struct translation *back)
+{
+	__be16 port = is_icmp(key->protocol) ? ~value->port : key->reply ? key->source_port : key->destination_port;
+
+	*back = *value;
+	other->protocol = key->protocol;
+	other->reply = !key->reply;
+	other->v6 = key->v6;
+	other->pad = 0;
+	if (key->reply) {
+		other->source = value->address;
+		other->source_port = value->port;
+		other->destination = key->source;
+		other->destination_port = port;
+		back->address = key->destination;
+		back->port = key->destination_port;
+	} else {
+		other->source = key->destination;
+		other->source_port = port;
+		other->destination = value->address;
+		other->destination_port = value->port;
+		back->address = key->source;
+		back->port = key->source_port;
+	}
+}
+
+NOINLINE int write_back(const struct translation_key *key, const struct translation *value)
+{
+	struct translation_key other;
+	struct translation back;
+
+	turn(key, value, &other, &back);
+	return bpf_map_update_elem(&translations, &other, &back, BPF_ANY);
+}
+
+/* What a packet leaves behind: mostly nothing. Once a tick, and when the flow's state changes, both entries are
+ * written, so that neither is forgotten while the other one is in use.
+ */
+INLINE void translation_touch(const struct translation_key *key, struct translation *value, __u8 tcp_flags, __u32 now)
+{
+	__u8 closing = value->closing, replied = value->replied | key->reply;
+	__u32 expires;
+
+	if (unlikely(tcp_flags & (TCP_FIN | TCP_RST)))
+		closing |= tcp_flags & TCP_RST ? 3 : key->reply ? 2 : 1;
+	else if (unlikely(closing == 3 && (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN))
+		closing = replied = 0;
+	expires = now + flow_timeout(key->protocol, closing, replied);
+	if (likely(value->expires == expires && value->closing == closing))
+		return;
+	value->expires = expires;
+	value->closing = closing;
+	value->replied = replied;
+	write_back(key, value);
+}

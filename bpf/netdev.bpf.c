@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* What passes a node device: one program for what comes in, one for what leaves.
+ *
+ * Workloads leave with the address of the device, and what comes back finds them; the host itself is guarded by rules
+ * if any select it. Both are up to the device's row. What neither concerns passes as it is.
+ */
+#include "lib/guard.h"
+#include "lib/masquerade.h"
+
+INLINE bool masquerades(const struct device *device, const bool v6)
+{
+	return device->flags & (v6 ? DEVICE_MASQUERADE6 : DEVICE_MASQUERADE4);
+}
+
+/* `reason`: what is wrong with the packet, or 0. */
+INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device *device, int reason, const bool v6)
+{
+	int found = NOT_TRANSLATED;
+
+	if (!reason && masquerades(device, v6))
+		found = v6 ? unmasquerade6(skb, at, device) : unmasquerade4(skb, at, device);
+	if (found > 0)
+		return drop(skb, at, found, v6);
+	if (!found || !(device->flags & DEVICE_HOST_POLICY))
+		return PASS;
+	return guard_arriving(skb, at, reason, v6);
+}
+
+/* What a device of this host brought in is forwarded, anything else is the host's own. */
+INLINE int leave(struct __sk_buff *skb, struct passage *at, const struct device *device, int reason, const bool v6)
+{
+	bool forwarded = skb->ingress_ifindex;
+	int found = NOT_TRANSLATED;
+
+	if (masquerades(device, v6) && (forwarded || at->flow.related)) {
+		if (likely(!reason))
+			found = masquerade(skb, at, device, v6);
+		else if (is_to_leave(at, v6))
+			found = reason;
+		if (found > 0)
+			return drop(skb, at, found, v6);
+	}
+	if (forwarded || !found)
+		return PASS;
+	if (masquerades(device, v6) && !reason)
+		give_back(&at->flow, v6);
+	if (!(device->flags & DEVICE_HOST_POLICY))
+		return PASS;
+	return guard_leaving(skb, at, reason, v6);
+}
+
+INLINE int pass_through(struct __sk_buff *skb, struct passage *at, int reason, const bool outbound, const bool v6)
+{
+	__u32 ifindex = skb->ifindex;
+	const struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
+
+	if (!device || !enter(at))
+		return PASS;
+	return outbound ? leave(skb, at, device, reason, v6) : arrive(skb, at, device, reason, v6);
+}
+
+INLINE int handle_ipv4(struct __sk_buff *skb, const bool outbound)
+{
+	void *data = (void *)(long)skb->data;
+	void *data_end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + ETH_HLEN;
+	struct passage at = {};
+
+	if ((void *)(ip + 1) > data_end)
+		return TC_ACT_SHOT;
+	return pass_through(skb, &at, parse_ipv4(skb, ip, data_end, &at.flow), outbound, false);
+}
+
+INLINE int handle_ipv6(struct __sk_buff *skb, const bool outbound)
+{
+	void *data = (void *)(long)skb->data;
+	void *data_end = (void *)(long)skb->data_end;
+	struct ipv6hdr *ip = data + ETH_HLEN;
+	struct passage at = {};
+	__u8 type;
+
+	if ((void *)(ip + 1) > data_end)
+		return TC_ACT_SHOT;
+	if (unlikely(is_neighbour_discovery(skb, ip, &type)))
+		return PASS;
+	return pass_through(skb, &at, parse_ipv6(skb, ip, data_end, &at.flow), outbound, true);
+}
+
+/* A frame of its own for each family: together they would be too large. */
+NOINLINE int arrive4(struct __sk_buff *skb)
+{
+	return handle_ipv4(skb, false);
+}
+
+NOINLINE int arrive6(struct __sk_buff *skb)
+{
+	return handle_ipv6(skb, false);
+}
+
+NOINLINE int leave4(struct __sk_buff *skb)
+{
+	return handle_ipv4(skb, true);
+}
+
+NOINLINE int leave6(struct __sk_buff *skb)
+{
+	return handle_ipv6(skb, true);
+}
+
+INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
+{
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		make_readable(skb, HEADERS4);
+		return outbound ? leave4(skb) : arrive4(skb);
+	case bpf_htons(ETH_P_IPV6):
+		make_readable(skb, HEADERS6);
+		return outbound ? leave6(skb) : arrive6(skb);
+	default:
+		return PASS;
+	}
+}
+
+SEC("tc")
+int from_netdev(struct __sk_buff *skb)
+{
+	return handle_packet(skb, false);
+}
+
+SEC("tc")
+int to_netdev(struct __sk_buff *skb)
+{
+	return handle_packet(skb, true);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
