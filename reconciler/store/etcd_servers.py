@@ -160,7 +160,7 @@ class Servers:
         words = _words(error)
         if error.code() is grpc.StatusCode.NOT_FOUND and "lease" in words:
             return LeaseEnded(f"etcd at {server}: the lease has ended")
-        return StoreError(f"etcd at {server}: {words}", remedy=_remedy(error))
+        return StoreError(f"etcd at {server}: {words}", remedy=remedy(words))
 
 
 def _server(endpoint: str, credentials: Credentials | None) -> Server:
@@ -173,12 +173,17 @@ def _server(endpoint: str, credentials: Credentials | None) -> Server:
 
 
 def _words(error: grpc.RpcError) -> str:
-    return str(error.details() or error.code().name).removeprefix("etcdserver: ")
+    return plain(str(error.details() or error.code().name))
 
 
-def _remedy(error: grpc.RpcError) -> str:
-    words = _words(error)
-    if "permission denied" in words or error.code() is grpc.StatusCode.UNAUTHENTICATED:
+def plain(words: str) -> str:
+    """etcd's own words, without whose they are and how gRPC prints them."""
+    return words.rpartition("etcdserver: ")[2]
+
+
+def remedy(words: str) -> str:
+    """What to do after etcd has refused something with these words."""
+    if "permission denied" in words or "user name is empty" in words or "auth token" in words:
         return "grant the user that is this host's certificate's CN a role for the keys below /plumbline/"
     if "space exceeded" in words:
         return "compact and defragment etcd, raise its --quota-backend-bytes, and disarm its alarm"

@@ -16,7 +16,7 @@ import grpc
 from reconciler.errors import ChangesMissed, StoreError
 from reconciler.store.etcd_client import etcdrpc
 from reconciler.store.etcd_keys import event, prefix_range
-from reconciler.store.etcd_servers import Server, Servers
+from reconciler.store.etcd_servers import Server, Servers, plain, remedy
 from reconciler.store.protocol import Event
 
 log = logging.getLogger(__name__)
@@ -130,4 +130,5 @@ class EtcdWatch:
             return ChangesMissed(
                 f"changes up to {response.compact_revision} are forgotten, the watch stands at {self._next - 1}"
             )
-        return StoreError(f"{self._servers} refuses to watch {self._prefix}: {response.cancel_reason}")
+        words = plain(response.cancel_reason)
+        return StoreError(f"{self._servers} refuses to watch {self._prefix}: {words}", remedy=remedy(words))
