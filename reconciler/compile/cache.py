@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from reconciler.compile.ipcache import CacheRow
+from reconciler.compile.contents import Contents
+from reconciler.compile.ipcache import CacheRow, Table
 from reconciler.compile.members import Members
 from reconciler.compile.networks import Networks
 from reconciler.compile.policy import PolicyMemory
 from reconciler.compile.selectors import LabelIndex
 from reconciler.compile.subjects import RuleMatcher
 from reconciler.compile.tables import AskedRow
-from reconciler.engine.rows import Columns, DictRows
+from reconciler.engine.rows import DictRows
 
 T = TypeVar("T")
 
@@ -35,12 +36,13 @@ class Remembered(Generic[T]):
 class CompileCache:
     """One for each host and thread."""
 
+    contents: Contents = field(default_factory=Contents)
     matcher: RuleMatcher = field(default_factory=RuleMatcher)
     index: LabelIndex = field(default_factory=LabelIndex)
     members: Remembered[Members] = field(default_factory=Remembered)
     member_rows: Remembered[list[CacheRow]] = field(default_factory=Remembered)
     networks: Remembered[Networks] = field(default_factory=Remembered)
-    ipcache: Remembered[Columns] = field(default_factory=Remembered)
+    ipcache: Remembered[Table] = field(default_factory=Remembered)
     policy: PolicyMemory = field(default_factory=PolicyMemory)
     devices: dict[str, Remembered[tuple[AskedRow, ...]]] = field(default_factory=dict)
     tables: Remembered[dict[str, DictRows]] = field(default_factory=Remembered)

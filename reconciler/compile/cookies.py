@@ -6,20 +6,23 @@ reordered files. It is never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from operator import attrgetter
 
-from reconciler.compile.numbering import number
+from reconciler.compile.contents import COOKIES, Content
+from reconciler.compile.numbering import hashed, number
 from reconciler.model.cluster import Cluster
 from reconciler.model.origin import Origin
 from reconciler.model.policy import PolicyRule
 
-COOKIES = (1 << 32) - 1
-
-INGRESS = "ingress"
-EGRESS = "egress"
 ENFORCEMENT = "policy.enforcement"
 ALLOW_LOCALHOST = "policy.allowLocalhost"
+_SETTINGS = (ENFORCEMENT, ALLOW_LOCALHOST)
+_OF_SETTINGS = [hashed(name, 0) % COOKIES + 1 for name in _SETTINGS]
+_ORIGIN = attrgetter("origin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +35,74 @@ class RuleInfo:
     field: str
 
 
+class Infos(Mapping[int, RuleInfo]):
+    """cookie -> what it stands for, made when it is asked for: there are many, and few are ever shown.
+
+    `cookies` and `origins` are those of all, in one order.
+    """
+
+    def __init__(self, cookies: Sequence[int], origins: Sequence[Origin], named: Sequence[tuple[str, str]]) -> None:
+        """`named`: reference and field."""
+        self.cookies = cookies
+        self.origins = origins
+        self._named = named
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return dict(zip(self.cookies, range(len(self.cookies)), strict=True))
+
+    def __getitem__(self, cookie: int) -> RuleInfo:
+        place = self._places[cookie]
+        return RuleInfo(self.origins[place], *self._named[place])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 @dataclass(frozen=True, slots=True)
 class Cookies:
     """`of_rule`: id() of a rule -> field -> cookie; `settings`: field of the cluster -> cookie."""
 
-    infos: Mapping[int, RuleInfo]
+    infos: Infos
     of_rule: Mapping[int, Mapping[str, int]]
     settings: Mapping[str, int]
 
 
-def cookies(rules: Iterable[PolicyRule], cluster: Cluster) -> Cookies:
+def cookies(rules: Sequence[PolicyRule], contents: Mapping[int, Content], cluster: Cluster) -> Cookies:
     """Two rules of one name (several `specs`) with the same field get different cookies, in the order of `rules`."""
-    wanted: dict[str, tuple[int, RuleInfo]] = {}
-    of_rule: dict[int, dict[str, int]] = {}
-    for rule in rules:
-        of_rule[id(rule)] = {}
-        for info in _infos(rule):
-            wanted[_unused(f"{info.reference} {info.field}", wanted)] = (id(rule), info)
-    setting = RuleInfo(cluster.origin, f"Cluster/{cluster.name}", ENFORCEMENT)
-    localhost = RuleInfo(cluster.origin, f"Cluster/{cluster.name}", ALLOW_LOCALHOST)
-    wanted |= {info.field: (0, info) for info in (setting, localhost)}
-    drawn = number(wanted, COOKIES)
-    infos: dict[int, RuleInfo] = {}
-    for name, (rule_id, info) in wanted.items():
-        infos[drawn[name] + 1] = info
-        of_rule.setdefault(rule_id, {})[info.field] = drawn[name] + 1
-    return Cookies(infos, of_rule, of_rule.pop(0))
+    said = [contents[id(rule)] for rule in rules]
+    drawn = [*chain.from_iterable([content.drawn for content in said]), *_OF_SETTINGS]
+    named = [*chain.from_iterable([content.named for content in said])]
+    named += [(f"Cluster/{cluster.name}", field) for field in _SETTINGS]
+    origins = [*chain.from_iterable(map(_origins, rules, said)), *(cluster.origin for _ in _SETTINGS)]
+    of_rule: dict[int, Mapping[str, int]]
+    if len(set(drawn)) == len(named):
+        of_rule = dict(zip(map(id, rules), [content.cookies for content in said], strict=True))
+    else:
+        drawn = _numbered([*(" ".join(one) for one in named[: -len(_SETTINGS)]), *_SETTINGS])
+        rest = iter(drawn)
+        of_rule = {
+            id(rule): {field: cookie for (_, field), cookie in zip(content.named, rest, strict=False)}
+            for rule, content in zip(rules, said, strict=True)
+        }
+    return Cookies(Infos(drawn, origins, named), of_rule, dict(zip(_SETTINGS, drawn[-len(_SETTINGS) :], strict=True)))
 
 
-def _infos(rule: PolicyRule) -> Iterable[RuleInfo]:
-    if rule.isolates_ingress:
-        yield RuleInfo(rule.origin, rule.reference, INGRESS)
-    if rule.isolates_egress:
-        yield RuleInfo(rule.origin, rule.reference, EGRESS)
-    for item in rule.ingress + rule.egress:
-        yield RuleInfo(item.origin, rule.reference, item.field)
+def _origins(rule: PolicyRule, content: Content) -> list[Origin]:
+    """In the order of its cookies."""
+    return [rule.origin] * content.isolations + [*map(_ORIGIN, rule.ingress), *map(_ORIGIN, rule.egress)]
+
+
+def _numbered(names: Sequence[str]) -> list[int]:
+    """Cookies of names that clash, or of which some draw the same one."""
+    taken: dict[str, None] = {}
+    for name in names:
+        taken[_unused(name, taken)] = None
+    drawn = number(taken, COOKIES)
+    return [drawn[name] + 1 for name in taken]
 
 
 def _unused(name: str, taken: Mapping[str, object]) -> str:

@@ -42,8 +42,8 @@ class Entries:
 
     def __init__(self, index: LabelIndex, named: NamedPorts, backends: Backends = NO_BACKENDS) -> None:
         self._index = index
-        self._named = named
-        self._backends = backends
+        self.named = named
+        self.backends = backends
         self._memo: dict[tuple[int, int, frozenset[NamedPort]], tuple[RuleItem, tuple[Entry, ...]]] = {}
 
     def ingress(self, item: RuleItem, cookie: int, own: frozenset[NamedPort]) -> tuple[Entry, ...]:
@@ -73,7 +73,7 @@ class Entries:
         if numeric:
             yield Entry(peers, Claim(numeric, verdict, cookie, redirect))
         for match in named if egress else ():
-            for port, having in self._named.get((match.name, match.protocol), {}).items():
+            for port, having in self.named.get((match.name, match.protocol), {}).items():
                 if reached := having if peers is None else peers & having:
                     ports = (PortPrefix(match.protocol, port, PORT_BITS),)
                     yield Entry(reached, Claim(ports, verdict, cookie, redirect))
@@ -83,7 +83,7 @@ class Entries:
         bits = 0
         for peer in peers:
             if isinstance(peer, ServicePeer):
-                bits |= self.union(self._backends.peers(peer)) or 0
+                bits |= self.union(self.backends.peers(peer)) or 0
             elif isinstance(peer, CidrPeer):
                 bits |= self._inside(peer)
             elif peer.selector.requirements:

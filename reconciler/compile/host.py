@@ -9,23 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 
 from reconciler.compile.backends import Backends
 from reconciler.compile.budget import Budget
 from reconciler.compile.cache import CompileCache, Remembered
+from reconciler.compile.contents import Content
 from reconciler.compile.cookies import RuleInfo, cookies
 from reconciler.compile.devices import device_rows
 from reconciler.compile.entries import Entries, named_ports
 from reconciler.compile.identities import Asked, all_labels, asked
-from reconciler.compile.ipcache import ipcache, member_rows, other_rows
+from reconciler.compile.ipcache import columns, member_rows, other_rows, table
 from reconciler.compile.members import Members, addresses, members
 from reconciler.compile.networks import Networks, networks
 from reconciler.compile.policy import policy
 from reconciler.compile.routes import node_rows, workload_routes
 from reconciler.compile.stance import Context, Subject, unrecorded
 from reconciler.compile.tables import AskedRow, tables
+from reconciler.compile.underlay import underlay_rows
 from reconciler.engine.rows import Columns, DictRows, Rows
 from reconciler.errors import CompileError
+from reconciler.model import overlay
 from reconciler.model.cluster import Workload
 from reconciler.model.facts import Endpoint, Facts
 from reconciler.model.identity import FIRST_LOCAL, Reserved, reserved_labels
@@ -34,7 +38,8 @@ from reconciler.model.policy import PolicyRule
 from reconciler.model.snapshot import Snapshot, Warning
 
 DEVICE_TABLES = (
-    "links", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints", "attachments", "carriers",
+    "links", "overlays", "tunnels", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints",
+    "attachments", "carriers",
 )  # fmt: skip
 
 
@@ -55,6 +60,8 @@ class Judging:
     subjects: Mapping[int, Subject]
     context: Context
 
+
+_SAID = attrgetter("node", "ports", "audit")  # what rows are made of, of a workload whose identity is known
 
 Local = Mapping[str, tuple[Workload, Endpoint]]  # workload reference -> workload and what it was given
 RulesOf = Mapping[int, tuple[PolicyRule, ...]]  # shared identity -> the rules that select it
@@ -104,14 +111,15 @@ def compile_judging(snapshot: Snapshot, facts: Facts, cache: CompileCache, budge
     """Only what judges the packets of the host `facts.node`. Pure as `compile_host`, and raises the same errors."""
     budget = budget or Budget()
     local = _local(snapshot, facts)
-    rules_of = cache.matcher.match(snapshot.rules, _labels(local, facts))
+    contents = cache.contents.of(snapshot.rules)
+    rules_of = cache.matcher.match(snapshot.rules, contents, _labels(local, facts))
     rules = _in_order(snapshot.rules, rules_of)
     backends = Backends(snapshot.services, snapshot.slices)
-    wanted = asked(rules, backends)
+    wanted = asked((rule for rule in rules if contents[id(rule)].asks), backends)
     refined, cidrs = _identities(snapshot, facts, wanted, cache)
     labels = all_labels(facts, refined, cidrs)
     subjects, names = _subjects(local, refined, labels, rules_of)
-    context = _context(snapshot, refined, labels, rules, backends, cache)
+    context = _context(snapshot, refined, labels, rules, contents, backends, cache)
     policies = policy(subjects, names, context, budget, cache.policy)
     rows = _ipcache(snapshot, facts, wanted, refined, cidrs, cache, budget)
     return Judging(rows, policies, context.cookies.infos, labels, subjects, context)
@@ -142,8 +150,9 @@ def _in_order(rules: Sequence[PolicyRule], rules_of: RulesOf) -> tuple[PolicyRul
 
 
 def _identities(snapshot: Snapshot, facts: Facts, wanted: Asked, cache: CompileCache) -> tuple[Members, Networks]:
-    inputs = (snapshot.workloads, facts, wanted.blocks, wanted.names)
-    refined = cache.members.get(inputs, partial(members, *inputs))
+    asking = (facts, wanted.blocks, wanted.names)
+    said = (list(snapshot.workloads), [*map(_SAID, snapshot.workloads.values())], *asking)
+    refined = cache.members.get(said, partial(members, snapshot.workloads, *asking))
     others = (node for node in snapshot.nodes.values() if node.name != facts.node)
     elsewhere = frozenset(cidr for node in others for cidr in (node.cidr4, node.cidr6) if cidr is not None)
     found = (frozenset(wanted.networks), elsewhere, wanted.blocks)
@@ -162,7 +171,10 @@ def _ipcache(
     inputs = (refined.members, facts.host_addresses)
     own = cache.member_rows.get(inputs, partial(member_rows, *inputs))
     others = other_rows(snapshot, facts, cidrs.numbers, wanted.networks)
-    return cache.ipcache.get((own, others, budget), partial(ipcache, own, others, budget))
+    rows = [row for row, _ in others]
+    found = cache.ipcache.get((own, rows, budget), partial(table, own, rows, budget))
+    workloads = snapshot.workloads
+    return columns(found, (workloads[one.key].origin for one in refined.members), [origin for _, origin in others])
 
 
 def _subjects(
@@ -175,7 +187,7 @@ def _subjects(
     for member in refined.members:
         number = member.identity
         if member.local and number not in subjects:
-            name = member.workload.reference
+            name = member.key
             ports = refined.ports.get(number, frozenset())
             subjects[number] = Subject(rules_of[local[name][1].identity], ports, init <= labels[number])
             names[number] = name
@@ -187,6 +199,7 @@ def _context(
     refined: Members,
     labels: Mapping[int, LabelSet],
     rules: tuple[PolicyRule, ...],
+    contents: Mapping[int, Content],
     backends: Backends,
     cache: CompileCache,
 ) -> Context:
@@ -194,7 +207,8 @@ def _context(
     return Context(
         cache.index,
         Entries(cache.index, named_ports(refined.ports, cache.index), backends),
-        cookies(rules, snapshot.cluster),
+        contents,
+        cookies(rules, contents, snapshot.cluster),
         snapshot.cluster.enforcement,
         snapshot.cluster.allow_localhost,
     )
@@ -203,15 +217,16 @@ def _context(
 def _devices(
     snapshot: Snapshot, facts: Facts, local: Local, programs: Mapping[str, str], cache: CompileCache
 ) -> dict[str, DictRows]:
-    mtu_bytes = snapshot.cluster.mtu_bytes
+    node = snapshot.nodes.get(facts.node)
+    mtu_bytes = overlay.mtu_bytes(snapshot.cluster, node) if node else snapshot.cluster.mtu_bytes
     cache.devices = {key: cache.devices.get(key) or Remembered() for key in local}
     rows = []
     for key, (workload, endpoint) in local.items():
         inputs = (workload, endpoint, mtu_bytes, dict(programs))
         rows.append(cache.devices[key].get(inputs, partial(_workload_rows, *inputs)))
-    if node := snapshot.nodes.get(facts.node):
+    if node:
         used = {address.version for _, endpoint in local.values() for address in addresses(endpoint)}
-        rows.append(tuple(node_rows(node, used)))
+        rows.append((*node_rows(node, used), *underlay_rows(snapshot.cluster, node, facts, programs)))
     return cache.tables.get((rows,), lambda: tables(DEVICE_TABLES, (row for some in rows for row in some)))
 
 

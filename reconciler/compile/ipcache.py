@@ -6,22 +6,25 @@ the rest of the world has the two defaults.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reconciler.compile.budget import Budget, check_ipcache
 from reconciler.compile.members import Member
 from reconciler.compile.networks import WORLD, IpAddress, IpNetwork
 from reconciler.engine.rows import Columns
 from reconciler.errors import CompileError
-from reconciler.model.cluster import Node, Workload
+from reconciler.model.cluster import Cluster, Node, Workload
 from reconciler.model.datapath import IPCACHE_KEY, IPCACHE_VALUE, IpcacheFlag
 from reconciler.model.facts import Facts
 from reconciler.model.identity import Reserved
 from reconciler.model.origin import Origin
+from reconciler.model.overlay import reserved
 from reconciler.model.snapshot import Snapshot
 
 MAPPED_BITS = 96
@@ -36,19 +39,26 @@ class CacheRow(NamedTuple):
     bits: int
     identity: int
     flags: int
-    origin: Origin
+
+
+class Table(NamedTuple):
+    """Every row but for its origin: those of members, then those of the others that are in `kept` (indexes)."""
+
+    keys: NDArray[np.void]
+    values: NDArray[np.void]
+    kept: Sequence[int]
 
 
 def member_rows(members: Sequence[Member], host_addresses: Collection[IpAddress]) -> list[CacheRow]:
     """Of every address of a workload. Raises CompileError if a workload has an address of this host."""
     own = {(address.version, int(address)) for address in host_addresses}
     rows = []
-    for address, identity, workload, local in members:
+    for _, address, identity, workload, local in members:
         value, version = int(address), address.version
         if (version, value) in own:
             raise CompileError(f"{workload.origin}: {address} of {workload.reference} is an address of the host itself")
         full = value | MAPPED_LOW if version == 4 else value
-        rows.append(CacheRow(full, 128, identity, _flags(workload) if local else 0, workload.origin))
+        rows.append(CacheRow(full, 128, identity, _flags(workload) if local else 0))
     return rows
 
 
@@ -58,58 +68,66 @@ def _flags(workload: Workload) -> IpcacheFlag:
 
 def other_rows(
     snapshot: Snapshot, facts: Facts, cidrs: Mapping[IpNetwork, int], origins: Mapping[IpNetwork, Origin]
-) -> list[CacheRow]:
+) -> list[tuple[CacheRow, Origin]]:
     """Of this host, the other nodes, CIDRs (CIDR -> identity) and the world. `origins`: of CIDRs that rules name."""
     rows = list(_nodes(snapshot, facts))
     homes = {cidr: node.origin for node in snapshot.nodes.values() for cidr in (node.cidr4, node.cidr6)}
-    rows += [_row(network, identity, 0, origins.get(network) or homes[network]) for network, identity in cidrs.items()]
-    rows += [_row(network, kind, 0, snapshot.cluster.origin) for network, kind in WORLD.items()]
+    rows += [(_row(network, number), origins.get(network) or homes[network]) for network, number in cidrs.items()]
+    rows += [(_row(network, kind), snapshot.cluster.origin) for network, kind in WORLD.items()]
     return rows
 
 
-def ipcache(members: Sequence[CacheRow], others: Sequence[CacheRow], budget: Budget) -> Columns:
+def table(members: Sequence[CacheRow], others: Sequence[CacheRow], budget: Budget) -> Table:
     """Of rows with the same prefix the first stays: an address of a workload or a node is nothing else.
 
     Raises CompileError over the budget.
     """
     taken = {(row.value, row.bits) for row in members}
-    kept = list(members)
-    for row in others:
+    kept = []
+    for place, row in enumerate(others):
         if (row.value, row.bits) not in taken:
             taken.add((row.value, row.bits))
-            kept.append(row)
-    check_ipcache(
-        {"addresses of workloads": len(members), "nodes, and CIDRs of rules": len(kept) - len(members)}, budget
-    )
-    return _columns(kept)
+            kept.append(place)
+    check_ipcache({"addresses of workloads": len(members), "nodes, and CIDRs of rules": len(kept)}, budget)
+    return Table(*_records([*members, *(others[place] for place in kept)]), kept)
 
 
-def _nodes(snapshot: Snapshot, facts: Facts) -> Iterator[CacheRow]:
+def columns(found: Table, members: Iterable[Origin], others: Sequence[Origin]) -> Columns:
+    """`members`, `others`: the origins of the rows that the table was made from."""
+    origins = (*members, *(others[place] for place in found.kept))
+    return Columns(found.keys, found.values, origins, np.arange(len(origins), dtype=np.int32))
+
+
+def _nodes(snapshot: Snapshot, facts: Facts) -> Iterator[tuple[CacheRow, Origin]]:
     """This host's own addresses before the other nodes'."""
     own = snapshot.nodes.get(facts.node)
     origin = own.origin if own else snapshot.cluster.origin
-    for address in sorted({*facts.host_addresses, *_addresses(own)}, key=lambda ip: (ip.version, int(ip))):
-        yield _row(address, Reserved.HOST, IpcacheFlag.HOST, origin)
+    among = partial(_addresses, snapshot.cluster)
+    for address in sorted({*facts.host_addresses, *among(own)}, key=lambda ip: (ip.version, int(ip))):
+        yield _row(address, Reserved.HOST, IpcacheFlag.HOST), origin
     for node in snapshot.nodes.values():
-        for address in _addresses(node):
-            yield _row(address, Reserved.REMOTE_NODE, 0, node.origin)
+        for address in among(node):
+            yield _row(address, Reserved.REMOTE_NODE), node.origin
 
 
-def _addresses(node: Node | None) -> list[IpAddress]:
-    return [address for address in (node.address4, node.address6) if address is not None] if node else []
+def _addresses(cluster: Cluster, node: Node | None) -> list[IpAddress]:
+    """On the network between nodes, and among workloads."""
+    if node is None:
+        return []
+    return [address for address in (node.address4, node.address6, *reserved(cluster, node)) if address is not None]
 
 
-def _row(place: IpAddress | IpNetwork, identity: int, flags: int, origin: Origin) -> CacheRow:
+def _row(place: IpAddress | IpNetwork, identity: int, flags: int = 0) -> CacheRow:
     if isinstance(place, IPv4Network | IPv6Network):
         value, bits = int(place.network_address), place.prefixlen
     else:
         value, bits = int(place), place.max_prefixlen
     if place.version == 4:
         value, bits = value | MAPPED_LOW, bits + MAPPED_BITS
-    return CacheRow(value, bits, identity, flags, origin)
+    return CacheRow(value, bits, identity, flags)
 
 
-def _columns(rows: Sequence[CacheRow]) -> Columns:
+def _records(rows: Sequence[CacheRow]) -> tuple[NDArray[np.void], NDArray[np.void]]:
     keys = np.zeros(len(rows), IPCACHE_KEY)
     keys["high"] = [row.value >> 64 for row in rows]
     keys["low"] = [row.value & WORD for row in rows]
@@ -117,7 +135,4 @@ def _columns(rows: Sequence[CacheRow]) -> Columns:
     values = np.zeros(len(rows), IPCACHE_VALUE)
     values["identity"] = [row.identity for row in rows]
     values["flags"] = [row.flags for row in rows]
-    places: dict[int, int] = {}  # by id(): hashing an origin costs more than the rest of its row
-    origin_of = np.array([places.setdefault(id(row.origin), len(places)) for row in rows], np.int32)
-    origins = {id(row.origin): row.origin for row in rows}
-    return Columns(keys, values, tuple(origins.values()), origin_of)
+    return keys, values

@@ -29,8 +29,9 @@ FIRST_REFINED = FIRST_LOCAL + CIDR_NUMBERS
 
 
 class Member(NamedTuple):
-    """One address of one workload."""
+    """One address of one workload; `key` is the workload's in the snapshot."""
 
+    key: str
     address: IpAddress
     identity: int
     workload: Workload
@@ -96,7 +97,7 @@ def _members(workloads: Mapping[str, Workload], facts: Facts) -> Iterable[Member
             raise CompileError(f"{workload.origin}: identity {endpoint.identity} of {workload.reference} has no labels")
         local = workload.node == facts.node
         for address in addresses(endpoint):
-            yield Member(address, endpoint.identity, workload, local)
+            yield Member(key, address, endpoint.identity, workload, local)
 
 
 def addresses(endpoint: Endpoint) -> list[IpAddress]:
@@ -105,7 +106,7 @@ def addresses(endpoint: Endpoint) -> list[IpAddress]:
 
 def _refuse_shared_addresses(found: Iterable[Member]) -> None:
     owners: dict[tuple[int, int], Workload] = {}
-    for address, _, workload, _ in found:
+    for _, address, _, workload, _ in found:
         other = owners.setdefault((address.version, int(address)), workload)
         if other is not workload:
             raise CompileError(

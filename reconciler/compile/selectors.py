@@ -45,10 +45,14 @@ def positions(bits: int) -> NDArray[np.intp]:
 
 
 class LabelIndex:
-    """Identities by label. `everyone` is the bitmap of all; `epoch` rises when bitmaps lose their meaning."""
+    """Identities by label. `everyone` is the bitmap of all.
+
+    `version` rises when selectors may find others, `epoch` when bitmaps lose their meaning.
+    """
 
     def __init__(self, labels: Mapping[int, LabelSet] | None = None) -> None:
         self.epoch = 0
+        self.version = 0
         self._reset()
         if labels:
             self.update(labels)
@@ -75,6 +79,7 @@ class LabelIndex:
         for number in new:
             self._add(number, labels[number])
         if gone or new:
+            self.version += 1
             self._memo.clear()
             self.everyone = bitmap(self._position.values())
             self._table = np.array(self._numbers, np.uint32)

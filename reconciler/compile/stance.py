@@ -9,11 +9,12 @@ nor close anything; where none does, everything passes and what the audit rules 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reconciler.compile.cookies import ALLOW_LOCALHOST, EGRESS, ENFORCEMENT, INGRESS, Cookies
+from reconciler.compile.contents import EGRESS, INGRESS, Content
+from reconciler.compile.cookies import ALLOW_LOCALHOST, ENFORCEMENT, Cookies
 from reconciler.compile.entries import Entries, Entry
 from reconciler.compile.ports import ANY_PORT
 from reconciler.compile.precedence import Claim
@@ -39,6 +40,7 @@ class Context:
 
     index: LabelIndex
     entries: Entries
+    contents: Mapping[int, Content]  # by id() of a rule
     cookies: Cookies
     enforcement: Enforcement
     allow_localhost: AllowLocalhost

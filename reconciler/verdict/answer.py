@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.compile.cookies import EGRESS, INGRESS, RuleInfo
+from reconciler.compile.contents import EGRESS, INGRESS
+from reconciler.compile.cookies import RuleInfo
 from reconciler.verdict.case import End, Question, Side, Sides, Word
 from reconciler.verdict.lines import Flows, Tables, cells
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reconciler.compile.cookies import EGRESS, INGRESS
+from reconciler.compile.contents import EGRESS, INGRESS
 from reconciler.model.policy import PROTOCOLS
 from reconciler.model.policy_test import DestinationPort, Party
 from reconciler.verdict.by_rows import sides

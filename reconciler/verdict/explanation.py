@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from reconciler.compile.cookies import ALLOW_LOCALHOST, INGRESS, RuleInfo
+from reconciler.compile.contents import INGRESS
+from reconciler.compile.cookies import ALLOW_LOCALHOST, RuleInfo
 from reconciler.compile.entries import Entry
 from reconciler.compile.host import Judging
 from reconciler.compile.ports import ANY_PORT, PORT_BITS, PortPrefix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.compile.cookies import EGRESS, INGRESS
+from reconciler.compile.contents import EGRESS, INGRESS
 from reconciler.model.datapath import IpcacheFlag
 from reconciler.model.labels import LabelSet
 from reconciler.model.policy_test import DestinationPort

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reconciler.compile.cookies import EGRESS, INGRESS
+from reconciler.compile.contents import EGRESS, INGRESS
 from reconciler.verdict import wording
 from reconciler.verdict.case import Word
 from reconciler.verdict.explanation import Condition, EntryReason, RuleReason, SideReason

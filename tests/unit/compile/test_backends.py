@@ -37,14 +37,19 @@ def endpoints(name: str, of: str, *addresses: IpAddress, namespace: str = "defau
     return EndpointSlice(namespace, name, origin("EndpointSlice", name), of, endpoints=found)
 
 
-def compiled(peer: ServicePeer, services: list[Service], slices: list[EndpointSlice] | None = None) -> Desired:
+def compiled(
+    peer: ServicePeer,
+    services: list[Service],
+    slices: list[EndpointSlice] | None = None,
+    cache: CompileCache | None = None,
+) -> Desired:
     policy = rule(app("client"), egress=(item("egress[0]", (peer,)),))
     snapshot = replace(
         snapshot_of(ALL, [policy]),
         services={one.reference: one for one in services},
         slices={one.reference: one for one in slices or []},
     )
-    return compile_host(snapshot, facts_of(ALL), CompileCache(), PROGRAMS)
+    return compile_host(snapshot, facts_of(ALL), cache or CompileCache(), PROGRAMS)
 
 
 def reaches(desired: Desired, peer: IpAddress) -> bool:
@@ -104,3 +109,10 @@ def test_a_service_with_no_endpoints_is_nobody() -> None:
     desired = compiled(ServicePeer("default", "db"), [service("db")])
     assert reached(desired) == []
     assert not reaches(desired, OUTSIDE)
+
+
+def test_a_service_that_changes_changes_what_the_same_rule_means() -> None:
+    cache = CompileCache()
+    peer = ServicePeer("default", "db")
+    found = [reached(compiled(peer, [service("db", {"app": name})], cache=cache)) for name in ("db", "other", "db")]
+    assert found == [["default/db"], ["default/other"], ["default/db"]]

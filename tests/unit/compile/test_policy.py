@@ -262,10 +262,10 @@ def test_an_unchanged_subject_keeps_its_columns() -> None:
     cache = CompileCache()
     facts = facts_of(ALL)
     compile_host(snapshot_of(ALL, [FROM_CLIENT]), facts, cache, PROGRAMS)
-    before = {number: rows for number, (_, rows) in cache.policy.subjects.items()}
+    before = {number: made.rows for number, made in cache.policy.subjects.items()}
     changed = rule(app("client"), (item("ingress[0]", None),), name="other")
     compile_host(snapshot_of(ALL, [FROM_CLIENT, changed]), facts, cache, PROGRAMS)
-    after = {number: rows for number, (_, rows) in cache.policy.subjects.items()}
+    after = {number: made.rows for number, made in cache.policy.subjects.items()}
     web, client = (facts.endpoints[one.reference].identity for one in (WEB, CLIENT))
     assert after[web] is before[web]
     assert after[client] is not before[client]

@@ -1,0 +1,92 @@
+"""What a rule says, apart from where it stands.
+
+Every commit has new rules, as their origins name it; what they say is mostly what it was. So each rule is given its
+content: the same object from one compile to the next while the rule says the same. What follows from contents alone is
+worked out once and kept with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from reconciler.compile.numbering import hashed
+from reconciler.model.policy import CidrPeer, PolicyRule, ServicePeer
+
+INGRESS = "ingress"
+EGRESS = "egress"
+COOKIES = (1 << 32) - 1
+
+_NAMED = attrgetter("kind", "namespace", "name")
+_SAID = attrgetter(
+    "subject", "scope", "isolates_ingress", "isolates_egress", "requires_ingress", "requires_egress", "audit"
+)
+_ENTRY = attrgetter("field", "peers", "ports", "deny", "l7")
+
+
+@dataclass(eq=False, frozen=True, slots=True)
+class Content:
+    """Equal only to itself.
+
+    named       what has a cookie, by reference and field: directions that it isolates (`isolations`), then entries
+    cookies     field -> cookie, where no other name draws the same one; `drawn`: the cookies alone
+    asks        whether it asks for more than labels: CIDRs, services, named ports
+    services    peers that can mean something else though the rule is the same
+    """
+
+    named: tuple[tuple[str, str], ...]
+    isolations: int
+    cookies: Mapping[str, int]
+    drawn: tuple[int, ...]
+    asks: bool
+    services: tuple[ServicePeer, ...]
+
+
+class Contents:
+    """Remembers those of the last rules."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], tuple[object, Content]] = {}
+
+    def of(self, rules: Sequence[PolicyRule]) -> dict[int, Content]:
+        """id() of a rule -> its content. O(entries); about 2 us a rule whose parts are the objects of last time."""
+        found: dict[int, Content] = {}
+        seen: dict[tuple[str, ...], tuple[object, Content]] = {}
+        for rule in rules:
+            name: tuple[str, ...] = _NAMED(rule)
+            while name in seen:  # several `specs`
+                name = (*name, "")
+            said = (_SAID(rule), [*map(_ENTRY, rule.ingress)], [*map(_ENTRY, rule.egress)])
+            known = self._known.get(name)
+            if known is None or known[0] != said:
+                known = (said, _content(rule))
+            seen[name] = known
+            found[id(rule)] = known[1]
+        self._known = seen
+        return found
+
+
+def _content(rule: PolicyRule) -> Content:
+    reference = rule.reference
+    isolated = tuple(_isolated(rule))
+    entries = rule.ingress + rule.egress
+    fields = isolated + tuple(entry.field for entry in entries)
+    drawn = tuple(hashed(f"{reference} {field}", 0) % COOKIES + 1 for field in fields)
+    peers = [peer for entry in entries for peer in entry.peers or ()]
+    named = any(match.name for entry in entries for match in entry.ports or ())
+    return Content(
+        tuple((reference, field) for field in fields),
+        len(isolated),
+        dict(zip(fields, drawn, strict=True)),
+        drawn,
+        named or any(isinstance(peer, CidrPeer | ServicePeer) for peer in peers),
+        tuple(peer for peer in peers if isinstance(peer, ServicePeer)),
+    )
+
+
+def _isolated(rule: PolicyRule) -> Iterator[str]:
+    if rule.isolates_ingress:
+        yield INGRESS
+    if rule.isolates_egress:
+        yield EGRESS
