@@ -26,10 +26,8 @@ from reconciler.compile.policy import policy
 from reconciler.compile.routes import node_rows, workload_routes
 from reconciler.compile.stance import Context, Subject, unrecorded
 from reconciler.compile.tables import AskedRow, tables
-from reconciler.compile.underlay import underlay_rows
 from reconciler.engine.rows import Columns, DictRows, Rows
 from reconciler.errors import CompileError
-from reconciler.model import overlay
 from reconciler.model.cluster import Workload
 from reconciler.model.facts import Endpoint, Facts
 from reconciler.model.identity import FIRST_LOCAL, Reserved, reserved_labels
@@ -38,8 +36,7 @@ from reconciler.model.policy import PolicyRule
 from reconciler.model.snapshot import Snapshot, Warning
 
 DEVICE_TABLES = (
-    "links", "overlays", "tunnels", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints",
-    "attachments", "carriers",
+    "links", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints", "attachments", "carriers",
 )  # fmt: skip
 
 
@@ -217,16 +214,15 @@ def _context(
 def _devices(
     snapshot: Snapshot, facts: Facts, local: Local, programs: Mapping[str, str], cache: CompileCache
 ) -> dict[str, DictRows]:
-    node = snapshot.nodes.get(facts.node)
-    mtu_bytes = overlay.mtu_bytes(snapshot.cluster, node) if node else snapshot.cluster.mtu_bytes
+    mtu_bytes = snapshot.cluster.mtu_bytes
     cache.devices = {key: cache.devices.get(key) or Remembered() for key in local}
     rows = []
     for key, (workload, endpoint) in local.items():
         inputs = (workload, endpoint, mtu_bytes, dict(programs))
         rows.append(cache.devices[key].get(inputs, partial(_workload_rows, *inputs)))
-    if node:
+    if node := snapshot.nodes.get(facts.node):
         used = {address.version for _, endpoint in local.values() for address in addresses(endpoint)}
-        rows.append((*node_rows(node, used), *underlay_rows(snapshot.cluster, node, facts, programs)))
+        rows.append(tuple(node_rows(node, used)))
     return cache.tables.get((rows,), lambda: tables(DEVICE_TABLES, (row for some in rows for row in some)))
 
 
