@@ -27,12 +27,17 @@ class Outcome:
     error: str = ""
     notes: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
+    @property
+    def line(self) -> str:
+        """Without the notes, for a log."""
         head = f"{self.node}: {self.result} {self.commit[:12]} in {self.duration_ms:.0f} ms"
         if self.error:
             return f"{head}: {self.error}"
         changed = ", ".join(f"{table} {counts}" for table, counts in self.counts.items())
-        return "\n  ".join((f"{head} ({changed or 'no row changed'})", *self.notes))
+        return f"{head} ({changed or 'no row changed'})"
+
+    def __str__(self) -> str:
+        return "\n  ".join((self.line, *self.notes))
 
 
 class Outcomes:

@@ -184,7 +184,7 @@ class Service:
 
     async def _tell(self, outcome: Outcome) -> None:
         if outcome.result in ("applied", "failed"):
-            log.info("commit %s", outcome)
+            log.info("commit %s", outcome.line)
         await self.outcomes.publish(outcome)
 
     async def _follow(self) -> None:

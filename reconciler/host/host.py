@@ -29,7 +29,7 @@ from reconciler.engine.rows import Rows
 from reconciler.engine.seals import Seals
 from reconciler.engine.table import Table
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, UsageError
-from reconciler.host.absent import Absent, AbsentWorkload, absent, absent_workloads, named
+from reconciler.host.absent import Absent, absent, named
 from reconciler.host.connection_probe import connection_probes
 from reconciler.host.facts import gather, release_gone
 from reconciler.host.hold import Hold, HoldFile
@@ -37,6 +37,7 @@ from reconciler.host.listing import Listing
 from reconciler.host.obstacles import refuse_obstructed
 from reconciler.host.rehung import Rehung, rehung
 from reconciler.host.resolver import TargetResolver
+from reconciler.host.status import host_status
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
 from reconciler.host.touched import Touched, among
@@ -46,7 +47,6 @@ from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.observe.counters import Counters
 from reconciler.source.loading import Cache, load
 from reconciler.source.repository import resolve
-from reconciler.source.watch import current
 from reconciler.store.embedded import EmbeddedStore
 from reconciler.store.identities import Identities
 from reconciler.store.overlay import Overlay
@@ -425,37 +425,11 @@ class Host:
 
     def status(self) -> dict[str, Any]:
         """What can be said without a daemon."""
-        hold = self.hold
-        last = next(iter(self.journal.history(1)), None)
-        return {
-            "node": self.config.node,
-            "commit": self.base,
-            "ref": self.config.ref,
-            "repository": str(self.config.repository),
-            "suspended": hold.suspended,
-            "held": hold.held if current(self.config.repository, self.config.ref) in (None, hold.held) else "",
-            "unfinished": self.journal.unfinished,
-            "since": _since(self._applied()),
-            "last_result": last.result.value if last else "",
-            "last_reason": last.reason if last else "",
-            "last_time": last.time.isoformat() if last else "",
-            "absent": [one.to_json() for one in self._absent_workloads()],
-        }
+        return host_status(self.config, self.journal, list(self._applied()), self.hold, self._applied_snapshot())
 
-    def _absent_workloads(self) -> tuple[AbsentWorkload, ...]:
-        """Of the applied commit, as it is now; none where that cannot be told."""
+    def _applied_snapshot(self) -> Snapshot | None:
+        if self.target is not None:
+            return self.target.snapshot
         with suppress(PlumbError):
-            if self.base:
-                snapshot = self.target.snapshot if self.target else self.load(self.base)
-                return absent_workloads(snapshot, self.config.node)
-        return ()
-
-
-def _since(newest_first: Iterator[Record]) -> str:
-    """When the host came to the commit that it is at; '' if it never had one."""
-    present, since = "", ""
-    for record in newest_first:
-        if present not in ("", record.commit):
-            break
-        present, since = record.commit, record.time.isoformat(timespec="seconds")
-    return since
+            return self.load(self.base) if self.base else None
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,12 @@ def test_an_outcome_that_is_known_is_told_at_once() -> None:
         return await outcomes.wait(COMMIT, 1)
 
     assert asyncio.run(body()) == _outcome()
+
+
+def test_people_read_what_was_left_for_later_below_the_outcome() -> None:
+    outcome = replace(_outcome(), notes=("web.yaml:1: waits",))
+    assert str(outcome) == f"{_outcome()}\n  web.yaml:1: waits"
+    assert outcome.line == str(_outcome())
 
 
 def test_who_waits_hears_of_it_when_it_comes() -> None:
