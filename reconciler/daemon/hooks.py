@@ -19,9 +19,11 @@ from reconciler.config import SOCKET_NAME
 from reconciler.daemon.client import Client
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.overtaken import refuse_moved
-from reconciler.errors import DaemonUnreachable, PlumbError, StoreError, UsageError
+from reconciler.errors import ManifestError, PlumbError, RepositoryError, StoreError, UsageError
 from reconciler.host import Host
+from reconciler.host.elsewhere import Elsewhere
 from reconciler.host.flow_trace import known_of
+from reconciler.host.target import Target
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.verdict.policy_test import require
 
@@ -72,7 +74,7 @@ class Hooks:
         refused = False
         for old, new, ref in push.updates:
             try:
-                async for line in self._proposed(push, new, ref):
+                async for line in self._proposed(push, old, new, ref):
                     yield line.encode() + b"\n"
                 if ref.startswith(BRANCHES):
                     await asyncio.to_thread(refuse_moved, push.repository, ref, old)
@@ -85,7 +87,7 @@ class Hooks:
             yield b"plumb: refused; nothing changes on any host\n"
         yield b"exit 1\n" if refused else b"exit 0\n"
 
-    async def _proposed(self, push: Push, new: str, ref: str) -> AsyncIterator[str]:
+    async def _proposed(self, push: Push, old: str, new: str, ref: str) -> AsyncIterator[str]:
         if not ref.startswith(BRANCHES):
             return
         followed = ref == self._host.config.ref and _same(push.repository, self._host.config.repository)
@@ -105,8 +107,19 @@ class Hooks:
         await self._on_host(require, target.snapshot, known_of(target), self._tested)
         plan = await self._on_host(self._host.compare, target)
         yield _plan_lines(self._host.config.node, plan.base, plan.render())
-        for node, client in self._siblings(target.snapshot).items():
-            yield await asyncio.to_thread(_plan_of, node, client, new, push.environment)
+        for line in await self._elsewhere(old, target):
+            yield line
+
+    async def _elsewhere(self, old: str, target: Target) -> list[str]:
+        """What the commit changes on other nodes. Raises CompileError if it does not fit one that `old` did fit."""
+        shared = self._host.shared
+        if shared is None or not old.strip("0") or len(target.snapshot.nodes) < 2:
+            return []
+        try:
+            before = await self._on_host(self._host.load, old)
+        except (ManifestError, RepositoryError):
+            return []
+        return await asyncio.to_thread(list, Elsewhere(before, target, shared[0]).lines())
 
     async def _post_receive(self, push: Push) -> AsyncGenerator[bytes]:
         for _, new, ref in push.updates:
@@ -181,14 +194,6 @@ def _counted(number: int, what: str) -> str:
 def _plan_lines(node: str, base: str, rendered: str) -> str:
     head = f"{node}: plan from {base[:12] or 'nothing'}"
     return f"{head}: no change" if not rendered else "\n".join([head, *(f"  {line}" for line in rendered.splitlines())])
-
-
-def _plan_of(node: str, client: Client, commit: str, environment: Mapping[str, str]) -> str:
-    try:
-        answer = client.post("/v1/plan", {"revision": commit, "environment": dict(environment)})
-    except DaemonUnreachable as error:
-        return f"{node}: no plan: {error}"
-    return _plan_lines(node, answer["base"], answer["text"])
 
 
 def _outcome_of(node: str, client: Client, commit: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.daemon_host import allowing, policy, until
+from tests.e2e.daemon_host import allowing, document, policy, until
 from tests.e2e.followers import Followers, followers
 
 pytestmark = pytest.mark.root
@@ -47,6 +47,27 @@ def test_a_push_reaches_all_hosts_and_its_output_names_each(cluster: Followers) 
         (line,) = [line for line in told if line.startswith(f"remote: {node}: applied {commit[:12]} in ")]
         assert rows in line
     assert {host.status()["commit"] for host in cluster.hosts.values()} == {commit}
+
+
+def test_a_push_shows_what_it_would_change_on_each_host(cluster: Followers) -> None:
+    before = cluster.head()
+    cluster.write("planned.yaml", policy("gamma", "gamma", egress=[allowing("to", "alpha", 80)]))
+    cluster.commit()
+    told = [line.strip() for line in cluster.push().stderr.splitlines()]
+    assert f"remote: beta: plan from {before[:12]}: no change" in told
+    (gamma,) = [line for line in told if line.startswith(f"remote: gamma: plan from {before[:12]}: ")]
+    (applied,) = [line for line in told if line.startswith("remote: gamma: applied")]
+    assert gamma.partition("policy ")[2] in applied, (gamma, applied)
+
+
+def test_a_commit_that_does_not_fit_another_host_is_refused(cluster: Followers) -> None:
+    crowd = (document("Workload", f"w{n}", {"node": "gamma", "netns": f"/run/netns/pt-none-{n}"}) for n in range(3))
+    small = document("Node", "gamma", {"cidrs": ["10.49.0.0/30"]})
+    cluster.write("gamma.yaml", small + "".join(crowd))
+    cluster.commit()
+    pushed = cluster.push()
+    assert pushed.returncode != 0
+    assert "gamma: 10.49.0.0/30 of gamma is used up" in pushed.stderr
 
 
 def test_a_branch_that_moves_without_a_push_is_found_by_looking(cluster: Followers) -> None:

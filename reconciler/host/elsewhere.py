@@ -1,0 +1,79 @@
+"""What a commit would change on other nodes, worked out here: their rows at the commit before, and at this one.
+
+No other host is asked. What only it knows (an address that it gave out, a row that drifted) may differ there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+
+from reconciler.compile.cache import CompileCache
+from reconciler.compile.host import Desired, compile_host
+from reconciler.engine.diff import diff_rows
+from reconciler.engine.rows import DictRows
+from reconciler.errors import CompileError
+from reconciler.host.facts import gather
+from reconciler.host.target import Target
+from reconciler.model.cluster import Node
+from reconciler.model.snapshot import Snapshot
+from reconciler.store.identities import Identities
+from reconciler.store.overlay import Overlay
+from reconciler.store.protocol import Store
+
+NODES = 16  # with more of them a push would wait too long
+
+
+class Elsewhere:
+    """Between a commit and the one that this host aims at, for nodes one by one."""
+
+    def __init__(self, before: Snapshot, target: Target, store: Store) -> None:
+        self._before, self._after, self._here = before, target.snapshot, target.facts.node
+        self._store = Overlay(store)
+        programs = target.desired.tables["programs"]
+        assert isinstance(programs, DictRows)
+        self._programs = {str(name): row.digest for name, row in programs.rows.items()}
+        self._identities = {
+            (one.cluster.id, one.cluster.name): Identities(self._store, one.cluster.id, one.cluster.name)
+            for one in (self._before, self._after)
+        }
+
+    def lines(self) -> Iterator[str]:
+        """One for each other node. Raises CompileError for a commit that would be the first not to fit a node."""
+        others = sorted(self._after.nodes.keys() - {self._here})
+        for node in others[:NODES]:
+            yield f"{node}: {self._changes(node)}"
+        if len(others) > NODES:
+            yield f"plumb: no plan is worked out for {len(others) - NODES} more nodes"
+
+    def _changes(self, node: str) -> str:
+        if node not in self._before.nodes:
+            return "joins with this commit"
+        cache = CompileCache()
+        try:
+            before = self._compiled(self._before, node, cache)
+        except CompileError as error:
+            return f"no plan, it cannot run {self._before.commit[:12]} either: {error}"
+        try:
+            after = self._compiled(self._after, node, cache)
+        except CompileError as error:
+            raise CompileError(f"{node}: {error}", remedy=error.remedy) from error
+        counts = _counts(before, after)
+        return f"plan from {self._before.commit[:12]}: {', '.join(counts) or 'no change'}"
+
+    def _compiled(self, snapshot: Snapshot, node: str, cache: CompileCache) -> Desired:
+        identities = self._identities[snapshot.cluster.id, snapshot.cluster.name]
+        facts = gather(snapshot, node, self._store, _addresses(snapshot.nodes[node]), identities)
+        return compile_host(snapshot, facts, cache, self._programs)
+
+
+def _addresses(node: Node) -> frozenset[IPv4Address | IPv6Address]:
+    return frozenset(one for one in (node.address4, node.address6) if one is not None)
+
+
+def _counts(before: Desired, after: Desired) -> list[str]:
+    found = []
+    for table, rows in after.tables.items():
+        if delta := diff_rows(table, rows, before.tables[table], complete=True):
+            found.append(f"{table} {delta.counts}")
+    return found
