@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Event as Flag
@@ -12,6 +13,7 @@ from threading import Thread
 import pytest
 
 from reconciler.errors import ChangesMissed, StoreError
+from reconciler.store import etcd_servers
 from reconciler.store.etcd import EtcdStore
 from reconciler.store.etcd_servers import Servers
 from reconciler.store.protocol import Event, Store, Watch
@@ -21,13 +23,18 @@ from .etcd_server import EtcdServer, cluster_of, running
 
 DEADLINE_S = 30.0
 NOTICED_S = 10.0  # how late a hung server may be noticed
-CALL_S = 6.5  # a call's own time, finding out the reason, and two busy cores
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EtcdServer]:
     with running(tmp_path) as started:
         yield started
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls give up early: for tests of what comes after that."""
+    monkeypatch.setattr(etcd_servers, "TIMEOUT_S", 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +72,12 @@ def numbers(watch: Watch, count: int) -> list[int]:
     while len(events) < count and time.monotonic() < deadline:
         events += watch.poll(1.0)
     return [int(event.value or b"-1") for event in events]
+
+
+def failure_of(call: Callable[[], object]) -> BaseException | None:
+    """How it ends, in time or not at all."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).exception(NOTICED_S)
 
 
 def put_stubbornly(store: Store, key: str, value: bytes) -> None:
@@ -105,7 +118,7 @@ def test_a_read_waits_for_a_server_that_starts_again(server: EtcdServer) -> None
         assert item.value == b"1"
 
 
-def test_a_server_that_is_away_is_told_in_words_and_used_again_when_it_is_back(server: EtcdServer) -> None:
+def test_a_server_that_is_away_is_told_in_words_and_used_again_when_it_is_back(server: EtcdServer, hasty: None) -> None:
     with store_of(server) as store:
         server.kill()
         with pytest.raises(StoreError, match=f"{server.endpoint}: Connection refused") as caught:
@@ -147,10 +160,7 @@ def test_a_hung_server_ends_calls_with_words_and_its_watch_catches_up(server: Et
         store.put("/w/a", b"0")
         assert numbers(watch, 1) == [0]
         server.freeze()
-        began = time.monotonic()
-        with pytest.raises(StoreError, match=f"{server.endpoint}: it does not answer"):
-            store.get("/a")
-        assert time.monotonic() - began < CALL_S
+        assert f"{server.endpoint}: it does not answer" in str(failure_of(lambda: store.get("/a")))
         server.thaw()
         put_stubbornly(store, "/w/a", b"1")
         assert numbers(watch, 1) == [1]
@@ -165,10 +175,8 @@ def test_a_hung_server_among_three_is_left_by_calls_and_by_its_watch(cluster: li
         assert numbers(watch, 1) == [0]
         hung.freeze()
         try:
-            began = time.monotonic()
             writer.put("/hung/a", b"1")
-            assert numbers(watch, 1) == [1]
-            assert time.monotonic() - began < NOTICED_S
+            assert [event.value for event in watch.poll(NOTICED_S)] == [b"1"]
             assert store.get("/hung/a")
         finally:
             hung.thaw()
@@ -218,7 +226,9 @@ def test_a_conditional_write_whose_answer_got_lost_is_not_called_refused(server:
             server.thaw()
 
 
-def test_a_session_comes_back_after_its_server_was_away_for_longer_than_its_lease(server: EtcdServer) -> None:
+def test_a_session_comes_back_after_its_server_was_away_for_longer_than_its_lease(
+    server: EtcdServer, hasty: None
+) -> None:
     with store_of(server) as store, closing(Session(store, ttl_s=2)) as session:
         session.put("/nodes/alpha", b"1")
         first = session.lease
@@ -235,7 +245,7 @@ def test_a_session_comes_back_after_its_server_was_away_for_longer_than_its_leas
         assert [item.key for item in store.range("/nodes/").items] == ["/nodes/alpha", "/nodes/beta"]
 
 
-def test_a_session_may_begin_before_its_server(tmp_path: Path) -> None:
+def test_a_session_may_begin_before_its_server(tmp_path: Path, hasty: None) -> None:
     server = EtcdServer(tmp_path)
     with store_of(server) as store, closing(Session(store, ttl_s=2)) as session:
         assert not session.put("/a", b"1")
