@@ -80,7 +80,10 @@ def the(name: str | None, node: str | None = None) -> Lab:
     if name in here:
         return here[name]
     if name is None and here:
-        raise UsageError(f"several labs are up: {', '.join(here)}", remedy="choose one: --name LAB, or a node of it: export PLUMB_NODE=NODE")
+        raise UsageError(
+            f"several labs are up: {', '.join(here)}",
+            remedy="choose one: --name LAB, or a node of it: export PLUMB_NODE=NODE",
+        )
     raise UsageError(f"no lab {name!r} is up" if name else "no lab is up", remedy="plumb lab up DIRECTORY")
 
 
