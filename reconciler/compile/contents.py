@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from operator import attrgetter
+from typing import NamedTuple
 
 from reconciler.compile.numbering import hashed
 from reconciler.model.policy import CidrPeer, PolicyRule, ServicePeer
@@ -18,9 +20,17 @@ INGRESS = "ingress"
 EGRESS = "egress"
 COOKIES = (1 << 32) - 1
 
-_NAMED = attrgetter("kind", "namespace", "name")
 _SAID = attrgetter(
-    "subject", "scope", "isolates_ingress", "isolates_egress", "requires_ingress", "requires_egress", "audit"
+    "kind",
+    "namespace",
+    "name",
+    "subject",
+    "scope",
+    "isolates_ingress",
+    "isolates_egress",
+    "requires_ingress",
+    "requires_egress",
+    "audit",
 )
 _ENTRY = attrgetter("field", "peers", "ports", "deny", "l7")
 
@@ -43,28 +53,45 @@ class Content:
     services: tuple[ServicePeer, ...]
 
 
+_Said = tuple[tuple[object, ...], list[tuple[object, ...]], list[tuple[object, ...]]]  # the rule, and its entries
+
+
+class _Known(NamedTuple):
+    said: _Said
+    content: Content
+
+
+def _name(said: _Said) -> tuple[object, ...]:
+    return said[0][:3]
+
+
 class Contents:
-    """Remembers those of the last rules."""
+    """Remembers those of the last rules, in their order."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], tuple[object, Content]] = {}
+        self._last: list[_Known] = []
+        self._by_name: dict[object, list[_Known]] | None = None
 
     def of(self, rules: Sequence[PolicyRule]) -> dict[int, Content]:
         """id() of a rule -> its content. O(entries); about 2 us a rule whose parts are the objects of last time."""
-        found: dict[int, Content] = {}
-        seen: dict[tuple[str, ...], tuple[object, Content]] = {}
-        for rule in rules:
-            name: tuple[str, ...] = _NAMED(rule)
-            while name in seen:  # several `specs`
-                name = (*name, "")
-            said = (_SAID(rule), [*map(_ENTRY, rule.ingress)], [*map(_ENTRY, rule.egress)])
-            known = self._known.get(name)
-            if known is None or known[0] != said:
-                known = (said, _content(rule))
-            seen[name] = known
-            found[id(rule)] = known[1]
-        self._known = seen
-        return found
+        known: list[_Known] = []
+        for rule, there in zip(rules, chain(self._last, repeat(None)), strict=False):
+            said: _Said = (_SAID(rule), [*map(_ENTRY, rule.ingress)], [*map(_ENTRY, rule.egress)])
+            if there is None or there.said != said:
+                there = self._moved(there, said) or _Known(said, _content(rule))
+            known.append(there)
+        self._last, self._by_name = known, None
+        return {id(rule): one.content for rule, one in zip(rules, known, strict=True)}
+
+    def _moved(self, there: _Known | None, said: _Said) -> _Known | None:
+        """What was known at another place than `there`, where a rule of this name would have changed."""
+        if there is not None and _name(there.said) == _name(said):
+            return None
+        if self._by_name is None:
+            self._by_name = {}
+            for one in self._last:
+                self._by_name.setdefault(_name(one.said), []).append(one)
+        return next((one for one in self._by_name.get(_name(said), ()) if one.said == said), None)
 
 
 def _content(rule: PolicyRule) -> Content:

@@ -58,6 +58,7 @@ class Judging:
     context: Context
 
 
+_PLACE = attrgetter("namespace", "name", "netns", "interface", "labels", "ports", "address4", "address6")
 _SAID = attrgetter("node", "ports", "audit")  # what rows are made of, of a workload whose identity is known
 
 Local = Mapping[str, tuple[Workload, Endpoint]]  # workload reference -> workload and what it was given
@@ -218,8 +219,9 @@ def _devices(
     cache.devices = {key: cache.devices.get(key) or Remembered() for key in local}
     rows = []
     for key, (workload, endpoint) in local.items():
-        inputs = (workload, endpoint, mtu_bytes, dict(programs))
-        rows.append(cache.devices[key].get(inputs, partial(_workload_rows, *inputs)))
+        inputs = (endpoint, mtu_bytes, dict(programs))
+        known = cache.devices[key].get((_PLACE(workload), *inputs), partial(_workload_rows, workload, *inputs))
+        rows.append(tuple([row._replace(origin=workload.origin) for row in known]))
     if node := snapshot.nodes.get(facts.node):
         used = {address.version for _, endpoint in local.values() for address in addresses(endpoint)}
         rows.append(tuple(node_rows(node, used)))

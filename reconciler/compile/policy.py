@@ -87,8 +87,8 @@ def _world(context: Context, budget: Budget) -> tuple[object, ...]:
 
 
 def _said(subject: Subject, context: Context) -> _Said:
-    contents = tuple([context.contents[id(rule)] for rule in subject.rules])
-    cookies = tuple([context.cookies.of_rule[id(rule)] for rule in subject.rules])
+    contents = tuple(map(context.contents.__getitem__, map(id, subject.rules)))
+    cookies = tuple(map(context.cookies.of_rule.__getitem__, map(id, subject.rules)))
     services = tuple([context.entries.backends.peers(peer) for content in contents for peer in content.services])
     return _Said(subject.ports, subject.always, contents, cookies, services)
 

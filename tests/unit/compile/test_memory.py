@@ -74,6 +74,14 @@ def test_a_rule_at_another_place_and_commit_keeps_its_content() -> None:
     assert after is before
 
 
+def test_a_rule_that_others_come_before_keeps_its_content() -> None:
+    contents = Contents()
+    (before,) = contents.of([RULE]).values()
+    added = replace(RULE, name="added")
+    assert contents.of([added, RULE])[id(RULE)] is before
+    assert contents.of([RULE])[id(RULE)] is before
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data(), clusters(), clusters())
 def test_a_compile_after_others_is_as_the_first(
