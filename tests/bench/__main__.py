@@ -13,7 +13,20 @@ from importlib import import_module
 from tests.bench import figures
 from tests.bench.building import CHECKOUT, build_all
 
-GROUPS = ("packet", "path", "wire", "rows", "compile", "verdict", "push", "repair", "daemon", "playbook", "store")
+GROUPS = (
+    "packet",
+    "path",
+    "lookup",
+    "wire",
+    "rows",
+    "compile",
+    "verdict",
+    "push",
+    "repair",
+    "daemon",
+    "playbook",
+    "store",
+)
 RESULT = CHECKOUT / "build" / "bench.json"
 
 

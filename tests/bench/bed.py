@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -57,6 +57,18 @@ GATEWAY = str(GATEWAY4)
 PORT = 80  # the one that policy allows
 _OTHER_IDENTITIES = 1 << 17  # rows beyond the few that matter name peers from here on
 _MAPPED = 0xFFFF << 32
+
+
+class Ports(NamedTuple):
+    """What a rule allows, and the same as prefixes: port and bits of each."""
+
+    first: int
+    last: int
+    prefixes: tuple[tuple[int, int], ...]
+
+
+SINGLE = Ports(1024, 1024, ((1024, 16),))
+RANGE = Ports(8000, 8100, ((8000, 10), (8064, 11), (8096, 14), (8100, 16)))
 
 W = TypeVar("W", bound="Wires")
 
@@ -105,12 +117,17 @@ class Wires:
 
 
 class Bed(Wires):
-    """`rows`: policy rows of the two workloads together, few of which any packet here meets."""
+    """`rows`: policy rows of the two workloads together, few of which any packet here meets; `ports`: what those allow
+    that do not matter, and the ones that matter too if it is not `SINGLE`.
+    """
 
-    def __init__(self, name: str, rows: int = 10, map_sizes: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, name: str, rows: int = 10, map_sizes: Mapping[str, int] | None = None, ports: Ports = SINGLE
+    ) -> None:
         super().__init__(name)
         self.pins = BPFFS / f"{PREFIX}-{name}"
         self._rows = rows
+        self._ports = ports
         cluster = Cluster("bench", Origin("", 0, "Cluster", "bench", ""))
         self._datapath = Datapath(self.pins, options_of(cluster), map_sizes)
         self.maps = PinnedMaps(self.pins)
@@ -125,7 +142,7 @@ class Bed(Wires):
     def make(self) -> None:
         super().make()
         self._datapath.load()
-        desired = {"endpoints": _endpoints(), "ipcache": _ipcache(), "policy": _policy(self._rows)}
+        desired = {"endpoints": _endpoints(), "ipcache": _ipcache(), "policy": _policy(self._rows, self._ports)}
         with netns.inside(self.path):
             live = {name: table.live() for name, table in self.tables.items()}
             repair(diff("", "", desired, live, False), self.tables)
@@ -215,13 +232,15 @@ def _ipcache() -> Rows:
     return Columns(keys, values)
 
 
-def _policy(rows: int) -> Rows:
+def _policy(rows: int, ports: Ports) -> Rows:
     """Each workload isolated both ways; the other allowed on `PORT` and by ping, the world outwards; and others."""
+    here = Ports(PORT, PORT, ((PORT, 16),)) if ports is SINGLE else ports
     parts: list[tuple[int, int, int, int, int, int, int]] = []  # as the fields below, and the verdict
     for me, other in ((A, B), (B, A)):
         for egress in (0, 1):
             parts.append((me.identity, 0, egress, 0, 0, 0, Verdict.DEFAULT_DENY))
-            parts.append((me.identity, other.identity, egress, socket.IPPROTO_TCP, PORT, 16, Verdict.ALLOW))
+            for port, bits in here.prefixes:
+                parts.append((me.identity, other.identity, egress, socket.IPPROTO_TCP, port, bits, Verdict.ALLOW))
             parts.append((me.identity, other.identity, egress, socket.IPPROTO_ICMP, 0, 0, Verdict.ALLOW))
         parts.append((me.identity, Reserved.WORLD_IPV4, 1, socket.IPPROTO_TCP, PORT, 16, Verdict.ALLOW))
     few = len(parts)
@@ -230,12 +249,14 @@ def _policy(rows: int) -> Rows:
     for index, field in enumerate(("subject", "peer", "egress", "protocol", "port", "port_bits")):
         keys[field][:few] = [part[index] for part in parts]
     values["verdict"][:few] = [part[6] for part in parts]
+    each = np.array(ports.prefixes)  # of every rule; a peer has four: of either workload, in either direction
     number = np.arange(more)
-    keys["subject"][few:] = np.where(number % 2, A.identity, B.identity)
-    keys["peer"][few:] = _OTHER_IDENTITIES + number // 8
-    keys["egress"][few:] = number // 2 % 2
+    rule = number // len(each)
+    keys["subject"][few:] = np.where(rule % 2, A.identity, B.identity)
+    keys["peer"][few:] = _OTHER_IDENTITIES + rule // 4
+    keys["egress"][few:] = rule // 2 % 2
     keys["protocol"][few:] = socket.IPPROTO_TCP
-    keys["port"][few:], keys["port_bits"][few:] = 1024 + number // 4 % 2, 16
+    keys["port"][few:], keys["port_bits"][few:] = each[number % len(each)].T
     values["verdict"][few:] = Verdict.ALLOW
     values["cookie"] = np.arange(1, len(values) + 1)
     return Columns(keys, values)
