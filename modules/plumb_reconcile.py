@@ -19,12 +19,17 @@ options:
   state:
     description:
       - C(present) converges.
+      - C(converged) waits until the host's daemon reports that it runs the commit and that nothing is amiss.
       - C(gathered) returns the host's status and its endpoints.
     type: str
     default: present
-    choices: [present, gathered]
+    choices: [present, converged, gathered]
+  wait_s:
+    description: How many seconds C(converged) waits at most.
+    type: int
+    default: 30
   commit:
-    description: Full name of the commit. Needed for C(present).
+    description: Full name of the commit. Needed for C(present) and C(converged).
     type: str
     default: ""
   force:
@@ -48,6 +53,11 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
+- name: Wait until the daemon agrees
+  plumb_reconcile:
+    state: converged
+    commit: "{{ plumb_commit }}"
+
 - name: True the host to the commit of the inventory
   plumb_reconcile:
     commit: "{{ plumb_commit }}"
@@ -103,7 +113,8 @@ def main() -> None:
     run_reconcile(
         {
             **HOST,
-            "state": {"type": "str", "default": "present", "choices": ["present", "gathered"]},
+            "state": {"type": "str", "default": "present", "choices": ["present", "converged", "gathered"]},
+            "wait_s": {"type": "int", "default": 30},
             "force": {"type": "bool", "default": False},
             "source": {"type": "path"},
             "pack": {"type": "path"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ description:
   - C(Node.spec.ansible) holds the host's variables. There C(host), C(port), C(user), C(connection) and C(become) are
     short for C(ansible_host) and so on. A host without C(host) is reached by the first of C(Node.spec.addresses), if
     it has any. Values are taken literally, braces in them are no templates.
+  - The groups C(plumb_wave_01), C(plumb_wave_02) and so on are the hosts in the waves of C(Cluster.spec.rollout.waves).
   - The group C(plumb) has the variables C(plumb_repository), C(plumb_revision), C(plumb_commit) and C(plumb_cluster),
     each host C(plumb_node).
   - The commit is validated as a whole; what is wrong in it is reported with file, line and column.
@@ -100,6 +101,10 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
                 self.inventory.add_child(self.inventory.add_group(group), node.name)
             for name, value in variables(node).items():
                 self.inventory.set_variable(node.name, name, value)
+        for number, hosts in enumerate(waves(list(snapshot.nodes), snapshot.cluster.waves), 1):
+            group = self.inventory.add_group(f"{_GROUP}_wave_{number:02}")
+            for host in hosts:
+                self.inventory.add_child(group, host)
 
 
 def _load(where: Path, revision: str) -> tuple[Snapshot, str]:
@@ -125,6 +130,16 @@ def _groups(cluster: str, node: Node) -> Iterator[str]:
 def _group_name(text: str) -> str:
     """Ansible allows what Python allows in a name."""
     return "".join(letter if letter.isalnum() else "_" for letter in text)
+
+
+def waves(hosts: Sequence[str], sizes: Sequence[int | str]) -> Iterator[Sequence[str]]:
+    """Hosts of the first waves, one for each size; the last size holds for all that come after it (`serial`)."""
+    at = 0
+    for size in sizes:
+        count = size if isinstance(size, int) else max(1, len(hosts) * int(size.rstrip("%")) // 100)
+        if at < len(hosts):
+            yield hosts[at : at + count]
+        at += count
 
 
 def variables(node: Node) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from reconciler.ansible import repository_copy
 from reconciler.ansible.hands import Planned, daemon, hands
 from reconciler.ansible.settings import settings
+from reconciler.ansible.settled import settled
 from reconciler.config import Config
 from reconciler.errors import PlumbError, RepositoryError, UsageError
 
@@ -30,6 +31,8 @@ def reconcile(parameters: Mapping[str, Any], check: bool) -> Result:
     commit, pack = parameters["commit"], parameters.get("pack")
     if not commit:
         raise UsageError("commit is missing: the full name of the commit to converge to")
+    if parameters["state"] == "converged":
+        return settled(config, commit, float(parameters["wait_s"]))
     if not pack and not repository_copy.has(config.repository, commit):
         if parameters.get("negotiate") and _may_feed(config.repository):
             return {"changed": False, "lacking": True, "have": repository_copy.tip(config.repository, config.ref)}

@@ -117,6 +117,7 @@ class Cluster:
     network: Network = Network()
     conntrack: Conntrack = Conntrack()
     probes: tuple[Probe, ...] = ()
+    waves: tuple[int | str, ...] = (1, "100%")  # of the playbook: hosts, or a share of all hosts, each time
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
         network=_network(spec),
         conntrack=_conntrack(spec),
         probes=_probes(spec, identity, places, findings),
+        waves=tuple(node.value for node in spec.items("rollout", "waves")) or base.waves,
     ), places
 
 

@@ -15,6 +15,8 @@ from tests.e2e.fleet import BPF, NETNS, POLICY, PROBED, Fleet, built, copy_of_ch
 
 pytestmark = pytest.mark.root
 
+WAVES = 'rollout: {waves: [1, 1, "100%"]}\n  probes:'
+
 NewFleet = Callable[..., Fleet]
 
 
@@ -155,6 +157,28 @@ def test_a_commit_that_fails_on_the_first_host_never_reaches_the_second(new_flee
     for name in ("alpha", "beta"):
         assert json.loads(fleet.plumb(name, "status", "-o", "json"))["commit"] == first
         assert run("git", "-C", fleet.home(name) / "policy.git", "rev-parse", "main") == first
+
+
+def test_a_wave_that_fails_leaves_the_later_ones_untouched(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha", "beta", "gamma", "delta")
+    fleet.write("cluster.yaml", PROBED.replace("alpha-client", "beta-client").replace("probes:", WAVES))
+    fleet.commit("one host, another one, then the rest; a probe on the second cannot hold")
+    played = fleet.play()
+    assert played.code != 0
+    assert "the previous state was restored" in played.output
+    assert played.recap.keys() == {"alpha", "beta"}
+    assert json.loads(fleet.plumb("alpha", "status", "-o", "json"))["state"] == "converged"
+    for name in ("gamma", "delta"):
+        assert not fleet.home(name).exists()
+
+
+def test_a_host_whose_daemon_is_not_converged_ends_the_rollout(fleet: Fleet) -> None:
+    assert (played := fleet.play()).code == 0, played.output
+    fleet.git("commit", "-q", "--allow-empty", "-m", "another")
+    other = fleet.git("rev-parse", "HEAD")
+    said = fleet.module("alpha", "plumb_reconcile", state="converged", commit=other, wait_s=1)
+    assert said["failed"]
+    assert f"nothing is known of {other[:12]}" in said["msg"]
 
 
 def test_a_host_that_somebody_else_holds_says_who_it_is(new_fleet: NewFleet) -> None:

@@ -104,6 +104,17 @@ def test_every_host_knows_the_commit_that_was_read(repository: Path) -> None:
     assert "gamma" in inventory(PLUMB_REPOSITORY=str(repository))["plumb"]["hosts"]
 
 
+def test_waves_are_one_host_and_then_all_unless_the_manifest_says_otherwise(repository: Path) -> None:
+    def waves() -> dict[str, list[str]]:
+        found = inventory(PLUMB_REPOSITORY=str(repository))
+        return {name: group["hosts"] for name, group in found.items() if name.startswith("plumb_wave_")}
+
+    save(repository, "rest.yaml", GAMMA)
+    assert waves() == {"plumb_wave_01": ["alpha"], "plumb_wave_02": ["beta", "gamma"]}
+    save(repository, "cluster.yaml", CLUSTER.replace("spec: {", "spec: {rollout: {waves: [2, 1%, 50%]}, "))
+    assert waves() == {"plumb_wave_01": ["alpha", "beta"], "plumb_wave_02": ["gamma"]}
+
+
 def test_a_relative_repository_starts_at_the_inventory_file(repository: Path, tmp_path: Path) -> None:
     source = tmp_path / "plumb.yml"
     source.write_text("plugin: plumb_nodes\nrepository: policies\n")

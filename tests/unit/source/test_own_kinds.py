@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
+import pytest
+
 from reconciler.model.cluster import (
     AllowLocalhost,
     Cluster,
@@ -51,6 +53,18 @@ def test_a_cluster_says_everything() -> None:
         False,
         2.0,
     )
+
+
+def test_a_rollout_counts_hosts_or_shares_of_them() -> None:
+    found: Cluster = value("Cluster", "{name: demo}", '{rollout: {waves: [1, "25%", 100%]}}')
+    assert found.waves == (1, "25%", "100%")
+
+
+@pytest.mark.parametrize("wave", ["0", "0%", "101%", "some", "-1", "1.5"])
+def test_a_wave_is_a_number_or_a_share(wave: str) -> None:
+    spec = f"{{rollout: {{waves: [{wave}]}}}}"
+    found = manifests.read(f"apiVersion: plumbline/v1\nkind: Cluster\nmetadata: {{name: d}}\nspec: {spec}\n".encode())
+    assert "waves" in str(found.faults)
 
 
 def test_a_workload_is_enforced_unless_it_says_so() -> None:
