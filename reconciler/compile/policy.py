@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reconciler.compile.backends import Resolved
 from reconciler.compile.budget import Budget, check_policy
@@ -113,13 +114,18 @@ def _rows_by_cookie(rows: Iterable[SubjectRows]) -> Counter[int]:
 
 
 def _joined(rows: Mapping[int, SubjectRows], infos: Infos) -> Columns:
-    keys = np.concatenate([np.empty(0, POLICY_KEY), *(one.keys for one in rows.values())])
-    values = np.concatenate([np.empty(0, POLICY_VALUE), *(one.values for one in rows.values())])
+    keys = _concatenated([one.keys for one in rows.values()], POLICY_KEY)
+    values = _concatenated([one.values for one in rows.values()], POLICY_VALUE)
     keys["subject"] = np.repeat(_u32(rows), [len(one.keys) for one in rows.values()])
     cookies = _u32(infos.cookies)
     order = np.argsort(cookies)
     origin_of = order[np.searchsorted(cookies, values["cookie"], sorter=order)]
     return Columns(keys, values, tuple(infos.origins), origin_of.astype(np.int32))
+
+
+def _concatenated(parts: list[NDArray[np.void]], dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """As bytes: numpy looks at every field of every part otherwise."""
+    return np.frombuffer(bytearray().join([part.data for part in parts]), dtype)
 
 
 def _u32(numbers: Iterable[int]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
