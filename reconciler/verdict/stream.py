@@ -79,6 +79,8 @@ class Judge:
             world = self._world(value, number)
             form = lines.asked(value, world.ends)
             return _Asked(name, number, world, form, _questions(form, world))
+        except json.JSONDecodeError as error:
+            return {"id": None, "error": f"{self._path}:{number}:{error.colno}: no JSON: {error.msg}"}
         except ManifestError as error:
             return {"id": name, "error": "; ".join(fault.message for fault in error.faults)}
         except (PlumbError, ValueError, TypeError, AttributeError, RecursionError) as error:

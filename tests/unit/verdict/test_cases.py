@@ -199,7 +199,7 @@ def test_a_named_port_is_looked_up_at_each_destination() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"{", "Expecting"),
+        (b"{", "cases.jsonl:1:2: no JSON: Expecting"),
         (b"[]", "a line must be a mapping"),
         ({"id": 1}, "one of docs, rules and policies is needed"),
         ({"id": 1, "docs": [], "flows": []}, "neither pods nor endpoints"),
