@@ -4,49 +4,103 @@
  * Both sit on the host end of its veth pair. A packet between two workloads of this host is judged for both of them
  * where it enters, and goes straight to the other one's device. Nothing passes that has no verdict of this epoch.
  */
+#include "lib/delivery.h"
 #include "lib/judge.h"
 #include "lib/neighbour.h"
 #include "lib/passage.h"
+#include "lib/too_big.h"
+#include "lib/tunnels.h"
 
 /* Deliver past the other pair's host end, into its namespace (kernel 5.10). */
 OPTION(bool, redirect_peer, true);
 
-/* Hands the packet to a workload of this host, if it is for one; the stack has the rest. As a router does, it takes one
- * off the hop count; what has none left goes to the stack, which answers it.
- */
-INLINE int deliver(struct __sk_buff *skb, const union address *destination, const bool v6)
+/* What a closer look at a packet of a workload finds where nothing speaks against it. No action has this number. */
+#define GOES_ON 64
+
+/* To a workload of this host, or back to the one that sent it. */
+INLINE int hand_over(__u32 ifindex)
+{
+	return redirect_peer ? bpf_redirect_peer(ifindex, 0) : bpf_redirect(ifindex, 0);
+}
+
+/* Hands the packet to a workload of this host. */
+INLINE int deliver(struct __sk_buff *skb, const struct endpoint *endpoint, const bool v6)
+{
+	if (!take_hop(skb, v6))
+		return PASS;
+	if (!address_frame(skb, endpoint->mac))
+		return TC_ACT_SHOT;
+	return hand_over(endpoint->ifindex);
+}
+
+/* Larger than the way to the other node. What may be cut, the stack cuts; else the sender is told. */
+INLINE int refuse_size(struct __sk_buff *skb, __u32 mtu, const bool v6)
+{
+	struct iphdr *ip = (void *)(long)skb->data + ETH_HLEN;
+
+	if (v6)
+		return write_too_big6(skb, mtu) ? PASS : hand_over(skb->ifindex);
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end || !(ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT)))
+		return PASS;
+	return write_too_big4(skb, mtu) ? PASS : hand_over(skb->ifindex);
+}
+
+/* Sends the packet to another node, wrapped; `identity` is what the whole cluster knows the sender by. */
+INLINE int send_wrapped(struct __sk_buff *skb, struct tunnel *tunnel, __u32 identity, __u32 now, __u8 protocol,
+			const bool v6)
+{
+	__u32 mtu = tunnel_mtu(skb, tunnel, now);
+
+	if (unlikely(network_length(skb, protocol, v6) > mtu))
+		return refuse_size(skb, mtu, v6);
+	if (!take_hop(skb, v6))
+		return PASS;
+	if (enter_tunnel(skb, tunnel, identity, true))
+		return TC_ACT_SHOT;
+	return bpf_redirect(tunnel->ifindex, 0);
+}
+
+/* Each in a frame of its own, and verified once. */
+GLOBAL int send_wrapped4(struct __sk_buff *skb, struct tunnel *tunnel, __u32 identity, __u32 now, __u32 protocol)
+{
+	return tunnel ? send_wrapped(skb, tunnel, identity, now, protocol, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int send_wrapped6(struct __sk_buff *skb, struct tunnel *tunnel, __u32 identity, __u32 now, __u32 protocol)
+{
+	return tunnel ? send_wrapped(skb, tunnel, identity, now, protocol, true) : TC_ACT_SHOT;
+}
+
+INLINE int send_to_node(struct __sk_buff *skb, const struct passage *at, const union address *destination,
+			__u32 identity, const bool v6)
+{
+	struct tunnel *tunnel = find_tunnel(destination, v6);
+
+	if (!tunnel)
+		return PASS;
+	return v6 ? send_wrapped6(skb, tunnel, identity, at->now, at->flow.protocol) :
+		    send_wrapped4(skb, tunnel, identity, at->now, at->flow.protocol);
+}
+
+/* What the whole cluster knows the workload of this device by. */
+INLINE __u32 shared_identity(const union address *source, const bool v6)
+{
+	struct endpoint *endpoint = find_endpoint(source, v6);
+
+	return endpoint ? endpoint->identity : IDENTITY_UNKNOWN;
+}
+
+/* A packet that may go on: to a workload of this host, wrapped to one of another node, or to the stack. */
+INLINE int send_on(struct __sk_buff *skb, const struct passage *at, const union address *source,
+		   const union address *destination, const bool v6)
 {
 	struct endpoint *endpoint = find_endpoint(destination, v6);
-	void *data = (void *)(long)skb->data;
-	void *data_end = (void *)(long)skb->data_end;
-	struct ethhdr *ethernet = data;
 
-	if (!endpoint)
-		return PASS;
-	if (v6) {
-		struct ipv6hdr *ip = (void *)(ethernet + 1);
-
-		if ((void *)(ip + 1) > data_end)
-			return TC_ACT_SHOT;
-		if (ip->hop_limit <= 1)
-			return PASS;
-		ip->hop_limit--;
-	} else {
-		struct iphdr *ip = (void *)(ethernet + 1);
-		__u32 sum;
-
-		if ((void *)(ip + 1) > data_end)
-			return TC_ACT_SHOT;
-		if (ip->ttl <= 1)
-			return PASS;
-		ip->ttl--;
-		sum = ip->check + bpf_htons(0x0100); /* RFC 1624 */
-		ip->check = sum + (sum >= 0xffff);
-	}
-	__builtin_memcpy(ethernet->h_dest, endpoint->mac, ETH_ALEN);
-	for (int i = 0; i < ETH_ALEN; i++)
-		ethernet->h_source[i] = gateway_mac[i];
-	return redirect_peer ? bpf_redirect_peer(endpoint->ifindex, 0) : bpf_redirect(endpoint->ifindex, 0);
+	if (endpoint)
+		return deliver(skb, endpoint, v6);
+	if (overlay && at->beyond)
+		return send_to_node(skb, at, destination, shared_identity(source, v6), v6);
+	return PASS;
 }
 
 /* Whether the packet's own address, source or destination, belongs to the device that it passes. */
@@ -87,37 +141,50 @@ INLINE int deny(struct __sk_buff *skb, struct passage *at, struct conntrack_entr
 	return refuse(skb, at, denial.identity, outcome->cookie, outcome->reason, outcome->side, origin, v6);
 }
 
+/* Where the entry of a new flow is put together; too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct conntrack_entry);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} new_entry SEC(".maps");
+
 /* Remembers an allowed flow. Returns 0 or a reason. */
 INLINE int remember(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry,
 		    const struct outcome *outcome, bool from_host, const bool outbound, const bool v6)
 {
-	struct conntrack_entry fresh = {
-		.origin = at->end,
-		.icmp_type = at->flow.icmp_type,
-		.from_host = from_host,
-	};
 	const union address *peer = outbound ? &at->flow.destination : &at->flow.source;
 	struct endpoint *other = find_endpoint(peer, v6);
-	__u32 theirs = other ? other->ifindex : 0;
+	__u32 theirs = other ? other->ifindex : at->beyond, zero = 0;
 	bool second = outbound ? at->end : !at->end; /* our end of the flow is end 1 */
+	struct conntrack_entry *known = entry;
 
-	if (entry) {
-		settle(entry, outcome, at->version.epoch);
-		entry->ifindex[0] = second ? theirs : skb->ifindex;
-		entry->ifindex[1] = second ? skb->ifindex : theirs;
+	if (!entry) {
+		entry = bpf_map_lookup_elem(&new_entry, &zero);
+		if (!entry)
+			return REASON_CONNTRACK_FULL;
+		__builtin_memset(entry, 0, sizeof(*entry));
+		entry->origin = at->end;
+		entry->icmp_type = at->flow.icmp_type;
+		entry->from_host = from_host;
+	}
+	settle(entry, outcome, at->version.epoch);
+	entry->ifindex[0] = second ? theirs : skb->ifindex;
+	entry->ifindex[1] = second ? skb->ifindex : theirs;
+	entry->wrapped = !other && at->beyond;
+	entry->vouched = at->vouched || (at->beyond && entry->vouched);
+	if (known) {
 		conntrack_touch(entry, &at->flow, at->end, at->now, skb->len);
 		return 0;
 	}
-	settle(&fresh, outcome, at->version.epoch);
-	fresh.ifindex[0] = second ? theirs : skb->ifindex;
-	fresh.ifindex[1] = second ? skb->ifindex : theirs;
-	fresh.packets[0] = !at->end;
-	fresh.packets[1] = at->end;
-	fresh.bytes[0] = at->end ? 0 : skb->len;
-	fresh.bytes[1] = at->end ? skb->len : 0;
-	fresh.expires = at->now + conntrack_timeout(&fresh, at->flow.protocol);
+	entry->packets[0] = !at->end;
+	entry->packets[1] = at->end;
+	entry->bytes[0] = at->end ? 0 : skb->len;
+	entry->bytes[1] = at->end ? skb->len : 0;
+	entry->expires = at->now + conntrack_timeout(entry, at->flow.protocol);
 	count(COUNTER_NEW_FLOWS, skb->len);
-	return conntrack_add(&at->key, &fresh, v6) ? REASON_CONNTRACK_FULL : 0;
+	return conntrack_add(&at->key, entry, v6) ? REASON_CONNTRACK_FULL : 0;
 }
 
 /* Whether a known flow's other end may send this packet: a workload of this host through its own device only, this host
@@ -131,13 +198,15 @@ INLINE bool may_send(struct __sk_buff *skb, __u32 ifindex, __u32 identity)
 }
 
 /* The same for a packet on its way to a workload whose flow is not known, or not any more. */
-INLINE bool is_forged(struct __sk_buff *skb, const struct conntrack_entry *entry, __u32 theirs,
+INLINE bool is_forged(struct __sk_buff *skb, const struct conntrack_entry *entry, __u32 theirs, __u32 beyond,
 		      const union address *source, const bool v6)
 {
 	struct endpoint *endpoint = find_endpoint(source, v6);
 
 	if (endpoint)
 		return endpoint->ifindex != skb->ingress_ifindex;
+	if (overlay && beyond) /* from_overlay has marked it */
+		return beyond != skb->ingress_ifindex || !skb->mark;
 	return entry && !may_send(skb, 0, entry->identity[theirs & 1]);
 }
 
@@ -152,7 +221,7 @@ INLINE bool may_report(struct __sk_buff *skb, const struct conntrack_entry *entr
 	return !find_endpoint(source, v6) || entry->ifindex[end & 1] == skb->ingress_ifindex;
 }
 
-/* A packet whose flow has no verdict of this epoch, or that needs a closer look. Returns an action. */
+/* A packet whose flow has no verdict of this epoch, or that needs a closer look. Returns an action, or GOES_ON. */
 INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry, const bool outbound,
 		   const bool v6)
 {
@@ -189,7 +258,8 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 	}
 	if (!owns_address(skb, outbound ? &source : &destination, v6))
 		return drop(skb, at, outbound ? REASON_SPOOFED_SOURCE : REASON_UNKNOWN_DESTINATION, v6);
-	if (!outbound && is_forged(skb, entry, at->end, &source, v6))
+	at->beyond = device_beyond(outbound ? &destination : &source, v6);
+	if (!outbound && is_forged(skb, entry, at->end, at->beyond, &source, v6))
 		return drop(skb, at, REASON_SPOOFED_SOURCE, v6);
 
 	if (unlikely(!entry && at->flow.later_fragment)) /* its first one opens the flow, or nothing does */
@@ -212,9 +282,13 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 
 		if (at->flow.protocol == IPPROTO_ICMP || at->flow.protocol == IPPROTO_ICMPV6)
 			dport = bpf_htons(entry ? entry->icmp_type : at->flow.icmp_type);
+		if (overlay && !outbound && !quoted && at->beyond)
+			at->vouched = skb->mark;
+		else if (overlay && entry && entry->vouched)
+			at->remembered = entry->identity[(at->end ^ 1) & 1];
 		judge(as_sent ? &at->flow.source : &at->flow.destination,
 		      as_sent ? &at->flow.destination : &at->flow.source, at->flow.protocol, dport, from_host,
-		      outbound == forward, at->version, &outcome, v6);
+		      outbound == forward, at, &outcome, v6);
 		if (!outcome.reason)
 			report(skb, at, EVENT_VERDICT, outcome.audited ? REASON_AUDITED : REASON_ALLOWED, outcome.side,
 			       outcome.cookie, forward ? outcome.identity[0] : outcome.identity[1],
@@ -229,7 +303,64 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 		if (unlikely(at->flow.first_fragment))
 			remember_fragment(&at->flow, v6);
 	}
-	return outbound ? deliver(skb, &destination, v6) : PASS;
+	return outbound ? GOES_ON : PASS;
+}
+
+/* Each in a frame of its own, as together they would be too large; and each verified once. */
+GLOBAL int examine_sent4(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry)
+{
+	return at ? examine(skb, at, entry, true, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int examine_sent6(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry)
+{
+	return at ? examine(skb, at, entry, true, true) : TC_ACT_SHOT;
+}
+
+GLOBAL int examine_received4(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry)
+{
+	return at ? examine(skb, at, entry, false, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int examine_received6(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry)
+{
+	return at ? examine(skb, at, entry, false, true) : TC_ACT_SHOT;
+}
+
+/* An ICMP error goes where it is addressed itself. */
+INLINE int send_error(struct __sk_buff *skb, const struct passage *at, const bool v6)
+{
+	union address source, destination;
+
+	if (!load_addresses(skb, &source, &destination, v6))
+		return TC_ACT_SHOT;
+	return send_on(skb, at, &source, &destination, v6);
+}
+
+GLOBAL int send_error4(struct __sk_buff *skb, struct passage *at)
+{
+	return at ? send_error(skb, at, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int send_error6(struct __sk_buff *skb, struct passage *at)
+{
+	return at ? send_error(skb, at, true) : TC_ACT_SHOT;
+}
+
+/* Lets a packet go on if a closer look allows it. */
+INLINE int look_closely(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry, const bool outbound,
+			const bool v6)
+{
+	int action;
+
+	if (!outbound)
+		return v6 ? examine_received6(skb, at, entry) : examine_received4(skb, at, entry);
+	action = v6 ? examine_sent6(skb, at, entry) : examine_sent4(skb, at, entry);
+	if (action != GOES_ON)
+		return action;
+	if (unlikely(at->flow.related))
+		return v6 ? send_error6(skb, at) : send_error4(skb, at);
+	return send_on(skb, at, &at->flow.source, &at->flow.destination, v6);
 }
 
 /* The common part of both programs, from the parsed flow on. */
@@ -242,7 +373,7 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 	at->end = conntrack_key(&at->flow, &at->key, v6);
 	entry = conntrack_find(&at->key, v6);
 	if (unlikely(!entry || at->flow.related))
-		return examine(skb, at, entry, outbound, v6);
+		return look_closely(skb, at, entry, outbound, v6);
 	ours = (outbound ? at->end : at->end ^ 1) & 1;
 	theirs = ours ^ 1;
 	judgement = judgement_of(entry);
@@ -252,11 +383,18 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 		conntrack_touch(entry, &at->flow, at->end, at->now, skb->len);
 		if (unlikely(at->flow.first_fragment))
 			remember_fragment(&at->flow, v6);
-		if (outbound && entry->ifindex[theirs])
-			return deliver(skb, &at->flow.destination, v6);
-		return PASS;
+		if (!outbound || !entry->ifindex[theirs])
+			return PASS;
+		if (overlay && entry->wrapped) {
+			__u32 identity = entry->identity[ours];
+
+			if (unlikely(identity >= IDENTITY_FIRST_LOCAL))
+				identity = shared_identity(&at->flow.source, v6);
+			return send_to_node(skb, at, &at->flow.destination, identity, v6);
+		}
+		return send_on(skb, at, &at->flow.source, &at->flow.destination, v6);
 	}
-	return examine(skb, at, entry, outbound, v6);
+	return look_closely(skb, at, entry, outbound, v6);
 }
 
 INLINE int handle_ipv4(struct __sk_buff *skb, const bool outbound)

@@ -8,6 +8,7 @@ struct endpoint {
 	__u32 ifindex; /* host end of the veth pair */
 	__u8 mac[ETH_ALEN]; /* workload end */
 	__u16 pad;
+	__u32 identity; /* what the whole cluster knows it by */
 };
 
 /* An address of a workload of this host. Written by the daemon, read for delivery and for the source address check.

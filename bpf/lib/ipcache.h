@@ -11,6 +11,9 @@ enum identity {
 	IDENTITY_REMOTE_NODE = 6,
 	IDENTITY_WORLD_IPV4 = 9,
 	IDENTITY_WORLD_IPV6 = 10,
+	IDENTITY_FIRST_CLUSTER = 256, /* of workloads, shared by all hosts */
+	IDENTITY_FIRST_LOCAL = 1 << 24, /* of CIDRs, this host's own */
+	IDENTITY_FIRST_REFINED = 3 << 23, /* of workloads, this host's own */
 };
 
 enum ipcache_flags {

@@ -17,6 +17,9 @@ struct passage {
 	__u32 now; /* ticks */
 	__u32 end; /* which end of the flow sent it */
 	__u32 events; /* enum event_mask */
+	__u32 vouched; /* identity of the sender as its node tells it with the packet, 0: not told */
+	__u32 remembered; /* what it told with an earlier one */
+	__u32 beyond; /* overlay device, if the other end of the packet is on another node */
 };
 
 struct outcome {
@@ -113,13 +116,28 @@ INLINE bool add_side(struct outcome *outcome, const struct decision *decision, c
 	return !reason;
 }
 
+/* What an end's own node tells counts for more than what the address is known for; an identity that only this host has
+ * means the same and more. What it told once counts as long as the address is not known.
+ */
+INLINE void believe(struct peer *other, const struct passage *at)
+{
+	bool known = other->identity >= IDENTITY_FIRST_CLUSTER && other->identity < IDENTITY_FIRST_LOCAL;
+
+	if (likely(!at->vouched && !at->remembered) || other->identity >= IDENTITY_FIRST_REFINED)
+		return;
+	if (at->vouched)
+		other->identity = at->vouched;
+	else if (!known)
+		other->identity = at->remembered;
+}
+
 /* Policy of both ends for a flow in the direction of its first packet. `from_host`: the host itself sent it.
  * `ours_is_source`: the workload whose device this is opened the flow; it must be known, or nothing passes.
  */
 INLINE void judge(const union address *source, const union address *destination, __u8 protocol, __be16 dport,
-		  bool from_host, bool ours_is_source, const union version version, struct outcome *outcome,
-		  const bool v6)
+		  bool from_host, bool ours_is_source, const struct passage *at, struct outcome *outcome, const bool v6)
 {
+	const union version version = at->version;
 	struct peer from = find_peer(source, v6, version.epoch);
 	struct peer to = find_peer(destination, v6, version.epoch);
 	struct decision decision;
@@ -132,6 +150,7 @@ INLINE void judge(const union address *source, const union address *destination,
 		from.identity = v6 ? IDENTITY_WORLD_IPV6 : IDENTITY_WORLD_IPV4;
 		from.flags = 0;
 	}
+	believe(ours_is_source ? &to : &from, at);
 	outcome->identity[0] = from.identity;
 	outcome->identity[1] = to.identity;
 	outcome->cookie = 0;

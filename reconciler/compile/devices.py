@@ -49,7 +49,7 @@ def device_rows(
         yield AskedRow("addresses", own, Address(), origin)
         neighbour = NeighbourKey(HOST_NETNS, endpoint.ifname, address)
         yield AskedRow("neighbours", neighbour, Neighbour(endpoint.mac), origin)
-        row = EndpointRow(endpoint.ifname, endpoint.mac)
+        row = EndpointRow(endpoint.ifname, endpoint.mac, endpoint.identity)
         yield AskedRow("endpoints", address, row, origin)
     for direction, program in PROGRAMS.items():
         if program not in programs:

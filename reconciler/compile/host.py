@@ -26,8 +26,10 @@ from reconciler.compile.policy import policy
 from reconciler.compile.routes import node_rows, workload_routes
 from reconciler.compile.stance import Context, Subject, unrecorded
 from reconciler.compile.tables import AskedRow, tables
+from reconciler.compile.underlay import underlay_rows
 from reconciler.engine.rows import Columns, DictRows, Rows
 from reconciler.errors import CompileError
+from reconciler.model import overlay
 from reconciler.model.cluster import Workload
 from reconciler.model.facts import Endpoint, Facts
 from reconciler.model.identity import FIRST_LOCAL, Reserved, reserved_labels
@@ -36,7 +38,8 @@ from reconciler.model.policy import PolicyRule
 from reconciler.model.snapshot import Snapshot, Warning
 
 DEVICE_TABLES = (
-    "links", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints", "attachments", "carriers",
+    "links", "overlays", "tunnels", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints",
+    "attachments", "carriers",
 )  # fmt: skip
 
 
@@ -215,16 +218,17 @@ def _context(
 def _devices(
     snapshot: Snapshot, facts: Facts, local: Local, programs: Mapping[str, str], cache: CompileCache
 ) -> dict[str, DictRows]:
-    mtu_bytes = snapshot.cluster.mtu_bytes
+    node = snapshot.nodes.get(facts.node)
+    mtu_bytes = overlay.mtu_bytes(snapshot.cluster, node) if node else snapshot.cluster.mtu_bytes
     cache.devices = {key: cache.devices.get(key) or Remembered() for key in local}
     rows = []
     for key, (workload, endpoint) in local.items():
         inputs = (endpoint, mtu_bytes, dict(programs))
         known = cache.devices[key].get((_PLACE(workload), *inputs), partial(_workload_rows, workload, *inputs))
         rows.append(tuple([row._replace(origin=workload.origin) for row in known]))
-    if node := snapshot.nodes.get(facts.node):
+    if node:
         used = {address.version for _, endpoint in local.values() for address in addresses(endpoint)}
-        rows.append(tuple(node_rows(node, used)))
+        rows.append((*node_rows(node, used), *underlay_rows(snapshot.cluster, node, facts, programs)))
     return cache.tables.get((rows,), lambda: tables(DEVICE_TABLES, (row for some in rows for row in some)))
 
 

@@ -7,6 +7,7 @@ the rest of the world has the two defaults.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
@@ -18,11 +19,12 @@ from reconciler.compile.members import Member
 from reconciler.compile.networks import WORLD, IpAddress, IpNetwork
 from reconciler.engine.rows import Columns
 from reconciler.errors import CompileError
-from reconciler.model.cluster import Node, Workload
+from reconciler.model.cluster import Cluster, Node, Workload
 from reconciler.model.datapath import IPCACHE_KEY, IPCACHE_VALUE, IpcacheFlag
 from reconciler.model.facts import Facts
 from reconciler.model.identity import Reserved
 from reconciler.model.origin import Origin
+from reconciler.model.overlay import reserved
 from reconciler.model.snapshot import Snapshot
 
 MAPPED_BITS = 96
@@ -100,15 +102,19 @@ def _nodes(snapshot: Snapshot, facts: Facts) -> Iterator[tuple[CacheRow, Origin]
     """This host's own addresses before the other nodes'."""
     own = snapshot.nodes.get(facts.node)
     origin = own.origin if own else snapshot.cluster.origin
-    for address in sorted({*facts.host_addresses, *_addresses(own)}, key=lambda ip: (ip.version, int(ip))):
+    among = partial(_addresses, snapshot.cluster)
+    for address in sorted({*facts.host_addresses, *among(own)}, key=lambda ip: (ip.version, int(ip))):
         yield _row(address, Reserved.HOST, IpcacheFlag.HOST), origin
     for node in snapshot.nodes.values():
-        for address in _addresses(node):
+        for address in among(node):
             yield _row(address, Reserved.REMOTE_NODE), node.origin
 
 
-def _addresses(node: Node | None) -> list[IpAddress]:
-    return [address for address in (node.address4, node.address6) if address is not None] if node else []
+def _addresses(cluster: Cluster, node: Node | None) -> list[IpAddress]:
+    """On the network between nodes, and among workloads."""
+    if node is None:
+        return []
+    return [address for address in (node.address4, node.address6, *reserved(cluster, node)) if address is not None]
 
 
 def _row(place: IpAddress | IpNetwork, identity: int, flags: int = 0) -> CacheRow:

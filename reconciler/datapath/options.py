@@ -24,6 +24,7 @@ def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, 
         "timeout_other": ticks(timeouts.other_s),
         "gateway_mac": bytes.fromhex(GATEWAY_MAC.replace(":", "")),
         "redirect_peer": redirect_peer,
+        "overlay": cluster.network.is_overlay,
     }
 
 

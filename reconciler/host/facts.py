@@ -10,10 +10,12 @@ from ipaddress import IPv4Address, IPv6Address
 
 from reconciler.errors import CompileError
 from reconciler.host.names import device_names, workload_mac
+from reconciler.kernel.host_addresses import devices_of
 from reconciler.model.cluster import Node, Workload
 from reconciler.model.facts import Endpoint, Facts, Peer
 from reconciler.model.identity import Reserved, reserved_labels
 from reconciler.model.labels import LabelSet, workload_labels
+from reconciler.model.overlay import reserved
 from reconciler.model.snapshot import Snapshot
 from reconciler.store.addresses import Addresses
 from reconciler.store.identities import Identities
@@ -63,7 +65,12 @@ def gather(
         )
     named: dict[int, LabelSet] = {int(one): reserved_labels(one) for one in Reserved if one}
     named.update({numbers[one]: one for one in labels.values()})
-    return Facts(node, named, endpoints, host_addresses, peers=_peers(snapshot, node))
+    return Facts(node, named, endpoints, host_addresses, peers=_peers(snapshot, node), underlay=_underlay(here))
+
+
+def _underlay(node: Node) -> dict[int, str]:
+    own = [address for address in (node.address4, node.address6) if address is not None]
+    return {address.version: device for address, device in devices_of(own).items()}
 
 
 def _peers(snapshot: Snapshot, node: str) -> dict[str, Peer]:
@@ -95,6 +102,7 @@ def _addresses(snapshot: Snapshot, node: Node, store: Store) -> Addressed:
 
 def _allocator(snapshot: Snapshot, node: Node, store: Store) -> Addresses:
     own = [address for address in (node.address4, node.address6) if address is not None]
+    own += reserved(snapshot.cluster, node)
     return Addresses(store, node.name, node.cidr4, node.cidr6, cluster=snapshot.cluster.name, excluded=own)
 
 

@@ -32,12 +32,14 @@ from reconciler.kernel.generation import Generation
 from reconciler.kernel.ipcache import IpcacheTable
 from reconciler.kernel.links import LinksTable
 from reconciler.kernel.neighbours import NeighboursTable
+from reconciler.kernel.overlays import OverlaysTable
 from reconciler.kernel.policy import PolicyTable
 from reconciler.kernel.programs import ProgramsTable
 from reconciler.kernel.routes import RoutesTable
 from reconciler.kernel.rules import RulesTable
 from reconciler.kernel.sysctls import SysctlsTable
 from reconciler.kernel.tcx import key_of_pin
+from reconciler.kernel.tunnels import TunnelsTable
 from reconciler.model.cluster import Cluster
 from reconciler.model.datapath import AttachmentKey, ProgramRow
 from reconciler.model.network import SysctlKey
@@ -50,6 +52,8 @@ COLLECTOR = "collect_conntrack"
 TABLES_OF_MAPS = {
     "endpoints4": frozenset(("endpoints",)),
     "endpoints6": frozenset(("endpoints",)),
+    "tunnels4": frozenset(("tunnels",)),
+    "tunnels6": frozenset(("tunnels",)),
     "ipcache4": frozenset(("ipcache",)),
     "ipcache6": frozenset(("ipcache",)),
     "cidr4": frozenset(("ipcache",)),
@@ -78,6 +82,7 @@ class HostTables:
         self.maps = PinnedMaps(config.pin_root)
         self.generation = Generation(self.maps)
         self._endpoints = EndpointsTable(self.maps)
+        self._tunnels = TunnelsTable(self.maps)
         self._ipcache = IpcacheTable(self.maps, self.generation)
         self._policy = PolicyTable(self.maps, self.generation)
         self._attachments = AttachmentsTable(config.pin_root, tcx=has("tcx"))
@@ -85,9 +90,11 @@ class HostTables:
         self._subjects: dict[int, int] = {}
         tables: tuple[Table, ...] = (
             LinksTable(self._places),
+            OverlaysTable(),
             SysctlsTable(lambda: self._sysctls),
             ProgramsTable(config.pin_root, self._load),
             self._endpoints,
+            self._tunnels,
             self._ipcache,
             self._policy,
             self._attachments,
@@ -204,6 +211,8 @@ class HostTables:
             yield "policy", self._policy.keys_of(self._subjects[touched.id], touched.key)
         elif name.startswith("endpoints"):
             yield "endpoints", self._endpoints.keys_of(name, touched.key)
+        elif name.startswith("tunnels"):
+            yield "tunnels", self._tunnels.keys_of(name, touched.key)
         elif name.startswith(("ipcache", "cidr")):
             yield "ipcache", self._ipcache.keys_of(name, touched.key)
 

@@ -33,10 +33,10 @@ class CarriersTable:
         self._guarded = guarded
 
     def live(self, only: Collection[Any] | None = None) -> DictRows:
-        """Our host ends that are up, whoever raised them."""
+        """Our links that are up, whoever raised them."""
         with doing("read carriers"), Netlink() as host:
             if only is None:
-                found = link_messages.veths(host)
+                found = link_messages.ends(host)
             else:
                 found = [end for name in only if (end := link_messages.by_name(host, name)) is not None]
             return DictRows({end.name: Carrier() for end in found if _is_ours(end) and end.up})

@@ -47,7 +47,7 @@ class EndpointsTable:
 
     def write(self, upserts: Mapping[Key, EndpointRow], deletes: Collection[Key]) -> None:
         """Raises KernelError for a device that is not there, before anything is written."""
-        indices = {name: _index(name) for name in {row.ifname for row in upserts.values()}}
+        indices = {name: device_index(name) for name in {row.ifname for row in upserts.values()}}
         for version, map_name in _MAPS.items():
             wanted, gone = _of(version, upserts), _of(version, deletes)
             if not wanted and (not gone or not self._maps.find(map_name)):
@@ -56,7 +56,7 @@ class EndpointsTable:
             map_.delete(_keys(map_, gone))
             values = np.zeros(len(wanted), map_.value_dtype)
             for value, row in zip(values, (upserts[key] for key in wanted), strict=True):
-                value["ifindex"] = indices[row.ifname]
+                value["ifindex"], value["identity"] = indices[row.ifname], row.identity
                 value["mac"] = np.frombuffer(bytes.fromhex(row.mac.replace(":", "")), np.uint8)
             map_.update(_keys(map_, wanted), values)
 
@@ -82,7 +82,9 @@ def _rows(
         found, values = map_.lookup(_keys(map_, only))
         addresses, values = [only[index] for index in np.flatnonzero(found)], values[found]
     return {
-        address: EndpointRow(_device(int(value["ifindex"]), names), value["mac"].tobytes().hex(":"))
+        address: EndpointRow(
+            device_name(int(value["ifindex"]), names), value["mac"].tobytes().hex(":"), int(value["identity"])
+        )
         for address, value in zip(addresses, values, strict=True)
     }
 
@@ -95,7 +97,8 @@ def _address(version: int, packed: bytes) -> EndpointKey:
     return IPv4Address(packed) if version == 4 else IPv6Address(packed)
 
 
-def _device(index: int, names: dict[int, str]) -> str:
+def device_name(index: int, names: dict[int, str]) -> str:
+    """`#N` where no device has the index; `names` are those that are known."""
     if index not in names:
         try:
             names[index] = socket.if_indextoname(index)
@@ -104,7 +107,8 @@ def _device(index: int, names: dict[int, str]) -> str:
     return names[index]
 
 
-def _index(name: str) -> int:
+def device_index(name: str) -> int:
+    """Raises KernelError if there is no such device."""
     if name.startswith(_NUMBERED):
         return int(name.removeprefix(_NUMBERED))
     try:

@@ -5,6 +5,7 @@ Link-local addresses are left out: they come and go with our own links, and noth
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 
 from reconciler.kernel.addresses import GET, IFA_ADDRESS, IFA_LOCAL, IFADDRMSG
@@ -21,3 +22,17 @@ def host_addresses() -> frozenset[IPv4Address | IPv6Address]:
             if value is not None and not ((one := address(value)).is_loopback or one.is_link_local):
                 found.add(one)
     return frozenset(found)
+
+
+def devices_of(wanted: Collection[IPv4Address | IPv6Address]) -> dict[IPv4Address | IPv6Address, str]:
+    """address -> name of the link of the caller's namespace that has it, for those that one has. Raises KernelError."""
+    found: dict[IPv4Address | IPv6Address, str] = {}
+    if not wanted:
+        return found
+    with doing("read this host's addresses"), Netlink() as netlink:
+        for body in netlink.dump(GET, IFADDRMSG.pack(0, 0, 0, 0, 0)):
+            said = dict(pairs(body, IFADDRMSG.size))
+            value = said.get(IFA_LOCAL) or said.get(IFA_ADDRESS)
+            if value is not None and (one := address(value)) in wanted:
+                found[one] = netlink.ifname(IFADDRMSG.unpack_from(body)[4])
+    return found

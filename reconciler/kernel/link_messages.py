@@ -11,17 +11,19 @@ from dataclasses import dataclass
 
 from reconciler.kernel.messages import ifinfmsg
 from reconciler.kernel.netlink import CREATE, EXCL, Message, Netlink, attribute, encoded, pairs, text, u32
-from reconciler.model.network import ALTNAME_PREFIX, Link
+from reconciler.model.network import ALTNAME_PREFIX, Link, OverlayDevice
 
 NEW, DELETE, GET, NEW_PROPERTY, DELETE_PROPERTY = 16, 17, 18, 108, 109  # RTM_*LINK, RTM_*LINKPROP
 IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 MAC, IFNAME, MTU, LINK, LINKINFO, EXT_MASK, LINK_NSID, TARGET_NSID, PROPERTIES, ALTNAME = (
     1, 3, 4, 5, 18, 29, 37, 46, 52, 53,
 )  # fmt: skip
-INFO_KIND = 1
+INFO_KIND, INFO_DATA = 1, 2
+VXLAN_PORT = 15  # IFLA_VXLAN_PORT
 UP = 1  # IFF_UP
 NO_STATISTICS = attribute(EXT_MASK, struct.pack("=I", 8))  # RTEXT_FILTER_SKIP_STATS
-ONLY_VETH = attribute(LINKINFO, attribute(INFO_KIND, b"veth"))
+NO_ARP = 0x80  # IFF_NOARP
+OVERLAY_KINDS = ("vxlan",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class End:
     peer_index: int
     peer_nsid: int | None
     altnames: tuple[str, ...]
+    port: int = 0  # of a device that tunnels, its UDP port
 
     @property
     def ours(self) -> bool:
@@ -50,11 +53,21 @@ def altname(host_name: str) -> str:
 
 def veths(netlink: Netlink) -> list[End]:
     """All of the socket's namespace, whoever's."""
-    return [_end(body) for body in netlink.dump(GET, IFINFOMSG.pack(0, 0, 0, 0, 0) + NO_STATISTICS + ONLY_VETH)]
+    return of_kind(netlink, "veth")
+
+
+def ends(netlink: Netlink) -> list[End]:
+    """Every link of a kind that we make."""
+    return [end for kind in ("veth", *OVERLAY_KINDS) for end in of_kind(netlink, kind)]
+
+
+def of_kind(netlink: Netlink, kind: str) -> list[End]:
+    only = attribute(LINKINFO, attribute(INFO_KIND, kind.encode()))
+    return [_end(body) for body in netlink.dump(GET, IFINFOMSG.pack(0, 0, 0, 0, 0) + NO_STATISTICS + only)]
 
 
 def owned_indices(netlink: Netlink) -> frozenset[int]:
-    return frozenset(end.index for end in veths(netlink) if end.ours)
+    return frozenset(end.index for end in ends(netlink) if end.ours)
 
 
 def by_name(netlink: Netlink, name: str) -> End | None:
@@ -83,6 +96,15 @@ def making(host_name: str, link: Link, peer_namespace: int) -> tuple[Message, Me
     said = [*_said(host_name, link.mac, link.mtu_bytes), ("IFLA_LINKINFO", info)]
     body = encoded(ifinfmsg(), {}, said)
     return Message(NEW, CREATE | EXCL, body), marking(host_name)
+
+
+def making_overlay(name: str, row: OverlayDevice) -> tuple[Message, Message]:
+    """The device down, and marked. Each packet tells by itself where it goes and where it came from."""
+    data = [("IFLA_VXLAN_COLLECT_METADATA", 1), ("IFLA_VXLAN_LEARNING", 0), ("IFLA_VXLAN_PORT", row.port)]
+    info = {"attrs": [("IFLA_INFO_KIND", row.kind), ("IFLA_INFO_DATA", {"attrs": data})]}
+    said = [*_said(name, row.mac, row.mtu_bytes), ("IFLA_LINKINFO", info)]
+    body = encoded(ifinfmsg(), {"flags": NO_ARP, "change": NO_ARP}, said)
+    return Message(NEW, CREATE | EXCL, body), marking(name)
 
 
 def marking(host_name: str, index: int = 0) -> Message:
@@ -131,14 +153,17 @@ def _end(body: bytes) -> End:
     _, _, index, flags, _ = IFINFOMSG.unpack_from(body)
     said = dict(pairs(body, IFINFOMSG.size))
     nsid = said.get(LINK_NSID)
+    info = dict(pairs(said.get(LINKINFO, b"")))
+    data = dict(pairs(info.get(INFO_DATA, b"")))
     return End(
         index=index,
         name=text(said[IFNAME]),
         mac=said.get(MAC, b"").hex(":"),
         mtu_bytes=u32(said[MTU]),
         up=bool(flags & UP),
-        kind=text(dict(pairs(said.get(LINKINFO, b""))).get(INFO_KIND, b"")),
+        kind=text(info.get(INFO_KIND, b"")),
         peer_index=u32(said.get(LINK, b"")),
         peer_nsid=None if nsid is None else struct.unpack("=i", nsid)[0],
         altnames=tuple(text(value) for kind, value in pairs(said.get(PROPERTIES, b"")) if kind == ALTNAME),
+        port=int.from_bytes(data.get(VXLAN_PORT, b""), "big") if info.get(INFO_KIND) == b"vxlan\0" else 0,
     )

@@ -42,9 +42,8 @@ DATAGRAMS_AT_ONCE = 4096
 EVERYTHING = "everything"
 OURS = bytes((PROTOCOL,))
 
-_ALL = frozenset(
-    ("links", "carriers", "sysctls", "addresses", "attachments", "endpoints", "routes", "rules", "neighbours")
-)
+_LINKS = frozenset(("links", "overlays", "carriers"))
+_ALL = _LINKS | {"sysctls", "addresses", "attachments", "endpoints", "tunnels", "routes", "rules", "neighbours"}
 # A link that is made anew has another index. One that goes takes what hangs on it along without a word (kernel
 # net/ipv4/fib_frontend.c, fib_disable_ip), and so does an address with the routes that have it as their source.
 DIRTIES: Mapping[str, frozenset[str]] = MappingProxyType(

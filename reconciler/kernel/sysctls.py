@@ -25,7 +25,7 @@ class SysctlsTable:
     """`names` tells, at each read, which sysctls to show."""
 
     name = "sysctls"
-    after: tuple[str, ...] = ("links",)
+    after: tuple[str, ...] = ("links", "overlays")
     key_type: type = SysctlKey
     row_type: type = Sysctl
     flip: Flip | None = None

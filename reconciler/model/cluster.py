@@ -113,7 +113,7 @@ class Cluster:
     enforcement: Enforcement = Enforcement.DEFAULT
     allow_localhost: AllowLocalhost = AllowLocalhost.AUTO
     ipblock_matches_workloads: bool = True
-    mtu_bytes: int = 1500
+    mtu_bytes: int = 0  # of workloads' interfaces; 0: not said (model/overlay.py)
     network: Network = Network()
     conntrack: Conntrack = Conntrack()
     probes: tuple[Probe, ...] = ()

@@ -1,4 +1,4 @@
-"""Rows of the tables that BPF holds: endpoints, ipcache, policy, programs, attachments.
+"""Rows of the tables that BPF holds: endpoints, tunnels, ipcache, policy, programs, attachments.
 
 Columns are logical here (host byte order, plain numbers); the layout in the kernel is written once, in `bpf/lib/`, and
 `kernel` translates by BTF.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import numpy as np
 
@@ -23,9 +23,25 @@ class EndpointRow:
 
     ifname: str  # host end of its veth pair; the table resolves it to an index, `` if there is no such link
     mac: str  # of the workload's end
+    identity: int = 0  # what the whole cluster knows it by
 
 
 EndpointKey = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelRow:
+    """The way to another node's workloads, keyed by their CIDR (IPv4Network or IPv6Network).
+
+    Keyed by the address that this host itself has among workloads, `remote` is `local`.
+    """
+
+    ifname: str  # overlay device; as in EndpointRow
+    remote: IPv4Address | IPv6Address  # the outer packets' addresses, of one family
+    local: IPv4Address | IPv6Address
+
+
+TunnelKey = IPv4Network | IPv6Network
 
 
 class Verdict(IntEnum):

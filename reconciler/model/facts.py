@@ -43,6 +43,7 @@ class Facts:
     """`identities`: number -> labels, of workloads and of reserved ones, whole cluster.
     `endpoints`: workload reference -> endpoint, whole cluster.
     `peers`: name -> node, of all nodes but this one that are known to be there.
+    `underlay`: IP version -> the device that has this node's address, where there is one.
     `complete` is false while something is still unknown: then nothing may be pruned.
     """
 
@@ -52,3 +53,4 @@ class Facts:
     host_addresses: frozenset[IPv4Address | IPv6Address]
     complete: bool = True
     peers: Mapping[str, Peer] = field(default_factory=dict)
+    underlay: Mapping[int, str] = field(default_factory=dict)

@@ -42,6 +42,19 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class OverlayDevice:
+    """The device through which packets leave for other nodes, keyed by its name. Owned as a `Link` is.
+
+    It answers no ARP: behind it are only the tunnels that the BPF programs know.
+    """
+
+    kind: str  # vxlan
+    mac: str
+    mtu_bytes: int
+    port: int  # UDP
+
+
+@dataclass(frozen=True, slots=True)
 class Carrier:
     """Nothing beyond its key: the host end of that name is up, so the workload's end has a carrier."""
 

@@ -82,6 +82,13 @@ class Reason(IntEnum):
         "untranslatable",
         "It would leave with the host's address, and its protocol has no ports to tell the answers apart by.",
     )
+    TUNNEL_NODE = (
+        15,
+        "not the sender's node",
+        "It came out of a tunnel, from another address than that of the node whose workloads have its source address.",
+    )
+    TUNNEL_IDENTITY = 16, "not a node's to tell", "It came out of a tunnel with an identity that no other node has."
+    TUNNEL_DESTINATION = 17, "not here", "It was wrapped for an address that no workload of that node has."
 
     @property
     def word(self) -> str:

@@ -61,6 +61,10 @@ from .worlds import (
 WEB = workload("web", {"app": "web"})
 REMOTE = workload("remote", {"app": "remote"}, THERE)
 NETNS, MAC = "/run/netns/web", "02:00:00:00:00:02"
+NOWHERE: dict[object, object] = {
+    RouteKey("", ip_network(own), 254, 1 << 16): Route("", kind="unreachable")
+    for own in ("10.44.1.0/24", "fd44:1::/112")
+}
 V4, V6 = IPv4Address("10.44.1.2"), IPv6Address("fd44:1::2")
 
 
@@ -89,7 +93,7 @@ def test_a_workload_gets_its_link_and_its_two_addresses() -> None:
         AddressKey(NETNS, "eth0", IPv6Interface("fd44:1::2/128")): Address(),
     }
     assert rows(desired, "neighbours") == {NeighbourKey("", "pl2", one): Neighbour(MAC) for one in (V4, V6)}
-    assert rows(desired, "endpoints") == {one: EndpointRow("pl2", MAC) for one in (V4, V6)}
+    assert rows(desired, "endpoints") == {one: EndpointRow("pl2", MAC, identity=256) for one in (V4, V6)}
 
 
 def test_a_workload_sees_one_gateway_and_the_host_a_route_of_full_length() -> None:
@@ -100,6 +104,7 @@ def test_a_workload_sees_one_gateway_and_the_host_a_route_of_full_length() -> No
         RouteKey(NETNS, IPv6Network("::/0"), 254, 0): Route("eth0", IPv6Address("fe80::1"), onlink=True),
         RouteKey("", IPv4Network("10.44.1.2/32"), 254, 0): Route("pl2"),
         RouteKey("", IPv6Network("fd44:1::2/128"), 254, 0): Route("pl2"),
+        **NOWHERE,
     }
 
 
@@ -120,13 +125,14 @@ def test_every_row_of_a_workload_names_its_document() -> None:
     for table in ("links", "carriers", "addresses", "routes", "neighbours", "endpoints", "attachments"):
         found = desired.tables[table]
         assert isinstance(found, DictRows)
-        assert set(found.origins.values()) == {origin("Workload", "web")}
+        assert {found.origins[key] for key in found.rows if key not in NOWHERE} == {origin("Workload", "web")}
         assert found.origins.keys() == found.rows.keys()
 
 
 def test_workloads_of_other_nodes_have_no_devices_here() -> None:
     desired = compiled([REMOTE])
-    assert not any(rows(desired, table) for table in ("links", "addresses", "routes", "endpoints", "attachments"))
+    assert not any(rows(desired, table) for table in ("links", "addresses", "endpoints", "attachments"))
+    assert rows(desired, "routes") == NOWHERE
 
 
 def test_the_host_forwards_and_the_manifest_has_the_last_word() -> None:
@@ -149,7 +155,7 @@ def test_static_routes_and_rules_of_the_node_are_rows() -> None:
         rules=(StaticRule(4, 20, 100, 1, 255, None, network, "", where),),
     )
     desired = compile_host(replace(snapshot_of([]), nodes={HERE: home}), facts_of([]), CompileCache(), PROGRAMS)
-    assert rows(desired, "routes") == {RouteKey("", network, 100, 5): Route("uplink", gateway)}
+    assert rows(desired, "routes") == {RouteKey("", network, 100, 5): Route("uplink", gateway), **NOWHERE}
     assert rows(desired, "rules") == {RuleKey("", 4, 20): Rule(100, 1, 255, None, network, "")}
 
 

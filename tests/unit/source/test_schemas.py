@@ -72,7 +72,6 @@ def test_the_defaults_it_tells_are_those_of_the_model() -> None:
     base = Cluster("demo", Origin("", 1, "Cluster", "demo", ""))
     policy = spec["policy"]["properties"]
     assert spec["id"]["default"] == base.id
-    assert spec["mtu"]["default"] == base.mtu_bytes
     assert spec["store"]["properties"]["kind"]["default"] == base.store.kind.value
     assert policy["enforcement"]["default"] == base.enforcement.value
     assert policy["allowLocalhost"]["default"] == base.allow_localhost.value

@@ -1,0 +1,138 @@
+"""How packets get from this host to the workloads of other nodes: wrapped, by routes over the nodes, or by others.
+
+In an overlay the host itself has an address among workloads, the first of its CIDR: what it sends to workloads of
+other nodes comes from there. Whatever the mode, an address of this node's CIDR that no workload has leads nowhere, so
+that a packet for it does not go out again to whoever sent it here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface, ip_network
+
+from reconciler.compile.routes import MAIN_TABLE
+from reconciler.compile.tables import AskedRow
+from reconciler.errors import CompileError
+from reconciler.model.cluster import Cluster, Node
+from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction, TunnelRow
+from reconciler.model.facts import Facts, Peer
+from reconciler.model.network import (
+    HOST_NETNS,
+    Address,
+    AddressKey,
+    Carrier,
+    OverlayDevice,
+    Route,
+    RouteKey,
+    Sysctl,
+    SysctlKey,
+)
+from reconciler.model.overlay import DEVICES, KINDS, mtu_bytes, port, router
+
+PROGRAMS = {Direction.INGRESS: "from_overlay", Direction.EGRESS: "to_overlay"}
+LAST_RESORT = 1 << 16  # metric: any other route to a node's own CIDR wins
+SYSCTLS = {
+    4: {"net/ipv4/conf/{}/forwarding": "1", "net/ipv4/conf/{}/rp_filter": "0"},
+    6: {
+        "net/ipv6/conf/{}/accept_ra": "0",
+        "net/ipv6/conf/{}/addr_gen_mode": "1",  # IN6_ADDR_GEN_MODE_NONE
+        "net/ipv6/conf/{}/forwarding": "1",
+    },
+}
+
+IpAddress = IPv4Address | IPv6Address
+IpNetwork = IPv4Network | IPv6Network
+
+
+def underlay_rows(cluster: Cluster, node: Node, facts: Facts, programs: Mapping[str, str]) -> Iterator[AskedRow]:
+    """`programs`: name -> digest. Raises CompileError where no packet could get to a peer."""
+    for cidr in cidrs(node):
+        nowhere = Route("", kind="unreachable")
+        yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, LAST_RESORT), nowhere, node.origin)
+    if cluster.network.is_overlay:
+        yield from _device(cluster, node, programs)
+        yield from _tunnels(cluster, node, facts)
+    elif cluster.network.direct_routes:
+        yield from _direct_routes(facts)
+
+
+def cidrs(node: Node | Peer) -> list[IpNetwork]:
+    return [cidr for cidr in (node.cidr4, node.cidr6) if cidr is not None]
+
+
+def _device(cluster: Cluster, node: Node, programs: Mapping[str, str]) -> Iterator[AskedRow]:
+    name, origin = DEVICES[cluster.network.mode], cluster.origin
+    row = OverlayDevice(
+        KINDS[cluster.network.mode], _mac(cluster, node), mtu_bytes(cluster, node), port(cluster.network)
+    )
+    yield AskedRow("overlays", name, row, origin)
+    yield AskedRow("carriers", name, Carrier(), origin)
+    for direction, program in PROGRAMS.items():
+        if program not in programs:
+            raise CompileError(f"the program {program} is not built")
+        attached = AttachmentRow(program, programs[program])
+        yield AskedRow("attachments", AttachmentKey(name, direction), attached, origin)
+    for cidr in cidrs(node):
+        for sysctl, value in SYSCTLS[cidr.version].items():
+            yield AskedRow("sysctls", SysctlKey(HOST_NETNS, sysctl.format(name)), Sysctl(value), origin)
+        if address := router(cidr):
+            yield AskedRow("addresses", AddressKey(HOST_NETNS, name, ip_interface(address)), Address(), node.origin)
+
+
+def _mac(cluster: Cluster, node: Node) -> str:
+    """Another one on each node, as a device drops frames that come from its own address."""
+    digest = hashlib.sha256(f"{cluster.name}/{node.name}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x06, *digest[:5]))
+
+
+def _tunnels(cluster: Cluster, node: Node, facts: Facts) -> Iterator[AskedRow]:
+    name, own = DEVICES[cluster.network.mode], {cidr.version: router(cidr) for cidr in cidrs(node)}
+    local = node.address4 if node.address4 is not None and cluster.network.underlay != 6 else node.address6
+    for address in own.values():
+        if address is not None and local is not None:
+            yield AskedRow("tunnels", ip_network(address), TunnelRow(name, local, local), node.origin)
+    for peer in facts.peers.values():
+        for cidr in cidrs(peer):
+            ends = _ends(cluster.network.underlay, node, peer)
+            yield AskedRow("tunnels", cidr, TunnelRow(name, *ends), peer.origin)
+            if source := own.get(cidr.version):
+                route = Route(name, source=source)
+                yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, 0), route, peer.origin)
+
+
+def _ends(underlay: int, node: Node, peer: Peer) -> tuple[IpAddress, IpAddress]:
+    """The outer addresses: the peer's and this node's."""
+    if underlay != 6 and peer.address4 is not None and node.address4 is not None:
+        return peer.address4, node.address4
+    if underlay != 4 and peer.address6 is not None and node.address6 is not None:
+        return peer.address6, node.address6
+    family = f" over IPv{underlay}" if underlay else ""
+    raise CompileError(
+        f"{peer.origin}: no tunnel between {node.name} and {peer.name}{family}: they have no addresses of one family",
+        remedy=f"give both nodes spec.addresses; {node.name} is in {node.origin}",
+    )
+
+
+def _direct_routes(facts: Facts) -> Iterator[AskedRow]:
+    for peer in facts.peers.values():
+        for cidr in cidrs(peer):
+            gateway, device = _gateway(cidr, peer, facts)
+            route = Route(device, gateway)
+            yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, 0), route, peer.origin)
+
+
+def _gateway(cidr: IpNetwork, peer: Peer, facts: Facts) -> tuple[IpAddress, str]:
+    """The peer's address and the device behind which it is; of the CIDR's own family where there is one."""
+    for address in sorted(_addresses(peer), key=lambda one: one.version != cidr.version):
+        if (device := facts.underlay.get(address.version)) and (cidr.version == 4 or address.version == 6):
+            return address, device
+    raise CompileError(
+        f"{peer.origin}: no direct route to {cidr} of {peer.name}: the two nodes have no addresses of one family, "
+        f"or no device here has this node's address",
+        remedy="give both nodes spec.addresses, as their devices have them",
+    )
+
+
+def _addresses(peer: Peer) -> list[IpAddress]:
+    return [address for address in (peer.address4, peer.address6) if address is not None]
