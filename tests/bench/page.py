@@ -1,6 +1,7 @@
 """Puts the figures of build/bench.json into docs/performance.md: `python -m tests.bench.page`.
 
-A block begins with a comment that names its group, `<!-- packet -->`, and ends with `<!-- /packet -->`.
+A block begins with a comment that names its group, `<!-- packet -->`, and ends with `<!-- /packet -->`. What was not
+measured stays as it is.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ _BLOCK = re.compile(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 def main() -> None:
     figures = json.loads(RESULT.read_text())
-    PAGE.write_text(_BLOCK.sub(lambda block: _filled(block[1], figures), PAGE.read_text()))
+    PAGE.write_text(_BLOCK.sub(lambda block: _filled(block, figures), PAGE.read_text()))
 
 
-def _filled(name: str, figures: list[dict[str, Any]]) -> str:
+def _filled(block: re.Match[str], figures: list[dict[str, Any]]) -> str:
+    name = block[1]
     found = [figure for figure in figures if str(figure["name"]).partition(".")[0] == name]
+    if not found and name != "machine":
+        return block[0]
     content = _table(found) if found else machine()
     return f"<!-- {name} -->\n{content}\n<!-- /{name} -->"
 
