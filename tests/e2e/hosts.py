@@ -18,7 +18,8 @@ from typing import Any
 
 from reconciler.config import Config, make
 from reconciler.host import Host
-from reconciler.kernel import netns
+from reconciler.kernel import link_messages, netns
+from reconciler.kernel.netlink import Netlink
 from tests.e2e.daemon_host import BPFFS, NAMESPACE, NETNS, cluster, document, make_namespace
 
 _numbers = itertools.count()
@@ -114,6 +115,16 @@ class Hosts:
     def host(self, number: int) -> Iterator[Host]:
         with netns.inside(self.space(f"h{number}")), Host.open(self.config(number)) as opened:
             yield opened
+
+    def mac(self, name: str, device: str) -> str:
+        with netns.inside(self.space(name)), Netlink() as netlink:
+            found = link_messages.by_name(netlink, device)
+        assert found is not None
+        return found.mac
+
+    def set(self, name: str, sysctl: str, value: str) -> None:
+        with netns.inside(self.space(name)):
+            Path("/proc/sys", sysctl).write_text(value)
 
     def ip(self, name: str, *arguments: str) -> str:
         command = ["ip", "-n", Path(self.space(name)).name, *arguments]

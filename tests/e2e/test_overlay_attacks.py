@@ -1,0 +1,134 @@
+"""Packets to the overlay's port that nobody should believe: dropped, and counted with a reason of their own."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from reconciler.kernel import netns
+from reconciler.model.identity import FIRST_CLUSTER, Reserved
+from reconciler.observe.flow import Reason
+from tests.datapath import packets
+from tests.e2e.across import PORT, listening
+from tests.e2e.hosts import STRANGER, Hosts, made_hosts
+
+pytestmark = pytest.mark.root
+
+VXLAN_PORT = 8472
+DEADLINE_S, PAUSE_S = 10.0, 0.02
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """Three hosts; the second is the one that is attacked."""
+    with made_hosts(tmp_path_factory.mktemp("hosts"), 3, network={"mode": "vxlan"}) as found:
+        yield found
+
+
+@pytest.fixture
+def victim(hosts: Hosts) -> Iterator[socket.socket]:
+    """A socket of the workload that is attacked; nothing may arrive at it."""
+    with listening(hosts.space("a2"), hosts.address("a2"), socket.SOCK_DGRAM) as found:
+        found.setblocking(False)
+        yield found
+
+
+def wrapped(vni: int, source: str, destination: str) -> bytes:
+    """What a UDP datagram to the overlay's port has in it."""
+    inner = packets.udp(source, 40000, destination, PORT)
+    return b"\x08\0\0\0" + vni.to_bytes(3, "big") + b"\0" + inner
+
+
+def send(hosts: Hosts, space: str, source: str, payload: bytes) -> None:
+    """To the second host's overlay, from an address of the namespace."""
+    with netns.inside(hosts.space(space)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.bind((source, 0))
+        made.sendto(payload, ("10.98.0.2", VXLAN_PORT))
+
+
+def counted(hosts: Hosts, reason: Reason) -> int:
+    with hosts.host(2) as host:
+        counters = host.counters()
+    assert counters is not None
+    return counters.by_reason[reason].packets
+
+
+def refused(hosts: Hosts, reason: Reason, attack: Callable[[], None]) -> bool:
+    """Whether the attack is counted under the reason, in time."""
+    before, deadline = counted(hosts, reason), time.monotonic() + DEADLINE_S
+    attack()
+    while counted(hosts, reason) == before and time.monotonic() < deadline:
+        time.sleep(PAUSE_S)
+    return counted(hosts, reason) == before + 1
+
+
+def is_quiet(victim: socket.socket) -> bool:
+    try:
+        victim.recv(1)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def identity_of(hosts: Hosts, workload: str) -> int:
+    with hosts.host(int(workload[1:])) as host:
+        return next(row["identity"] for row in host.listing().endpoints() if row["workload"] == f"default/{workload}")
+
+
+def test_what_the_right_node_sends_arrives(hosts: Hosts) -> None:
+    """The attacks below differ from this in one thing each."""
+    vni = identity_of(hosts, "a1")
+    with listening(hosts.space("a2"), hosts.address("a2"), socket.SOCK_DGRAM) as found:
+        send(hosts, "h1", "10.98.0.1", wrapped(vni, hosts.address("a1"), hosts.address("a2")))
+        assert found.recv(1) == b"x"
+
+
+def test_a_stranger_speaks_for_nobody(hosts: Hosts, victim: socket.socket) -> None:
+    payload = wrapped(identity_of(hosts, "a1"), hosts.address("a1"), hosts.address("a2"))
+    assert refused(hosts, Reason.TUNNEL_NODE, lambda: send(hosts, "wire", f"10.98.0.{STRANGER}", payload))
+    assert is_quiet(victim)
+
+
+def test_a_node_does_not_speak_for_another_ones_workloads(hosts: Hosts, victim: socket.socket) -> None:
+    payload = wrapped(identity_of(hosts, "a1"), hosts.address("a1"), hosts.address("a2"))
+    assert refused(hosts, Reason.TUNNEL_NODE, lambda: send(hosts, "h3", "10.98.0.3", payload))
+    assert is_quiet(victim)
+
+
+def test_nobody_sends_in_the_name_of_the_hosts_own_workloads(hosts: Hosts, victim: socket.socket) -> None:
+    payload = wrapped(identity_of(hosts, "b2"), hosts.address("b2"), hosts.address("a2"))
+    assert refused(hosts, Reason.TUNNEL_NODE, lambda: send(hosts, "h1", "10.98.0.1", payload))
+    assert is_quiet(victim)
+
+
+@pytest.mark.parametrize("destination", ["10.47.2.77", "10.98.0.2", "10.47.3.10", "127.0.0.1", "192.0.2.1"])
+def test_what_is_for_nobody_here_goes_nowhere(hosts: Hosts, destination: str) -> None:
+    payload = wrapped(identity_of(hosts, "a1"), hosts.address("a1"), destination)
+    assert refused(hosts, Reason.TUNNEL_DESTINATION, lambda: send(hosts, "h1", "10.98.0.1", payload))
+
+
+@pytest.mark.parametrize("vni", [0, Reserved.HOST, Reserved.WORLD, Reserved.WORLD_IPV4, FIRST_CLUSTER - 1])
+def test_no_other_node_has_a_reserved_identity(hosts: Hosts, victim: socket.socket, vni: int) -> None:
+    payload = wrapped(vni, hosts.address("a1"), hosts.address("a2"))
+    assert refused(hosts, Reason.TUNNEL_IDENTITY, lambda: send(hosts, "h1", "10.98.0.1", payload))
+    assert is_quiet(victim)
+
+
+def test_without_a_tunnel_nobody_borrows_the_address_of_another_hosts_workload(
+    hosts: Hosts, victim: socket.socket
+) -> None:
+    frame = packets.udp(hosts.address("a1"), 40000, hosts.address("a2"), PORT)
+    mac = bytes.fromhex(hosts.mac("h2", "eth0").replace(":", ""))
+
+    def attack() -> None:
+        with netns.inside(hosts.space("wire")), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+            wire.bind(("br0", 0))
+            wire.send(mac + frame[6:])
+
+    for path in ("all", "eth0"):
+        hosts.set("h2", f"net/ipv4/conf/{path}/rp_filter", "0")
+    assert refused(hosts, Reason.SPOOFED_SOURCE, attack)
+    assert is_quiet(victim)
