@@ -45,8 +45,12 @@ def _cells(node: Mapping[str, Any]) -> tuple[str, ...]:
 def _remark(node: Mapping[str, Any]) -> str:
     if not node["known"]:
         return "the commit has no such node"
+    return "; ".join(filter(None, [_behind(node), *(f"does not reach {one}" for one in node["unreachable"])]))
+
+
+def _behind(node: Mapping[str, Any]) -> str:
     if not node["behind"]:
-        return node["error"] if node["result"] in ("failed", "refused") else ""
+        return str(node["error"]) if node["result"] in ("failed", "refused") else ""
     if node["looked_at"] == node["commit"]:
         return "behind"
     return f"behind: {node['result']} {node['looked_at'][:12]}" + (f": {node['error']}" if node["error"] else "")

@@ -42,6 +42,8 @@ def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "commit", f"{(status['commit'] or 'none')[:12]} of {status['ref']} in {status['repository']}{since}"
     if "state" in status:
         yield "state", click.style(status["state"], COLOURS.get(status["state"])) + _last_pass(status)
+    if health := status.get("health"):
+        yield from _health(health)
     if remote := status.get("remote"):
         yield "remote", f"{remote['url']}, last fetched {remote['last_fetched'] or 'never'}"
         if remote["error"]:
@@ -64,6 +66,16 @@ def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if "drift_repairs" in status:
         yield "drift", f"{status['drift_repairs']} repaired"
     yield "daemon", status.get("daemon") or "none answers; this is what the host itself says"
+
+
+def _health(health: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    if health["reachable"]:
+        yield "nodes", f"{health['reachable']} reachable"
+    for one in health["unreachable"]:
+        text = f"{one['node']} by the {one['path']} path, {one['address']}, since {one['since']}"
+        yield "unreachable", click.style(text, "red")
+    if health["problem"]:
+        yield "health", health["problem"]
 
 
 def _last_pass(status: dict[str, Any]) -> str:

@@ -40,6 +40,7 @@ class Api:
         self._answers: dict[tuple[str, str], Answer] = {
             ("GET", "/v1/status"): self._status,
             ("GET", "/v1/cluster"): self._cluster,
+            ("GET", "/v1/health"): self._health,
             ("GET", "/v1/version"): self._version,
             ("GET", "/v1/history"): self._history,
             ("GET", "/v1/endpoints"): self._endpoints,
@@ -94,6 +95,7 @@ class Api:
             "counters": counters,
             "drift_repairs": service.repairs,
             "remote": service.follower.status(),
+            "health": service.health.summary(),
             "attribution": service.tamper.attribution(),
             "daemon": {"pid": os.getpid(), "started": service.started.isoformat(), "version": __version__},
         }
@@ -101,6 +103,9 @@ class Api:
 
     async def _cluster(self, request: Request) -> Response:
         return json_response(await self._service.on_host(cluster_status, self._service.host))
+
+    async def _health(self, request: Request) -> Response:
+        return json_response(self._service.health.counters())
 
     async def _history(self, request: Request) -> Response:
         records = await self._service.on_host(self._service.host.journal.history, _limit(request))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from reconciler import __version__
 from reconciler.daemon.answers import Told, answers
 from reconciler.daemon.follower import Follower
+from reconciler.daemon.health import Health
 from reconciler.daemon.notes import NoteWriter
 from reconciler.daemon.outcome import Outcome
 from reconciler.daemon.reporter import Reporter
@@ -27,8 +28,8 @@ ANSWERED_WITHIN_S = 10.0  # after this host's own answer
 class Fleet:
     """Owned by the daemon's event loop; `close` blocks until its threads have ended."""
 
-    def __init__(self, host: Host, follower: Follower) -> None:
-        self._host, self._follower = host, follower
+    def __init__(self, host: Host, follower: Follower, health: Health) -> None:
+        self._host, self._follower, self._health = host, follower, health
         self._node = host.config.node
         self._reporter = Reporter()
         self._wakeup: Wakeup | None = None
@@ -113,6 +114,7 @@ class Fleet:
             error=outcome.error,
             duration_ms=round(outcome.duration_ms, 3),
             counts=outcome.counts,
+            unreachable=[f"{one.node} ({one.path} path, since {one.since})" for one in self._health.unreachable()],
         )
 
 

@@ -24,6 +24,7 @@ from reconciler.daemon.api import Api
 from reconciler.daemon.convergence import Convergence, Pass
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.follower import Follower
+from reconciler.daemon.health import Health
 from reconciler.daemon.http import serve
 from reconciler.daemon.log import configure
 from reconciler.daemon.memory import settle_memory
@@ -106,10 +107,11 @@ class Service:
         self.monitor = Monitor(self.host, self.on_host)
         self.convergence = Convergence(self.host, self.suspects)
         self.follower = Follower(self.config)
-        self.fleet = Fleet(self.host, self.follower)
+        self.health = Health(self._on_health)
+        self.fleet = Fleet(self.host, self.follower, self.health)
         refs = RefWatcher(self.config.repository, self.config.ref, self._on_ref)
         server = await serve(self.config.socket, self.config.group, Api(self).respond)
-        tasks = [asyncio.create_task(one()) for one in (self._converge, self._audit, self._collect)]
+        tasks = [asyncio.create_task(one()) for one in (self._converge, self._audit, self._collect, self.health.run)]
         self.trigger.poke("start", commit=True)
         self.trigger.poke("start")
         log.info("started node=%s socket=%s version=%s", self.config.node, self.config.socket, __version__)
@@ -130,6 +132,7 @@ class Service:
             await self.monitor.close()
             self.tamper.close()
             self.watchers.close()
+            self.health.close()
             await asyncio.to_thread(self.follower.close)
             await asyncio.to_thread(self.fleet.close)
             self.config.socket.unlink(missing_ok=True)
@@ -138,6 +141,9 @@ class Service:
     def _on_ref(self, commit: str) -> None:
         """Called in the watcher's thread."""
         self.trigger.poke_threadsafe(f"{self.config.ref} is at {commit[:12] or 'nothing'}", commit=True)
+
+    def _on_health(self) -> None:
+        asyncio.get_running_loop().run_in_executor(self._writer, self.fleet.passed, None, self.state)
 
     async def _converge(self) -> None:
         while True:
@@ -164,6 +170,8 @@ class Service:
             if self.fleet.is_news(done.outcome, self.state):
                 await self.on_host(self.fleet.passed, done.outcome, self.state)
             self.fleet.listen()
+            if target := self.host.target:
+                self.health.follow(target.facts.peers, target.snapshot.cluster.health)
         if done.outcome is not None:
             with _surviving("settling memory"):
                 await self.on_host(settle_memory)

@@ -55,5 +55,6 @@ def _node(name: str, report: Report | None, newest: str, is_known: bool) -> dict
         "time": report.time,
         "seen": report.seen,
         "version": report.version,
+        "unreachable": list(report.unreachable),
         "known": is_known,
     }

@@ -104,6 +104,17 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """How hosts find out whether they reach each other. `interval_s` 0: not at all.
+
+    `failures`: probes without an answer, in a row, that make a node unreachable.
+    """
+
+    interval_s: float = 10.0
+    failures: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     name: str
     origin: Origin
@@ -117,6 +128,7 @@ class Cluster:
     network: Network = Network()
     conntrack: Conntrack = Conntrack()
     probes: tuple[Probe, ...] = ()
+    health: Health = Health()
     waves: tuple[int | str, ...] = (1, "100%")  # of the playbook: hosts, or a share of all hosts, each time
 
 

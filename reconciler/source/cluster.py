@@ -7,6 +7,7 @@ from reconciler.model.cluster import (
     Cluster,
     Conntrack,
     Enforcement,
+    Health,
     Network,
     NetworkMode,
     Probe,
@@ -49,6 +50,7 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
         network=_network(spec),
         conntrack=_conntrack(spec),
         probes=_probes(spec, identity, places, findings),
+        health=_health(spec),
         waves=tuple(node.value for node in spec.items("rollout", "waves")) or base.waves,
     ), places
 
@@ -60,6 +62,14 @@ def _network(spec: Node) -> Network:
         direct_routes=spec.read("network", "directRoutes", default=base.direct_routes),
         underlay={"auto": 0, "ipv4": 4, "ipv6": 6}[spec.read("network", "underlay", default="auto")],
         port=int(spec.read("network", "port", default=base.port)),
+    )
+
+
+def _health(spec: Node) -> Health:
+    base = Health()
+    return Health(
+        interval_s=float(spec.read("health", "interval", default=base.interval_s)),
+        failures=int(spec.read("health", "failures", default=base.failures)),
     )
 
 

@@ -34,7 +34,7 @@ class Report:
     """`commit`, `result`, `error`, `counts`, `duration_ms`: what became of the commit that the node looked at last.
 
     `running`: the commit that it enforces, `since` when. `state`: in one word, as `plumb status` has it. `seen`: when
-    this was written; it is written again now and then.
+    this was written; it is written again now and then. `unreachable`: nodes that it does not reach, in words.
     """
 
     node: str
@@ -49,6 +49,7 @@ class Report:
     error: str = ""
     duration_ms: float = 0.0
     counts: Mapping[str, str] = field(default_factory=dict)
+    unreachable: list[str] = field(default_factory=list)
 
 
 def pushed_key(cluster: str) -> str:

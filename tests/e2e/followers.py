@@ -25,6 +25,7 @@ from reconciler.daemon.client import Client
 from reconciler.kernel import netns
 from reconciler.lab.policy_repository import set_socket
 from reconciler.lab.processes import inside_any
+from reconciler.lab.underlay import run_ip
 from reconciler.source.hooks import init_bare
 from reconciler.store.embedded import EmbeddedStore
 from tests.e2e.daemon_host import (
@@ -117,6 +118,7 @@ class Followers:
 
     def __init__(self, directory: Path, nodes: tuple[str, ...]) -> None:
         self.tag = f"pt-g{os.getpid()}-{next(_numbers)}"
+        self.net = str(NETNS / f"{self.tag}-net")
         self.directory = directory
         self.tree, self.bare = directory / "policy", directory / "policy.git"
         self.store = directory / "store.sqlite"
@@ -140,10 +142,13 @@ class Followers:
         EmbeddedStore(self.store).close()
         self.tree.mkdir()
         self.git("init", "-q", "-b", "main")
-        self.write("cluster.yaml", cluster() + NAMESPACE)
+        self.write("cluster.yaml", cluster(health={"interval": 0.2}) + NAMESPACE)
+        make_namespace(self.net)
+        run_ip(self.net, ["link add br0 up type bridge"])
         for number, host in enumerate(self.hosts.values()):
             host.make(self.store, **settings.get(host.node, {}))
             self.write(f"{host.node}.yaml", self.manifests(number, host))
+            self.wire(number, host)
         self.commit()
         init_bare(self.bare, self.tree)
         set_socket(self.bare, self.first.config.socket)
@@ -154,18 +159,25 @@ class Followers:
         reported = "each has reported its first commit"
         until(lambda: {one["result"] for one in self.reports().values()} == {"applied"}, reported)
 
+    def wire(self, number: int, host: Follower) -> None:
+        name = Path(host.path).name
+        run_ip(self.net, [f"link add port{number} master br0 up type veth peer name wire netns {name}"])
+        run_ip(host.path, [f"address add 198.51.100.{1 + number}/24 dev wire", "link set wire up"])
+
     def reports(self) -> dict[str, dict[str, Any]]:
         """node -> its report, None for one that has none."""
         answer = self.first.client.get("/v1/cluster")
         return {one["node"]: one for one in answer["nodes"]}
 
     def manifests(self, number: int, host: Follower) -> str:
-        node = document("Node", host.node, {"cidrs": [f"10.{47 + number}.0.0/24", f"fd47:{number}::/112"]})
+        cidrs = [f"10.{47 + number}.0.0/24", f"fd47:{number}::/112"]
+        node = document("Node", host.node, {"cidrs": cidrs, "addresses": [f"198.51.100.{1 + number}"]})
         return node + document("Workload", host.node, {"node": host.node, "netns": host.workload}, {"app": host.node})
 
     def remove(self) -> None:
         for host in self.hosts.values():
             host.remove()
+        netns.remove(self.net)
         left = [*NETNS.glob(f"{self.tag}*"), *BPFFS.glob(f"{self.tag}*")]
         assert not left
         assert not inside_any([host.path for host in self.hosts.values()])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from reconciler.lab.underlay import run_ip
 from tests.e2e.daemon_host import allowing, document, policy, until
 from tests.e2e.followers import Followers, followers
 
@@ -110,6 +111,22 @@ def test_a_remote_that_is_away_is_named_until_it_is_back(cluster: Followers) -> 
     finally:
         away.rename(cluster.bare)
     until(lambda: not gamma.status()["remote"]["error"], "it is fetched again")
+
+
+def test_a_host_that_cannot_be_reached_is_named_by_the_others(cluster: Followers) -> None:
+    until(lambda: cluster.first.status()["health"]["reachable"] == 2, "all hosts reach each other")
+    run_ip(cluster.net, ["link set port2 down"])
+    try:
+        until(lambda: len(cluster.hosts["gamma"].status()["health"]["unreachable"]) == 2, "gamma is alone")
+        until(lambda: cluster.first.status()["health"]["unreachable"], "alpha does not reach gamma")
+        assert "gamma by the node path, 198.51.100.3, since " in cluster.first.plumb("status").stdout
+        until(lambda: len(cluster.reports()["gamma"]["unreachable"]) == 2, "gamma tells of it")
+        shown = cluster.hosts["beta"].plumb("status", "--cluster").stdout
+        (gamma,) = [line for line in shown.splitlines() if line.startswith("gamma")]
+        assert "does not reach alpha (node path, since " in gamma
+    finally:
+        run_ip(cluster.net, ["link set port2 up"])
+    until(lambda: cluster.first.status()["health"]["reachable"] == 2, "all hosts reach each other again")
 
 
 def test_notes_say_which_host_runs_what_since_when(cluster: Followers) -> None:

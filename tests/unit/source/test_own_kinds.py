@@ -55,6 +55,11 @@ def test_a_cluster_says_everything() -> None:
     )
 
 
+def test_health_has_an_interval_and_a_threshold() -> None:
+    found: Cluster = value("Cluster", "{name: demo}", "{health: {interval: 0.5, failures: 2}}")
+    assert (found.health.interval_s, found.health.failures) == (0.5, 2)
+
+
 def test_a_rollout_counts_hosts_or_shares_of_them() -> None:
     found: Cluster = value("Cluster", "{name: demo}", '{rollout: {waves: [1, "25%", 100%]}}')
     assert found.waves == (1, "25%", "100%")
