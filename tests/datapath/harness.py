@@ -31,6 +31,7 @@ from reconciler.kernel.endpoints import EndpointsTable
 from reconciler.kernel.generation import Generation
 from reconciler.kernel.ipcache import IpcacheTable
 from reconciler.kernel.policy import PolicyTable
+from reconciler.kernel.tunnels import TunnelsTable
 from reconciler.model.datapath import (
     IPCACHE_KEY,
     IPCACHE_VALUE,
@@ -39,6 +40,7 @@ from reconciler.model.datapath import (
     Direction,
     EndpointRow,
     IpcacheFlag,
+    TunnelRow,
     Verdict,
 )
 
@@ -47,7 +49,7 @@ Network = IPv4Network | IPv6Network
 
 DEADLINE_S = 10.0
 UNSPEC, OK, SHOT, REDIRECT = -1, 0, 2, 7  # TC_ACT_*
-ROWS = ("endpoints4", "endpoints6", "ipcache4", "ipcache6", "cidr4", "cidr6", "policy")
+ROWS = ("endpoints4", "endpoints6", "tunnels4", "tunnels6", "ipcache4", "ipcache6", "cidr4", "cidr6", "policy")
 FLOWS = ("conntrack4", "conntrack6", "denials4", "denials6", "fragments4", "fragments6")
 PROGRAMS = {Direction.INGRESS: "from_workload", Direction.EGRESS: "to_workload"}
 
@@ -128,9 +130,10 @@ class Harness:
         self.maps = PinnedMaps(root)
         self.generation = Generation(self.maps)
         self.endpoints = EndpointsTable(self.maps)
+        self.tunnels = TunnelsTable(self.maps)
         self.ipcache = IpcacheTable(self.maps, self.generation)
         self.policy = PolicyTable(self.maps, self.generation)
-        self.tables = {table.name: table for table in (self.endpoints, self.ipcache, self.policy)}
+        self.tables = {table.name: table for table in (self.endpoints, self.tunnels, self.ipcache, self.policy)}
         rows = self.datapath.program_rows()
         self.programs = {
             direction: syscalls.get(program_path(root, name, rows[name].digest)) for direction, name in PROGRAMS.items()
@@ -159,6 +162,7 @@ class Harness:
         self,
         *,
         endpoints: Mapping[Address, EndpointRow] | None = None,
+        tunnels: Mapping[Network, TunnelRow] | None = None,
         ipcache: Mapping[Network | Address, tuple[int, int]] | None = None,
         policy: Iterable[Allow] | None = None,
     ) -> None:
@@ -166,6 +170,8 @@ class Harness:
         wanted: dict[str, Rows] = {}
         if endpoints is not None:
             wanted["endpoints"] = DictRows(endpoints)
+        if tunnels is not None:
+            wanted["tunnels"] = DictRows(tunnels)
         if ipcache is not None:
             wanted["ipcache"] = ipcache_rows(ipcache)
         if policy is not None:
@@ -192,13 +198,14 @@ class Harness:
                 ipcache[address] = device.identity, IpcacheFlag.LOCAL | mode
         self.become(endpoints=endpoints, ipcache=ipcache, policy=policy)
 
-    def run(self, packet: bytes, ifindex: int, direction: Direction, *, ingress_ifindex: int = 0) -> Ran:
+    def run(self, packet: bytes, ifindex: int, direction: Direction, *, ingress_ifindex: int = 0, mark: int = 0) -> Ran:
         """What the program of this direction answers (TC_ACT_*), and the packet as it leaves it."""
         context = bytearray(192)  # struct __sk_buff
         layout = self._sk_buff().fields
         assert layout is not None
         struct.pack_into("=I", context, layout["ifindex"][1], ifindex)
         struct.pack_into("=I", context, layout["ingress_ifindex"][1], ingress_ifindex)
+        struct.pack_into("=I", context, layout["mark"][1], mark)
         ran = programs.run(self.programs[direction], packet, bytes(context))
         return Ran(ctypes.c_int32(ran.result).value, ran.packet)
 
@@ -206,9 +213,9 @@ class Harness:
         """The workload sends it."""
         return self.run(packet, device.ifindex, Direction.INGRESS)
 
-    def received(self, packet: bytes, device: Device, *, ingress_ifindex: int = 0) -> Ran:
+    def received(self, packet: bytes, device: Device, *, ingress_ifindex: int = 0, mark: int = 0) -> Ran:
         """It is on its way to the workload, from `ingress_ifindex` or, if that is 0, from the host itself."""
-        return self.run(packet, device.ifindex, Direction.EGRESS, ingress_ifindex=ingress_ifindex)
+        return self.run(packet, device.ifindex, Direction.EGRESS, ingress_ifindex=ingress_ifindex, mark=mark)
 
     def events(self) -> np.ndarray[Any, Any]:
         """Since the last call: records of `struct event`."""
