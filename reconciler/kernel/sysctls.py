@@ -1,6 +1,7 @@
 """Sysctls as a table over /proc/sys.
 
-A sysctl has no owner: live rows are the current values of those that are named, and there is nothing to delete. What
+A sysctl has no owner: live rows are the current values of those that are named. One that is deleted keeps its value,
+as nobody knows what it was before us, and is no row until it is written again. What
 /proc/sys/net shows depends on the namespace of the thread that opens it. Source: kernel net/sysctl_net.c.
 """
 
@@ -32,6 +33,7 @@ class SysctlsTable:
 
     def __init__(self, names: Callable[[], Iterable[SysctlKey]]) -> None:
         self._names = names
+        self._given_up: set[Key] = set()
 
     def live(self, only: Collection[Any] | None = None) -> DictRows:
         """Values with white space as single blanks; one whose link or namespace is missing is not there."""
@@ -42,10 +44,11 @@ class SysctlsTable:
                     rows.update(_read(keys))
             except NamespaceMissing:
                 continue
-        return DictRows(rows)
+        return DictRows({key: row for key, row in rows.items() if key not in self._given_up})
 
     def write(self, upserts: Mapping[Any, Sysctl], deletes: Collection[Any]) -> None:
         """Raises KernelError: no such sysctl (often: no such link), or a value that the kernel refuses."""
+        self._given_up = (self._given_up | set(deletes)) - upserts.keys()
         for netns, keys in _by_namespace(upserts).items():
             refuse_own(netns)
             with inside(netns):

@@ -47,11 +47,14 @@ def test_the_hosts_own_namespace_is_not_a_workloads(host: str) -> None:
         SysctlsTable(tuple).write({SysctlKey(host, FORWARD): Sysctl("0")}, ())
 
 
-def test_deleting_does_nothing(host: str) -> None:
+def test_a_deleted_sysctl_keeps_its_value_and_is_no_row_until_it_is_written(host: str) -> None:
     key = SysctlKey("", FORWARD)
     sysctls = SysctlsTable(lambda: [key])
     sysctls.write({key: Sysctl("1")}, ())
     sysctls.write({}, [key])
+    assert sysctls.live().rows == {}
+    assert SysctlsTable(lambda: [key]).live().rows == {key: Sysctl("1")}
+    sysctls.write({key: Sysctl("1")}, ())
     assert sysctls.live().rows == {key: Sysctl("1")}
 
 
