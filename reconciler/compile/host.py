@@ -22,6 +22,7 @@ from reconciler.compile.identities import Asked, all_labels, asked
 from reconciler.compile.ipcache import columns, member_rows, other_rows, table
 from reconciler.compile.members import Members, addresses, members
 from reconciler.compile.networks import Networks, networks
+from reconciler.compile.outside import outside_rows
 from reconciler.compile.policy import policy
 from reconciler.compile.routes import node_rows, workload_routes
 from reconciler.compile.stance import Context, Subject, unrecorded
@@ -33,13 +34,13 @@ from reconciler.model import overlay
 from reconciler.model.cluster import Workload
 from reconciler.model.facts import Endpoint, Facts
 from reconciler.model.identity import FIRST_LOCAL, Reserved, reserved_labels
-from reconciler.model.labels import LabelSet
+from reconciler.model.labels import Label, LabelSet
 from reconciler.model.policy import PolicyRule
 from reconciler.model.snapshot import Snapshot, Warning
 
 DEVICE_TABLES = (
     "links", "overlays", "tunnels", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints",
-    "attachments", "carriers",
+    "attachments", "carriers", "devices", "plain",
 )  # fmt: skip
 
 
@@ -94,10 +95,11 @@ def compile_host(
     """
     local = _local(snapshot, facts)
     judging = compile_judging(snapshot, facts, cache, budget)
+    guarded = Reserved.HOST in judging.subjects
     return Desired(
         snapshot.commit,
         {
-            **_devices(snapshot, facts, local, programs, cache),
+            **_devices(snapshot, facts, local, programs, cache, guarded=guarded),
             "ipcache": judging.ipcache,
             "policy": judging.policy,
         },
@@ -113,13 +115,16 @@ def compile_judging(snapshot: Snapshot, facts: Facts, cache: CompileCache, budge
     budget = budget or Budget()
     local = _local(snapshot, facts)
     contents = cache.contents.of(snapshot.rules)
-    rules_of = cache.matcher.match(snapshot.rules, contents, _labels(local, facts))
+    rules_of = cache.matcher.match(snapshot.rules, contents, _labels(local, facts) | _host_labels(snapshot, facts))
     rules = _in_order(snapshot.rules, rules_of)
     backends = Backends(snapshot.services, snapshot.slices)
     wanted = asked((rule for rule in rules if contents[id(rule)].asks), backends)
     refined, cidrs = _identities(snapshot, facts, wanted, cache)
     labels = all_labels(facts, refined, cidrs)
     subjects, names = _subjects(local, refined, labels, rules_of)
+    if rules_of[Reserved.HOST]:
+        subjects[Reserved.HOST] = Subject(rules_of[Reserved.HOST], frozenset(), host=True)
+        names[Reserved.HOST] = f"node {facts.node}"
     context = _context(snapshot, refined, labels, rules, contents, backends, cache)
     policies = policy(subjects, names, context, budget, cache.policy)
     rows = _ipcache(snapshot, facts, wanted, refined, cidrs, cache, budget)
@@ -143,6 +148,13 @@ def _labels(local: Local, facts: Facts) -> dict[int, LabelSet]:
             raise CompileError(f"{workload.origin}: identity {endpoint.identity} of {workload.reference} has no labels")
         labels[endpoint.identity] = facts.identities[endpoint.identity]
     return labels
+
+
+def _host_labels(snapshot: Snapshot, facts: Facts) -> dict[int, LabelSet]:
+    """As `_labels`, of the host itself: what policies for nodes select it by."""
+    node = snapshot.nodes.get(facts.node)
+    own = (Label("k8s", key, value) for key, value in node.labels.items()) if node else ()
+    return {int(Reserved.HOST): reserved_labels(Reserved.HOST) | frozenset(own)}
 
 
 def _in_order(rules: Sequence[PolicyRule], rules_of: RulesOf) -> tuple[PolicyRule, ...]:
@@ -216,7 +228,13 @@ def _context(
 
 
 def _devices(
-    snapshot: Snapshot, facts: Facts, local: Local, programs: Mapping[str, str], cache: CompileCache
+    snapshot: Snapshot,
+    facts: Facts,
+    local: Local,
+    programs: Mapping[str, str],
+    cache: CompileCache,
+    *,
+    guarded: bool,
 ) -> dict[str, DictRows]:
     node = snapshot.nodes.get(facts.node)
     mtu_bytes = overlay.mtu_bytes(snapshot.cluster, node) if node else snapshot.cluster.mtu_bytes
@@ -229,6 +247,7 @@ def _devices(
     if node:
         used = {address.version for _, endpoint in local.values() for address in addresses(endpoint)}
         rows.append((*node_rows(node, used), *underlay_rows(snapshot.cluster, node, facts, programs)))
+        rows.append(tuple(outside_rows(snapshot, node, facts, programs, guarded=guarded)))
     return cache.tables.get((rows,), lambda: tables(DEVICE_TABLES, (row for some in rows for row in some)))
 
 

@@ -48,11 +48,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """`always`: enforced even if nothing selects it (`reserved:init`)."""
+    """`always`: enforced even if nothing selects it (`reserved:init`). `host`: only ever if something selects it."""
 
     rules: tuple[PolicyRule, ...]
     ports: frozenset[NamedPort]
     always: bool = False
+    host: bool = False
 
 
 def stance(subject: Subject, direction: str, context: Context) -> Stance:
@@ -78,7 +79,7 @@ def stance(subject: Subject, direction: str, context: Context) -> Stance:
 
 def is_always(subject: Subject, context: Context) -> bool:
     """Whether both directions are enforced though no rule may isolate them."""
-    return subject.always or context.enforcement is Enforcement.ALWAYS
+    return subject.always or (context.enforcement is Enforcement.ALWAYS and not subject.host)
 
 
 def counting(subject: Subject, direction: str, context: Context) -> tuple[list[PolicyRule], bool]:

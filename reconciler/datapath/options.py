@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconciler.datapath.objects import Option
+from reconciler.model import overlay
 from reconciler.model.cluster import Cluster
 from reconciler.model.datapath import GATEWAY_MAC
 
 _TICK_BITS = 30  # bpf/lib/base.h: a tick is 2^30 ns
 _NS = 10**9
+_NONE = 16  # entries that such a map has at least to have
 
 
 def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, Option]:
@@ -25,13 +27,17 @@ def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, 
         "gateway_mac": bytes.fromhex(GATEWAY_MAC.replace(":", "")),
         "redirect_peer": redirect_peer,
         "overlay": cluster.network.is_overlay,
+        "tunnel_port": overlay.port(cluster.network),
+        "masquerade_first_port": cluster.masquerade.first_port,
+        "masquerade_last_port": cluster.masquerade.last_port,
     }
 
 
 def map_sizes_of(cluster: Cluster) -> Mapping[str, int]:
     """Map name -> entries, for `Datapath`."""
     entries = cluster.conntrack.max_entries
-    return {"conntrack4": entries, "conntrack6": entries}
+    translations = 2 * entries if cluster.masquerade.enabled else _NONE  # one for each direction
+    return {"conntrack4": entries, "conntrack6": entries, "translations": translations}
 
 
 def ticks(seconds: int) -> int:

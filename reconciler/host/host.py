@@ -31,7 +31,7 @@ from reconciler.engine.table import Table
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, UsageError
 from reconciler.host.absent import Absent, absent, named
 from reconciler.host.connection_probe import connection_probes
-from reconciler.host.facts import gather, release_gone
+from reconciler.host.facts import absent_devices, facing_outside, gather, release_gone
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
 from reconciler.host.obstacles import refuse_obstructed
@@ -135,7 +135,8 @@ class Host:
         snapshot = self.load(revision, environment)
         store: Store = Overlay(self._store) if preview else self._store
         identities = None if preview else self._identities(snapshot)
-        facts = gather(snapshot, self.config.node, store, host_addresses(), identities)
+        devices = facing_outside(snapshot, self.config.node)
+        facts = gather(snapshot, self.config.node, store, host_addresses(), identities, devices)
         programs = self._tables.programs(snapshot.cluster, self.target.snapshot.cluster if self.target else None)
         digests = {str(name): row.digest for name, row in programs.rows.items()}
         desired = compile_host(snapshot, facts, self._compiled, digests)
@@ -145,7 +146,8 @@ class Host:
     def warnings(self, target: Target) -> tuple[Warning, ...]:
         """What is valid in a commit and looks wrong, in the order of files and lines."""
         waiting = tuple(one.warning() for one in absent(target).workloads)
-        found = target.desired.warnings + lint(target.snapshot, self._population) + waiting
+        gone = absent_devices(target.snapshot, target.facts)
+        found = target.desired.warnings + lint(target.snapshot, self._population) + waiting + gone
         return tuple(sorted(found, key=lambda warning: (warning.path, warning.line, warning.column)))
 
     # From what is to what should be
@@ -327,10 +329,15 @@ class Host:
         """
         if self.target is None:
             return None
-        if (tables is None or "addresses" in tables) and self.target.facts.host_addresses != host_addresses():
+        if (tables is None or "addresses" in tables) and self._is_elsewhere(self.target):
             self.recall()
-            tables = None if tables is None else {*tables, "ipcache"}
+            tables = None if tables is None else {*tables, "ipcache", "devices", "attachments"}
         return self._compare(self.target, self._look_for_absent(self.target), tables, seals=self._seals) or None
+
+    def _is_elsewhere(self, target: Target) -> bool:
+        """Whether the host's own addresses, or its devices to the outside, are not what they were."""
+        facts = target.facts
+        return (facts.host_addresses, facts.devices) != (host_addresses(), facing_outside(target.snapshot, facts.node))
 
     def drift_at(self, touched: Collection[Touched]) -> Plan | None:
         """The same of the rows behind what was touched, as far as they are known; no other row is read."""

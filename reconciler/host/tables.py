@@ -27,12 +27,14 @@ from reconciler.kernel.addresses import AddressesTable
 from reconciler.kernel.attachments import AttachmentsTable
 from reconciler.kernel.bpf_maps import PinnedMaps
 from reconciler.kernel.carriers import CarriersTable
+from reconciler.kernel.devices import DevicesTable
 from reconciler.kernel.endpoints import EndpointsTable
 from reconciler.kernel.generation import Generation
 from reconciler.kernel.ipcache import IpcacheTable
 from reconciler.kernel.links import LinksTable
 from reconciler.kernel.neighbours import NeighboursTable
 from reconciler.kernel.overlays import OverlaysTable
+from reconciler.kernel.plain import PlainTable
 from reconciler.kernel.policy import PolicyTable
 from reconciler.kernel.programs import ProgramsTable
 from reconciler.kernel.routes import RoutesTable
@@ -60,6 +62,9 @@ TABLES_OF_MAPS = {
     "cidr6": frozenset(("ipcache",)),
     "policy": frozenset(("policy",)),
     "state": frozenset(("ipcache", "policy")),
+    "devices": frozenset(("devices",)),
+    "plain4": frozenset(("plain",)),
+    "plain6": frozenset(("plain",)),
 }
 
 
@@ -95,6 +100,8 @@ class HostTables:
             ProgramsTable(config.pin_root, self._load),
             self._endpoints,
             self._tunnels,
+            PlainTable(self.maps),
+            DevicesTable(self.maps),
             self._ipcache,
             self._policy,
             self._attachments,

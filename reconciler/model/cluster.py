@@ -8,6 +8,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.model.origin import Origin
+from reconciler.model.outside import NO_MASQUERADE, Masquerade
 
 
 class Enforcement(Enum):
@@ -127,6 +128,7 @@ class Cluster:
     mtu_bytes: int = 0  # of workloads' interfaces; 0: not said (model/overlay.py)
     network: Network = Network()
     conntrack: Conntrack = Conntrack()
+    masquerade: Masquerade = NO_MASQUERADE
     probes: tuple[Probe, ...] = ()
     health: Health = Health()
     waves: tuple[int | str, ...] = (1, "100%")  # of the playbook: hosts, or a share of all hosts, each time
@@ -157,7 +159,10 @@ class StaticRule:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`address*` are the node's own on the underlay; `cidr*` are what its workloads' addresses come from."""
+    """`address*` are the node's own on the underlay; `cidr*` are what its workloads' addresses come from.
+
+    `devices`: those that face the outside; none: they are found.
+    """
 
     name: str
     origin: Origin
@@ -169,6 +174,7 @@ class Node:
     routes: tuple[StaticRoute, ...] = ()
     rules: tuple[StaticRule, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
     ansible: Mapping[str, object] = field(default_factory=dict)  # variables for the inventory
 
 

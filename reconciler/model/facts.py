@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.model.labels import LabelSet
 from reconciler.model.origin import Origin
+from reconciler.model.outside import NodeDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Facts:
     `endpoints`: workload reference -> endpoint, whole cluster.
     `peers`: name -> node, of all nodes but this one that are known to be there.
     `underlay`: IP version -> the device that has this node's address, where there is one.
+    `devices`: name -> device, of those that face the outside.
     `complete` is false while something is still unknown: then nothing may be pruned.
     """
 
@@ -54,3 +56,4 @@ class Facts:
     complete: bool = True
     peers: Mapping[str, Peer] = field(default_factory=dict)
     underlay: Mapping[int, str] = field(default_factory=dict)
+    devices: Mapping[str, NodeDevice] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from reconciler.model.cluster import (
     Timeouts,
 )
 from reconciler.model.origin import Origin
+from reconciler.model.outside import Masquerade
 from reconciler.source import addresses, stores
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node, Place
@@ -49,6 +50,7 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
         mtu_bytes=int(spec.read("mtu", default=base.mtu_bytes)),
         network=_network(spec),
         conntrack=_conntrack(spec),
+        masquerade=_masquerade(spec, findings),
         probes=_probes(spec, identity, places, findings),
         health=_health(spec),
         waves=tuple(node.value for node in spec.items("rollout", "waves")) or base.waves,
@@ -77,6 +79,34 @@ def _conntrack(spec: Node) -> Conntrack:
     base = Conntrack()
     given = {_TIMEOUTS[key]: int(node.value) for key, node in spec.members("conntrack", "timeouts")}
     return Conntrack(int(spec.read("conntrack", "maxEntries", default=base.max_entries)), Timeouts(**given))
+
+
+def _masquerade(spec: Node, findings: Findings) -> Masquerade:
+    base = Masquerade()
+    given = spec.get("masquerade")
+    if given is None:
+        return base
+    exclude = (addresses.network(node, findings) for node in given.items("exclude"))
+    first, last = base.first_port, base.last_port
+    if (ports := given.get("ports")) is not None:
+        first, last = _port_range(ports, findings) or (first, last)
+    return Masquerade(
+        enabled=given.read("enabled", default=base.enabled),
+        exclude=tuple(one for one in exclude if one is not None),
+        first_port=first,
+        last_port=last,
+    )
+
+
+def _port_range(node: Node, findings: Findings) -> tuple[int, int] | None:
+    first, dash, last = str(node.value).partition("-")
+    if not (dash and first.isascii() and first.isdecimal() and last.isascii() and last.isdecimal()):
+        findings.fault(node, f'ports "{node.value}" must be two ports with a dash, as 49152-65535')
+    elif not 1024 <= int(first) <= int(last) <= 65535:
+        findings.fault(node, f"ports {node.value} must lie between 1024 and 65535, the lower one first")
+    else:
+        return int(first), int(last)
+    return None
 
 
 def _probes(spec: Node, identity: Identity, places: Places, findings: Findings) -> tuple[Probe, ...]:

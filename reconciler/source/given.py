@@ -38,7 +38,7 @@ def documents(values: Sequence[Any], settings: Settings, path: str, line: int) -
         identity = metadata.identity(kind.name, node, findings)
         if kind.name == _NETWORK_POLICY:
             return network_policy.rules(node, identity, findings)
-        return cilium_policy.rules(node, identity, findings, unenforced.JUDGED)
+        return cilium_policy.rules(node, identity, findings, unenforced.ALL)
 
     return _read(values, read, settings, path, line)
 
@@ -56,7 +56,7 @@ def rules(values: Sequence[Any], settings: Settings, path: str, line: int) -> Fo
         if schema.check(node, findings) is None:
             return ()
         identity = Identity(RULE, "", node.read("metadata", "name"))
-        return cilium_policy.rules(node, identity, findings, unenforced.JUDGED, as_written=True)
+        return cilium_policy.rules(node, identity, findings, unenforced.ALL, as_written=True)
 
     return _read(wrapped, read, settings, path, line)
 

@@ -40,6 +40,7 @@ def host(document: Node, identity: Identity, findings: Findings) -> tuple[Host, 
         routes=tuple(_routes(spec, identity, findings)),
         rules=tuple(_rules(spec, identity, findings)),
         sysctls=_sysctls(spec, findings),
+        devices=tuple(dict.fromkeys(addresses.interface(node, findings) for node in spec.items("devices"))),
         ansible=dict(spec.read("ansible", default={})),
     ), places
 

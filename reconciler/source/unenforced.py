@@ -13,7 +13,6 @@ from reconciler.source.ports import PORTLESS
 
 # Path below a rule -> what it is. `*` is any key or any entry of a list. A list counts once it has an entry.
 _FIELDS = {
-    "nodeSelector": "a policy for nodes",
     "log": "a text for flow records",
     "*.*.fromGroups": "groups of a cloud provider",
     "*.*.toGroups": "groups of a cloud provider",
@@ -36,9 +35,7 @@ _FIELDS = {
     "*.*.toPorts.*.originatingTLS": "originating TLS",
     "*.*.toPorts.*.listener": "a custom Envoy listener",
 }
-ALL = frozenset(_FIELDS)
-# What rows have a verdict on, though no host enforces it.
-JUDGED = ALL - {"nodeSelector"}
+ALL = frozenset(_FIELDS)  # rows have a verdict on them, though no host enforces it
 
 # Path of a scalar -> its values, in upper case, that are not enforced.
 _VALUES = {"*.*.toPorts.*.ports.*.protocol": PORTLESS}

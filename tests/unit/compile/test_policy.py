@@ -15,7 +15,7 @@ from reconciler.errors import CompileError
 from reconciler.model.cluster import AllowLocalhost, Enforcement, NamedPort
 from reconciler.model.datapath import PolicyFlag, Verdict
 from reconciler.model.identity import FIRST_LOCAL
-from reconciler.model.policy import L7Rules, Peer, PortMatch, RuleItem, Scope
+from reconciler.model.policy import L7Rules, Peer, PortMatch, RuleItem
 
 from .lookup import identity_of, judge, policy_rows
 from .worlds import (
@@ -233,11 +233,6 @@ def test_what_is_not_isolated_is_redirected_too() -> None:
     desired = compiled(ALL, [rule(app("web"), (http("ingress[0]", None, 80),), isolates_ingress=False)])
     assert judge(desired, WEB_AT, CLIENT_AT, TCP, 80).flags is PolicyFlag.REDIRECT
     assert judge(desired, WEB_AT, CLIENT_AT, TCP, 81).verdict is Verdict.ALLOW
-
-
-def test_what_no_row_can_express_is_refused_with_its_place() -> None:
-    with pytest.raises(CompileError, match=r"networkpolicy/policy\.yaml:1"):
-        compiled(ALL, [replace(FROM_CLIENT, scope=Scope.NODES)])
 
 
 def test_mapped_ipv4_cidrs_are_refused() -> None:

@@ -1,0 +1,62 @@
+"""What is done at node devices: workloads are masqueraded, and the host is guarded by the rules that select it.
+
+Where neither is asked for, nothing is attached there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from reconciler.compile.tables import AskedRow
+from reconciler.errors import CompileError
+from reconciler.model.cluster import Node
+from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction
+from reconciler.model.facts import Facts
+from reconciler.model.network import HOST_NETNS, Sysctl, SysctlKey
+from reconciler.model.outside import DeviceFlag, DeviceRow, Masquerade, NodeDevice, PlainKey, PlainRow
+from reconciler.model.snapshot import Snapshot
+
+PROGRAMS = {Direction.INGRESS: "from_netdev", Direction.EGRESS: "to_netdev"}
+RESERVED_PORTS = "net/ipv4/ip_local_reserved_ports"  # of both families; the kernel gives none of them to a socket
+
+
+def outside_rows(
+    snapshot: Snapshot, node: Node, facts: Facts, programs: Mapping[str, str], *, guarded: bool
+) -> Iterator[AskedRow]:
+    """`guarded`: rules select this host. Raises CompileError for a program that is not built."""
+    masquerade = snapshot.cluster.masquerade
+    if not masquerade.enabled and not guarded:
+        return
+    for ifname, device in facts.devices.items():
+        yield AskedRow("devices", ifname, _device(device, masquerade, guarded=guarded), node.origin)
+        for direction, program in PROGRAMS.items():
+            if program not in programs:
+                raise CompileError(f"the program {program} is not built")
+            row = AttachmentRow(program, programs[program])
+            yield AskedRow("attachments", AttachmentKey(ifname, direction), row, node.origin)
+    if masquerade.enabled:
+        origin = snapshot.cluster.origin
+        for network in _plain(snapshot, facts, masquerade):
+            yield AskedRow("plain", network, PlainRow(), origin)
+        if not {RESERVED_PORTS, RESERVED_PORTS.replace("/", ".")} & node.sysctls.keys():
+            ports = Sysctl(f"{masquerade.first_port}-{masquerade.last_port}")
+            yield AskedRow("sysctls", SysctlKey(HOST_NETNS, RESERVED_PORTS), ports, origin)
+
+
+def _device(device: NodeDevice, masquerade: Masquerade, *, guarded: bool) -> DeviceRow:
+    flags = DeviceFlag.HOST_POLICY if guarded else DeviceFlag(0)
+    if not masquerade.enabled:
+        return DeviceRow(flags)
+    if device.address4 is not None:
+        flags |= DeviceFlag.MASQUERADE4
+    if device.address6 is not None:
+        flags |= DeviceFlag.MASQUERADE6
+    return DeviceRow(flags, device.address4, device.address6)
+
+
+def _plain(snapshot: Snapshot, facts: Facts, masquerade: Masquerade) -> list[PlainKey]:
+    """Without doubles, in a stable order."""
+    of_nodes = [cidr for node in snapshot.nodes.values() for cidr in (node.cidr4, node.cidr6)]
+    of_peers = [cidr for peer in facts.peers.values() for cidr in (peer.cidr4, peer.cidr6)]
+    of_pools = [pool.cidr for pool in snapshot.cluster.pools]
+    return list(dict.fromkeys(one for one in (*of_nodes, *of_peers, *of_pools, *masquerade.exclude) if one is not None))
