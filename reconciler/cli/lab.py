@@ -23,7 +23,8 @@ def command() -> None:
     """Run a cluster of namespaces on this machine, from a policy repository.
 
     Each Node becomes a network namespace with its own daemon, each Workload gets its network namespace, and an
-    underlay joins the hosts. Needs root. Nothing that a lab did not make is touched.
+    underlay joins the hosts; if the Cluster's store is etcd, its servers run there. Needs root. Nothing that a lab
+    did not make is touched.
 
     \b
     Examples:

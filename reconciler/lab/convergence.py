@@ -5,29 +5,29 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from reconciler.config import Config
 from reconciler.daemon.client import Client
 from reconciler.errors import ApplyError, DaemonUnreachable
-from reconciler.lab.processes import LOG_FILE
+from reconciler.lab.processes import end_of_log
 
 START_TIMEOUT_S = 30.0
 CONVERGE_TIMEOUT_S = 60
 GOOD = ("applied", "unchanged", "held")
 _PAUSE_S = 0.02
-_LOG_LINES = 8
 
 
 def wait_for_socket(config: Config, process: subprocess.Popen[bytes]) -> None:
     """Raises DaemonUnreachable with the end of its log when the daemon ends, or does not answer in time."""
-    client = Client(config.socket)
+    client, log = Client(config.socket), partial(end_of_log, config.run_directory)
     deadline = time.monotonic() + START_TIMEOUT_S
     while not client.answers():
         if process.poll() is not None:
-            raise DaemonUnreachable(f"the daemon of {config.node} ended with {process.returncode}:\n{_log(config)}")
+            raise DaemonUnreachable(f"the daemon of {config.node} ended with {process.returncode}:\n{log()}")
         if time.monotonic() > deadline:
-            raise DaemonUnreachable(f"the daemon of {config.node} did not answer in time:\n{_log(config)}")
+            raise DaemonUnreachable(f"the daemon of {config.node} did not answer in time:\n{log()}")
         time.sleep(_PAUSE_S)
 
 
@@ -45,8 +45,3 @@ def wait_for_commit(nodes: Mapping[str, Config], commit: str) -> dict[str, Any]:
     if bad:
         raise ApplyError("\n".join(bad), remedy="correct the commit, then again: plumb lab up")
     return results
-
-
-def _log(config: Config) -> str:
-    lines = (config.run_directory / LOG_FILE).read_text(errors="replace").splitlines()
-    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])

@@ -17,12 +17,13 @@ import yaml
 from reconciler.config import PIN_ROOT, RUN_ROOT, Config, make
 from reconciler.errors import UsageError
 from reconciler.kernel import netns
+from reconciler.lab import etcd
 from reconciler.lab.convergence import wait_for_commit, wait_for_socket
 from reconciler.lab.policy_repository import Followed, clear_socket, set_socket
-from reconciler.lab.processes import inside_any, running_daemon, start_daemon, stop
+from reconciler.lab.processes import inside_any, running, start_daemon, stop
 from reconciler.lab.registry import Lab, find, lab_lock, labs, remove_if_empty
 from reconciler.lab.topology import Host, Topology, clashes, topology
-from reconciler.lab.underlay import make_host, make_namespace, make_underlay
+from reconciler.lab.underlay import add_addresses, make_host, make_namespace, make_underlay
 
 Say = Callable[[str], None]
 
@@ -95,6 +96,7 @@ def _make(lab: Lab, planned: Topology, say: Say) -> None:
     if planned.underlay not in lab.namespaces:
         lab.note(lab.namespaces, planned.underlay)
         make_underlay(planned.underlay)
+    _make_etcd(lab, planned, say)
     for workload, path in planned.workloads.items():
         lab.workloads[workload] = path
         if not Path(path).exists():
@@ -111,6 +113,21 @@ def _make(lab: Lab, planned: Topology, say: Say) -> None:
         lab.socket_set = True
         lab.save()
         set_socket(Path(lab.repository), configuration(lab, min(lab.hosts)).socket)
+
+
+def _make_etcd(lab: Lab, planned: Topology, say: Say) -> None:
+    endpoints = [server.client for server in planned.etcd]
+    if lab.etcd and lab.etcd != endpoints:
+        raise UsageError(
+            f"the etcd of lab {lab.name} is at {', '.join(lab.etcd)}, the commit has another store",
+            remedy=f"take the lab down, and up again: plumb lab down --name {lab.name}",
+        )
+    if endpoints and not lab.etcd:
+        say(f"etcd: {', '.join(endpoints)}")
+        lab.etcd = endpoints
+        lab.note(lab.directories, str(etcd.directory(lab.name)))
+        add_addresses(planned.underlay, [server.address for server in planned.etcd])
+    etcd.start_servers(etcd.directory(lab.name), planned.underlay, planned.etcd)
 
 
 def _make_host(lab: Lab, underlay: str, host: Host) -> None:
@@ -130,7 +147,7 @@ def _document(config: Config) -> str:
 
 
 def _start(config: Config, namespace: str) -> None:
-    if running_daemon(config.run_directory) is None:
+    if running(config.run_directory) is None:
         process = start_daemon(config, namespace)
         wait_for_socket(config, process)
 
@@ -139,8 +156,9 @@ def _remove(lab: Lab) -> None:
     """In the order in which nothing comes back: processes first."""
     lab.ready = False
     lab.save()
-    daemons = [running_daemon(RUN_ROOT / node) for node in lab.hosts]
+    daemons = [running(RUN_ROOT / node) for node in lab.hosts]
     stop(pid for pid in daemons if pid is not None)
+    stop(etcd.pids(etcd.directory(lab.name)), patience_s=0)  # what it would write at its end goes as well
     stop(inside_any(lab.namespaces))
     if lab.socket_set:
         clear_socket(Path(lab.repository))

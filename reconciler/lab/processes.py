@@ -1,6 +1,6 @@
-"""Processes of a lab: a daemon in each host's namespace, and whatever else was started inside it.
+"""Processes of a lab: a daemon in each host's namespace, servers in the underlay, and what else was started inside.
 
-A daemon's pid and its start time are written by the daemon's own process before it becomes the daemon: no crash of the
+The pid and the start time of what a lab starts are written by its own process before it becomes that: no crash of the
 starter loses it, and a pid that was given to another process since is never signalled.
 Source: proc(5), /proc/PID/stat field 22; pidfd_open(2).
 """
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,31 +21,42 @@ from reconciler.config import Config
 from reconciler.kernel import netns
 
 PID_FILE = "lab.pid"
-LOG_FILE = "daemon.log"
+LOG_FILE = "log"
 PATIENCE_S = 10.0
+_LOG_LINES = 8
 _START_TIME = 22 - 3  # counted from what follows the name in brackets
 
 
 def start_daemon(config: Config, namespace: str) -> subprocess.Popen[bytes]:
-    """Returns at once; the daemon's output goes to a file beside its pid."""
+    """Returns at once."""
     options = ["--config", str(config.path), "--node", config.node]  # whatever PLUMB_NODE says here
-    with (config.run_directory / LOG_FILE).open("ab") as log, netns.inside(namespace):
+    return start([sys.executable, "-m", "reconciler.cli", *options, "daemon"], namespace, config.run_directory)
+
+
+def start(command: Sequence[str], namespace: str, directory: Path) -> subprocess.Popen[bytes]:
+    """Returns at once; the process's output and its pid are kept in the directory."""
+    with (directory / LOG_FILE).open("ab") as log, netns.inside(namespace):
         return subprocess.Popen(
-            [sys.executable, "-m", "reconciler.cli", *options, "daemon"],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
             env={**os.environ, "PYTHONPATH": _search_path()},
             start_new_session=True,
-            preexec_fn=lambda: _write_own_pid(config.run_directory / PID_FILE),
+            preexec_fn=lambda: _write_own_pid(directory / PID_FILE),
         )
 
 
-def running_daemon(run_directory: Path) -> int | None:
-    """The pid of the daemon that was started for this directory, None if it has ended."""
+def end_of_log(directory: Path) -> str:
+    lines = (directory / LOG_FILE).read_text(errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
+
+
+def running(directory: Path) -> int | None:
+    """The pid of what was started for this directory, None if it has ended."""
     try:
-        pid, began = map(int, (run_directory / PID_FILE).read_text().split())
+        pid, began = map(int, (directory / PID_FILE).read_text().split())
     except (OSError, ValueError):
         return None
     return pid if _start_time(pid) == began else None

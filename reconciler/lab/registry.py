@@ -38,6 +38,7 @@ class Lab:
     hosts: dict[str, str] = field(default_factory=dict)  # node -> path of its namespace
     addresses: dict[str, list[str]] = field(default_factory=dict)  # node -> on the underlay, IPv4 and IPv6
     workloads: dict[str, str] = field(default_factory=dict)  # namespace/name -> path of its namespace
+    etcd: list[str] = field(default_factory=list)  # URLs of its servers
     namespaces: list[str] = field(default_factory=list)
     directories: list[str] = field(default_factory=list)
     socket_set: bool = False

@@ -1,7 +1,8 @@
 """What a lab consists of, worked out from a commit: hosts with addresses, workloads with namespaces. Nothing is made.
 
     host namespace      LAB-NODE        eth0 with the addresses of its Node, or 172.30.0.N and fd30::N
-    underlay namespace  LAB_underlay    a bridge that joins the hosts, and routes their workloads' networks
+    underlay namespace  LAB_underlay    a bridge that joins the hosts, and routes their workloads' networks unless an
+                                        overlay carries them; the etcd of the Cluster, if it has one
 
 The underlay also is the outside world: 172.30.255.254 and fd30::ffff, from where workloads can be reached and tried.
 """
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from reconciler.errors import UsageError
+from reconciler.lab.etcd import Server, servers
 from reconciler.lab.registry import LABS, Lab
 from reconciler.model.cluster import Node
 from reconciler.model.snapshot import Snapshot
@@ -30,7 +32,7 @@ Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """`namespace` is a path; `addresses` are one IPv4 and one IPv6; `cidrs` are its workloads' networks."""
+    """`namespace` is a path; `addresses` are one IPv4 and one IPv6; `cidrs` are what the underlay routes to it."""
 
     node: str
     namespace: str
@@ -45,6 +47,7 @@ class Topology:
     underlay: str
     hosts: tuple[Host, ...]
     workloads: Mapping[str, str]
+    etcd: tuple[Server, ...]
 
 
 def topology(lab: Lab, snapshot: Snapshot) -> Topology:
@@ -58,10 +61,15 @@ def topology(lab: Lab, snapshot: Snapshot) -> Topology:
         raise UsageError("the commit has no Node", remedy="add one: apiVersion: plumbline/v1, kind: Node")
     if LABS.name in snapshot.nodes:
         raise UsageError(f"a lab cannot have a node called {LABS.name!r}: its own files are kept under that name")
+    etcd = servers(snapshot.cluster.store)
+    hosts = _hosts(lab, [snapshot.nodes[name] for name in sorted(snapshot.nodes)], {server.address for server in etcd})
+    if snapshot.cluster.network.is_overlay:
+        hosts = tuple(replace(host, cidrs=()) for host in hosts)
     return Topology(
         underlay=f"{NETNS_ROOT}/{lab.name}_underlay",
-        hosts=_hosts(lab, [snapshot.nodes[name] for name in sorted(snapshot.nodes)]),
+        hosts=hosts,
         workloads={name: workload.netns for name, workload in sorted(snapshot.workloads.items())},
+        etcd=etcd,
     )
 
 
@@ -77,11 +85,11 @@ def clashes(planned: Topology, others: Sequence[Lab]) -> list[str]:
     return found
 
 
-def _hosts(lab: Lab, nodes: Sequence[Node]) -> tuple[Host, ...]:
+def _hosts(lab: Lab, nodes: Sequence[Node], servers: Collection[Address]) -> tuple[Host, ...]:
     given = {address for pair in lab.addresses.values() for address in map(ip_address, pair)}
     asked = {address for node in nodes for address in (node.address4, node.address6)}
-    free4 = _free(RANGE4, given | asked | {OUTSIDE4})
-    free6 = _free(RANGE6, given | asked | {OUTSIDE6})
+    free4 = _free(RANGE4, {*given, *asked, *servers, OUTSIDE4})
+    free6 = _free(RANGE6, {*given, *asked, *servers, OUTSIDE6})
     hosts = []
     for node in nodes:
         kept4, kept6 = map(ip_address, lab.addresses.get(node.name) or (next(free4), next(free6)))

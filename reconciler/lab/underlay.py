@@ -1,13 +1,13 @@
 """The network between the hosts of a lab: a bridge in a namespace of its own, which also routes and is the outside.
 
 Made with iproute2 in batches, one process for each namespace. Hosts are neighbours on the bridge; the networks of their
-workloads are routed by it, as by a fabric between racks.
+workloads are routed by it, as by a fabric between racks; but not in an overlay, which has to carry them itself.
 """
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from reconciler.lab.topology import OUTSIDE4, OUTSIDE6, RANGE4, RANGE6, Address,
 
 _BRIDGE = "br0"
 _DEVICE = "eth0"
+_AT_ONCE = {4: "", 6: " nodad"}
 _ROUTER = {
     "net/ipv4/ip_forward": "1",
     "net/ipv6/conf/all/forwarding": "1",
@@ -40,6 +41,12 @@ def make_underlay(path: str) -> None:
             f"link set {_BRIDGE} up",
         ],
     )
+
+
+def add_addresses(path: str, addresses: Iterable[Address]) -> None:
+    """Of servers in the underlay, besides the outside's own. Raises KernelError."""
+    new = {one for one in addresses if one not in (OUTSIDE4, OUTSIDE6)}
+    run_ip(path, [f"address replace {one}/{one.max_prefixlen} dev {_BRIDGE}{_AT_ONCE[one.version]}" for one in new])
 
 
 def make_host(underlay: str, host: Host) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from reconciler.config import PIN_ROOT, RUN_ROOT
 from reconciler.kernel import netns
+from reconciler.lab.etcd import directory
 from reconciler.lab.lifecycle import down
 from reconciler.lab.processes import inside_any
 from reconciler.lab.registry import LABS, find
@@ -103,7 +104,7 @@ class Site:
         """What of the lab is there: nothing after it was taken down."""
         names = (f"{self.name}-", f"{self.name}_")
         spaces = [str(path) for path in Path("/run/netns").glob("*") if path.name.startswith(names)]
-        paths = [RUN_ROOT / self.node, PIN_ROOT / self.node, LABS / f"{self.name}.json"]
+        paths = [RUN_ROOT / self.node, PIN_ROOT / self.node, LABS / f"{self.name}.json", directory(self.name)]
         processes = [
             path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if self.name.encode() in _content(path)
         ]

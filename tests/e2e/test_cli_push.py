@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.kernel import netns
-from reconciler.lab.processes import running_daemon, stop
+from reconciler.lab.processes import running, stop
 from reconciler.lab.traffic import echo_server, echoes
 from tests.e2e.site import PORT, Site
 
@@ -128,7 +128,7 @@ def _kept_plan(lab: Site, directory: Path) -> Path:
 
 def test_a_host_whose_daemon_has_ended_is_asked_itself(lab: Site) -> None:
     commit = lab.json("status")["commit"]
-    pid = running_daemon(lab.run_directory)
+    pid = running(lab.run_directory)
     assert pid
     stop([pid])
     assert lab.json("status")["commit"] == commit

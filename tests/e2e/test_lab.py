@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.kernel import netns
-from reconciler.lab.processes import running_daemon
+from reconciler.lab.processes import running
 from reconciler.lab.registry import LABS, labs
 from tests.e2e.site import Site
 
@@ -73,12 +73,12 @@ def test_down_removes_what_a_killed_up_has_left(site: Site, stage: str) -> None:
 
 
 def test_up_after_a_killed_daemon_starts_it_again(lab: Site) -> None:
-    pid = running_daemon(lab.run_directory)
+    pid = running(lab.run_directory)
     assert pid
     subprocess.run(["kill", "-9", str(pid)], check=True)
-    _until(lambda: running_daemon(lab.run_directory) is None)
+    _until(lambda: running(lab.run_directory) is None)
     lab.up()
-    assert running_daemon(lab.run_directory) not in (None, pid)
+    assert running(lab.run_directory) not in (None, pid)
 
 
 def test_up_again_adds_the_hosts_and_workloads_of_newer_commits(lab: Site) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.lab.processes import running_daemon, stop
+from reconciler.lab.processes import running, stop
 from tests.e2e.site import Site
 
 pytestmark = pytest.mark.root
@@ -80,7 +80,7 @@ def test_a_flow_is_traced_on_a_host_by_what_it_allocated(lab: Site) -> None:
     assert by_daemon.splitlines()[0].endswith(f"80/tcp at {commit[:8]}: allowed")
     unknown = lab.plumb(*asked, "nobody")
     assert (unknown.returncode, 'there is no workload "nobody"' in unknown.stderr) == (2, True)
-    pid = running_daemon(lab.run_directory)
+    pid = running(lab.run_directory)
     assert pid
     stop([pid])
     assert lab.plumb(*asked, "client").stdout == by_daemon

@@ -10,25 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.lab.processes import PID_FILE, _start_time, inside_any, running_daemon, stop
+from reconciler.lab.processes import PID_FILE, _start_time, inside_any, running, stop
 
 _STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
 
 
 def test_a_process_is_known_by_its_pid_and_its_start(tmp_path: Path) -> None:
     (tmp_path / PID_FILE).write_text(f"{os.getpid()} {_start_time(os.getpid())}\n")
-    assert running_daemon(tmp_path) == os.getpid()
+    assert running(tmp_path) == os.getpid()
 
 
 def test_a_pid_that_was_given_to_another_process_is_not_the_daemons(tmp_path: Path) -> None:
     (tmp_path / PID_FILE).write_text(f"{os.getpid()} 1\n")
-    assert running_daemon(tmp_path) is None
+    assert running(tmp_path) is None
 
 
 @pytest.mark.parametrize("content", ["", "x y", "12"])
 def test_a_pid_file_that_was_cut_short_names_nobody(tmp_path: Path, content: str) -> None:
     (tmp_path / PID_FILE).write_text(content)
-    assert running_daemon(tmp_path) is None
+    assert running(tmp_path) is None
 
 
 def test_stopping_waits_until_the_process_is_gone_and_forgives_one_that_was() -> None:

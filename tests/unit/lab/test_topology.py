@@ -12,6 +12,7 @@ from reconciler.errors import UsageError
 from reconciler.lab.places import namespace
 from reconciler.lab.registry import Lab
 from reconciler.lab.topology import clashes, topology
+from reconciler.model.cluster import Network, NetworkMode, StoreChoice, StoreKind
 from reconciler.model.snapshot import Snapshot
 from reconciler.source.loading import load_directory
 
@@ -87,3 +88,26 @@ def test_a_place_that_is_none_or_several_is_refused() -> None:
         namespace(lab, "web")
     with pytest.raises(UsageError, match="no nowhere"):
         namespace(lab, "nowhere")
+
+
+def test_the_underlay_does_not_route_workloads_of_an_overlay() -> None:
+    native = _with_nodes("alpha")
+    overlay = replace(native, cluster=replace(native.cluster, network=Network(NetworkMode.VXLAN)))
+    assert topology(EMPTY, native).hosts[0].cidrs
+    assert topology(EMPTY, overlay).hosts[0].cidrs == ()
+
+
+def test_the_etcd_is_where_the_cluster_says_and_no_host_gets_its_address() -> None:
+    planned = topology(EMPTY, _with_etcd("172.30.0.1:2379", "[fd30::1]:2380"))
+    assert [server.client for server in planned.etcd] == ["http://172.30.0.1:2379", "http://[fd30::1]:2380"]
+    assert planned.hosts[0].addresses == (IPv4Address("172.30.0.2"), IPv6Address("fd30::2"))
+
+
+def test_an_etcd_that_only_has_a_name_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"cannot be at etcd\.example:2379: an address is needed"):
+        topology(EMPTY, _with_etcd("etcd.example:2379"))
+
+
+def _with_etcd(*endpoints: str) -> Snapshot:
+    snapshot = _with_nodes("alpha")
+    return replace(snapshot, cluster=replace(snapshot.cluster, store=StoreChoice(StoreKind.ETCD, endpoints)))
