@@ -11,14 +11,12 @@ from ipaddress import IPv4Address, IPv6Address
 from reconciler.errors import CompileError
 from reconciler.host.names import device_names, workload_mac
 from reconciler.kernel.host_addresses import devices_of
-from reconciler.kernel.node_devices import node_devices
 from reconciler.model.cluster import Node, Workload
 from reconciler.model.facts import Endpoint, Facts, Peer
 from reconciler.model.identity import Reserved, reserved_labels
 from reconciler.model.labels import LabelSet, workload_labels
-from reconciler.model.outside import NodeDevice
 from reconciler.model.overlay import reserved
-from reconciler.model.snapshot import Snapshot, Warning
+from reconciler.model.snapshot import Snapshot
 from reconciler.store.addresses import Addresses
 from reconciler.store.identities import Identities
 from reconciler.store.protocol import Store
@@ -42,7 +40,6 @@ def gather(
     store: Store,
     host_addresses: frozenset[IPv4Address | IPv6Address],
     identities: Identities | None = None,
-    devices: Mapping[str, NodeDevice] | None = None,
 ) -> Facts:
     """Identities for every label set of the commit, addresses for this node's workloads.
 
@@ -68,15 +65,7 @@ def gather(
         )
     named: dict[int, LabelSet] = {int(one): reserved_labels(one) for one in Reserved if one}
     named.update({numbers[one]: one for one in labels.values()})
-    return Facts(
-        node,
-        named,
-        endpoints,
-        host_addresses,
-        peers=_peers(snapshot, node),
-        underlay=_underlay(here),
-        devices=devices or {},
-    )
+    return Facts(node, named, endpoints, host_addresses, peers=_peers(snapshot, node), underlay=_underlay(here))
 
 
 def _underlay(node: Node) -> dict[int, str]:
@@ -124,19 +113,3 @@ def release_gone(snapshot: Snapshot, node: str, store: Store) -> None:
     gone = set(allocator.held().values()) - there
     if gone:
         allocator.release(gone)
-
-
-def facing_outside(snapshot: Snapshot, node: str) -> dict[str, NodeDevice]:
-    """name -> device, of this host's devices that the commit means. Raises CompileError, KernelError."""
-    here = this_node(snapshot, node)
-    return node_devices(here.devices, [one for one in (here.address4, here.address6) if one is not None])
-
-
-def absent_devices(snapshot: Snapshot, facts: Facts) -> tuple[Warning, ...]:
-    """A warning for each device that the Node names and this host does not have."""
-    here = this_node(snapshot, facts.node)
-    return tuple(
-        Warning(here.origin.path, here.origin.line, 1, f"{here.name} has no Ethernet device {name}: nothing guards it")
-        for name in here.devices
-        if name not in facts.devices
-    )

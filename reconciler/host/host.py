@@ -31,10 +31,11 @@ from reconciler.engine.table import Table
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, UsageError
 from reconciler.host.absent import Absent, absent, named
 from reconciler.host.connection_probe import connection_probes
-from reconciler.host.facts import absent_devices, facing_outside, gather, release_gone
+from reconciler.host.facts import gather, release_gone
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
 from reconciler.host.obstacles import refuse_obstructed
+from reconciler.host.outside import absent_devices, facing_outside
 from reconciler.host.rehung import Rehung, rehung
 from reconciler.host.resolver import TargetResolver
 from reconciler.host.status import host_status
@@ -135,8 +136,8 @@ class Host:
         snapshot = self.load(revision, environment)
         store: Store = Overlay(self._store) if preview else self._store
         identities = None if preview else self._identities(snapshot)
-        devices = facing_outside(snapshot, self.config.node)
-        facts = gather(snapshot, self.config.node, store, host_addresses(), identities, devices)
+        facts = gather(snapshot, self.config.node, store, host_addresses(), identities)
+        facts = replace(facts, devices=facing_outside(snapshot, self.config.node))
         programs = self._tables.programs(snapshot.cluster, self.target.snapshot.cluster if self.target else None)
         digests = {str(name): row.digest for name, row in programs.rows.items()}
         desired = compile_host(snapshot, facts, self._compiled, digests)
