@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from reconciler.model.balancing import Algorithm
 from reconciler.model.origin import Origin
 from reconciler.model.outside import NO_MASQUERADE, Masquerade
 
@@ -116,6 +117,19 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Services:
+    """How services are served. `cidrs`: what their addresses come from, at most one for each family.
+
+    `first_node_port`, `last_node_port`: what node ports are chosen from.
+    """
+
+    cidrs: tuple[IPv4Network | IPv6Network, ...] = ()
+    first_node_port: int = 30000
+    last_node_port: int = 32767
+    algorithm: Algorithm = Algorithm.MAGLEV
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     name: str
     origin: Origin
@@ -127,6 +141,7 @@ class Cluster:
     ipblock_matches_workloads: bool = True
     mtu_bytes: int = 0  # of workloads' interfaces; 0: not said (model/overlay.py)
     network: Network = Network()
+    services: Services | None = None  # None: nobody serves them, they only group endpoints for policies
     conntrack: Conntrack = Conntrack()
     masquerade: Masquerade = NO_MASQUERADE
     probes: tuple[Probe, ...] = ()
@@ -207,6 +222,7 @@ class Workload:
     address4: IPv4Address | None = None
     address6: IPv6Address | None = None
     audit: bool = False  # what its policies deny is recorded, and passes
+    weight: int = 1  # its share of new flows to services, beside other endpoints; 0: none
 
     @property
     def reference(self) -> str:

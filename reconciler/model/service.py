@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from reconciler.model.balancing import Algorithm
 from reconciler.model.origin import Origin
 
 Address = IPv4Address | IPv6Address
@@ -28,6 +29,34 @@ class ServiceType(Enum):
 class TrafficPolicy(Enum):
     CLUSTER = "Cluster"  # to any endpoint
     LOCAL = "Local"  # to endpoints of the same node only
+
+
+class HealthKind(Enum):
+    TCP = "tcp"  # a connection can be made
+    HTTP = "http"  # GET is answered with a status of 200 to 399
+
+
+class AllUnhealthy(Enum):
+    """What becomes of new flows while no backend answers its checks."""
+
+    REFUSE = "refuse"
+    OPEN = "open"  # to all of them
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How hosts find out whether a backend answers. `port` 0: the one that gets the flows.
+
+    healthy, unhealthy    checks in a row after which a backend counts as such
+    """
+
+    kind: HealthKind = HealthKind.TCP
+    path: str = "/"
+    port: int = 0
+    interval_s: float = 5.0
+    timeout_s: float = 1.0
+    healthy: int = 2
+    unhealthy: int = 2
 
 
 class FamilyPolicy(Enum):
@@ -58,6 +87,8 @@ class Service:
     families            4 and 6 in the order of preference; empty: as the cluster has them
     affinity_s          seconds for which a client keeps its endpoint, 0: not at all
     source_ranges       who may use it from outside; empty: anybody
+    algorithm           None: as the cluster has it
+    health              None: its endpoints are not checked
     """
 
     namespace: str
@@ -83,6 +114,9 @@ class Service:
     health_check_node_port: int = 0
     allocates_node_ports: bool = True
     publishes_not_ready: bool = False
+    algorithm: Algorithm | None = None
+    health: HealthCheck | None = None
+    all_unhealthy: AllUnhealthy = AllUnhealthy.REFUSE
 
     @property
     def reference(self) -> str:
@@ -118,7 +152,10 @@ class SlicePort:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSlice:
-    """Endpoints of the service called `service` in the same namespace ('' is nobody's)."""
+    """Endpoints of the service called `service` in the same namespace ('' is nobody's).
+
+    `weight`: the share of new flows that each gets, beside others of the service; 0: none.
+    """
 
     namespace: str
     name: str
@@ -127,6 +164,7 @@ class EndpointSlice:
     labels: Mapping[str, str] = field(default_factory=dict)
     endpoints: tuple[SliceEndpoint, ...] = ()
     ports: tuple[SlicePort, ...] = ()
+    weight: int = 1
 
     @property
     def reference(self) -> str:

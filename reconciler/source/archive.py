@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reconciler import model, shipped
+from reconciler.model.balancing import Algorithm
 from reconciler.model.cluster import AllowLocalhost, Enforcement, NetworkMode, StoreKind
 from reconciler.model.policy import Scope
 from reconciler.model.selector import Operator
-from reconciler.model.service import FamilyPolicy, ServiceType, TrafficPolicy
+from reconciler.model.service import AllUnhealthy, FamilyPolicy, HealthKind, ServiceType, TrafficPolicy
 from reconciler.source.manifests import Manifest
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,12 @@ _DAY_S = 86_400
 _WAIT_S = 2.0  # for another process that writes
 _AT_ONCE = 500  # keys in a query; SQLite takes 999 at least
 _ENUMS = (
+    Algorithm,
+    AllUnhealthy,
     AllowLocalhost,
     Enforcement,
     FamilyPolicy,
+    HealthKind,
     NetworkMode,
     Operator,
     Scope,

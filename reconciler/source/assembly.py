@@ -11,7 +11,7 @@ from reconciler.model.policy import PolicyRule
 from reconciler.model.policy_test import PolicyTest
 from reconciler.model.service import EndpointSlice, Service
 from reconciler.model.snapshot import Snapshot, Warning
-from reconciler.source import references, stamp
+from reconciler.source import references, service_claims, stamp
 from reconciler.source.manifests import Manifest
 from reconciler.source.references import Documents, Placed
 from reconciler.source.workloads import named
@@ -31,7 +31,7 @@ def assemble(
     )
     found += doubles
     if not found:
-        found = references.check(documents)
+        found = [*references.check(documents), *service_claims.service_faults(documents)]
     if found:
         raise ManifestError(found)
     of_files = [Warning(path, *finding) for path, manifest in files for finding in manifest.warnings]

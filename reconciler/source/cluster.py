@@ -15,7 +15,7 @@ from reconciler.model.cluster import (
 )
 from reconciler.model.origin import Origin
 from reconciler.model.outside import Masquerade
-from reconciler.source import addresses, stores
+from reconciler.source import addresses, balancing, stores
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node, Place
 
@@ -49,6 +49,7 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
         ),
         mtu_bytes=int(spec.read("mtu", default=base.mtu_bytes)),
         network=_network(spec),
+        services=balancing.services(spec, findings),
         conntrack=_conntrack(spec),
         masquerade=_masquerade(spec, findings),
         probes=_probes(spec, identity, places, findings),

@@ -10,7 +10,7 @@ import re
 from reconciler.model.origin import Origin
 from reconciler.model.policy import PROTOCOLS
 from reconciler.model.service import FamilyPolicy, Service, ServicePort, ServiceType, TrafficPolicy
-from reconciler.source import addresses, metadata, ports
+from reconciler.source import addresses, balancing, metadata, ports
 from reconciler.source.addresses import Address, Network
 from reconciler.source.cluster import Places
 from reconciler.source.metadata import Identity
@@ -18,9 +18,7 @@ from reconciler.source.node import Findings, Node
 
 NO_ADDRESS = "None"  # as the cluster address of a headless service
 AFFINITY_S = 10800
-NOT_SERVED = (
-    "load balancing is not served yet: nothing answers at the addresses of this Service; policies find its endpoints"
-)
+_CLAIMS = ("ports", "clusterIP", "clusterIPs", "externalIPs", "loadBalancerIP")  # fields that others may have claims on
 _FAMILIES = {"IPv4": 4, "IPv6": 6}
 _PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
 _LONGEST_PORT_NAME = 63
@@ -56,12 +54,13 @@ def service(document: Node, identity: Identity, findings: Findings) -> tuple[Ser
         health_check_node_port=int(spec.read("healthCheckNodePort", default=0)),
         allocates_node_ports=spec.read("allocateLoadBalancerNodePorts", default=True),
         publishes_not_ready=spec.read("publishNotReadyAddresses", default=False),
+        algorithm=balancing.algorithm(document, findings),
+        health=balancing.health_check(document, findings),
+        all_unhealthy=balancing.all_unhealthy(document, findings),
     )
     _check_type(found, spec, findings)
     _check_families(found, spec, findings)
-    if kind is not ServiceType.EXTERNAL_NAME and not headless:
-        findings.warn(document, NOT_SERVED)
-    return found, {}
+    return found, {field: spec.key_place(field) for field in _CLAIMS if spec.get(field) is not None}
 
 
 def _given(spec: Node, field: str) -> Node | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from reconciler.model.origin import Origin
 from reconciler.model.policy import PROTOCOLS
 from reconciler.model.service import EndpointSlice, SliceEndpoint, SlicePort
-from reconciler.source import addresses, metadata
+from reconciler.source import addresses, balancing, metadata
 from reconciler.source.addresses import Address
 from reconciler.source.cluster import Places
 from reconciler.source.metadata import Identity
@@ -34,6 +34,7 @@ def endpoint_slice(document: Node, identity: Identity, findings: Findings) -> tu
         labels=labels,
         endpoints=tuple(_endpoint(node, kind, findings) for node in document.items("endpoints")),
         ports=_ports(document, findings),
+        weight=balancing.weight(document, findings),
     ), {"service": document.place_of("metadata", "labels", SERVICE_LABEL)}
 
 

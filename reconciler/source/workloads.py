@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 from reconciler.model.cluster import NamedPort, Namespace, Workload
 from reconciler.model.origin import Origin
 from reconciler.model.policy import PROTOCOLS
-from reconciler.source import addresses, metadata, ports
+from reconciler.source import addresses, balancing, metadata, ports
 from reconciler.source.cluster import Places
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node
@@ -58,6 +58,7 @@ def workload(document: Node, identity: Identity, findings: Findings) -> tuple[Wo
         address4=address4[0] if address4 and isinstance(address4[0], IPv4Address) else None,
         address6=address6[0] if address6 and isinstance(address6[0], IPv6Address) else None,
         audit=bool(spec.read("policyAuditMode", default=False)),
+        weight=balancing.weight(document, findings),
     ), places
 
 

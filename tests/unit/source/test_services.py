@@ -114,13 +114,6 @@ def test_an_endpoint_that_is_not_ready_does_not_serve_unless_it_says_so() -> Non
     assert document.content.endpoints[0].serving is False
 
 
-def test_load_balancing_is_said_not_to_be_served() -> None:
-    head = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
-    [said] = warnings(f"{head}spec: {{{PORTS}}}\n")
-    assert said.startswith("load balancing is not served yet")
-    assert warnings(f"{head}spec: {{clusterIP: None}}\n") == []
-
-
 def test_a_slice_of_nobody_or_of_names_is_warned_of() -> None:
     head = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a}\n"
     assert len(warnings(f"{head}addressType: FQDN\nendpoints: [{{addresses: [example.org]}}]\n")) == 2
