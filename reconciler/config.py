@@ -24,6 +24,7 @@ STATE_ROOT = Path("/var/lib/plumb")
 RUN_ROOT = Path("/run/plumb")
 PIN_ROOT = Path("/sys/fs/bpf/plumb")
 SOCKET_NAME = "plumb.sock"
+STORE_NAME = "store.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Config:
     `audit_interval_s`: the whole state is compared at least this often. `attribute_drift`: watch the bpf(2) system
     call to name who tampered; every system call on the host then costs some 100 ns more.
 
+    `store_file`: where an embedded store is; several hosts on one machine (a lab) may share one.
     `store_ca`, `store_cert`, `store_key`: PEM files with which this host reaches an etcd; without `store_ca` it speaks
     no TLS.
     """
@@ -51,6 +53,7 @@ class Config:
     audit_interval_s: float = 30.0
     attribute_drift: bool = True
     log_format: str = "text"
+    store_file: Path = Path()
     store_ca: Path | None = None
     store_cert: Path | None = None
     store_key: Path | None = None
@@ -71,8 +74,11 @@ def make(node: str, repository: Path, **others: Any) -> Config:
         "state_directory": STATE_ROOT / node,
         "run_directory": RUN_ROOT / node,
         "pin_root": PIN_ROOT / node,
+        **others,
     }
-    return Config(node=node, repository=repository, **{**folders, **others})
+    return Config(
+        node=node, repository=repository, **{"store_file": folders["state_directory"] / STORE_NAME, **folders}
+    )
 
 
 def configured_path(option: str | None) -> Path:
@@ -112,6 +118,7 @@ _KINDS: dict[str, type] = {
     "audit_interval_s": float,
     "attribute_drift": bool,
     "log_format": str,
+    "store_file": Path,
     "store_ca": Path,
     "store_cert": Path,
     "store_key": Path,

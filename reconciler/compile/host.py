@@ -19,7 +19,7 @@ from reconciler.compile.cookies import RuleInfo, cookies
 from reconciler.compile.devices import device_rows
 from reconciler.compile.entries import Entries, named_ports
 from reconciler.compile.identities import Asked, all_labels, asked
-from reconciler.compile.ipcache import columns, member_rows, other_rows, table
+from reconciler.compile.ipcache import columns, member_rows, neighbours, other_rows, table, with_remote
 from reconciler.compile.members import Members, addresses, members
 from reconciler.compile.networks import Networks, networks
 from reconciler.compile.outside import outside_rows
@@ -166,7 +166,7 @@ def _identities(snapshot: Snapshot, facts: Facts, wanted: Asked, cache: CompileC
     asking = (facts, wanted.blocks, wanted.names)
     said = (list(snapshot.workloads), [*map(_SAID, snapshot.workloads.values())], *asking)
     refined = cache.members.get(said, partial(members, snapshot.workloads, *asking))
-    others = (node for node in snapshot.nodes.values() if node.name != facts.node)
+    others = neighbours(snapshot, facts)
     elsewhere = frozenset(cidr for node in others for cidr in (node.cidr4, node.cidr6) if cidr is not None)
     found = (frozenset(wanted.networks), elsewhere, wanted.blocks)
     return refined, cache.networks.get(found, partial(networks, *found))
@@ -187,7 +187,8 @@ def _ipcache(
     rows = [row for row, _ in others]
     found = cache.ipcache.get((own, rows, budget), partial(table, own, rows, budget))
     workloads = snapshot.workloads
-    return columns(found, (workloads[one.key].origin for one in refined.members), [origin for _, origin in others])
+    known = columns(found, (workloads[one.key].origin for one in refined.members), [origin for _, origin in others])
+    return with_remote(known, facts.remote, refined.remote, budget)
 
 
 def _subjects(

@@ -15,21 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconciler.compile.budget import Budget, check_ipcache
-from reconciler.compile.members import Member
+from reconciler.compile.members import MAPPED_LOW, WORD, Member
 from reconciler.compile.networks import WORLD, IpAddress, IpNetwork
+from reconciler.engine.match import match, words
 from reconciler.engine.rows import Columns
 from reconciler.errors import CompileError
 from reconciler.model.cluster import Cluster, Node, Workload
 from reconciler.model.datapath import IPCACHE_KEY, IPCACHE_VALUE, IpcacheFlag
-from reconciler.model.facts import Facts
+from reconciler.model.facts import Facts, Peer, RemoteEndpoints
 from reconciler.model.identity import Reserved
 from reconciler.model.origin import Origin
 from reconciler.model.overlay import reserved
 from reconciler.model.snapshot import Snapshot
 
 MAPPED_BITS = 96
-MAPPED_LOW = 0xFFFF << 32  # ::ffff:0:0, RFC 4291 section 2.5.5.2
-WORD = (1 << 64) - 1
 
 
 class CacheRow(NamedTuple):
@@ -71,7 +70,7 @@ def other_rows(
 ) -> list[tuple[CacheRow, Origin]]:
     """Of this host, the other nodes, CIDRs (CIDR -> identity) and the world. `origins`: of CIDRs that rules name."""
     rows = list(_nodes(snapshot, facts))
-    homes = {cidr: node.origin for node in snapshot.nodes.values() for cidr in (node.cidr4, node.cidr6)}
+    homes = {cidr: node.origin for node in neighbours(snapshot, facts) for cidr in (node.cidr4, node.cidr6)}
     rows += [(_row(network, number), origins.get(network) or homes[network]) for network, number in cidrs.items()]
     rows += [(_row(network, kind), snapshot.cluster.origin) for network, kind in WORLD.items()]
     return rows
@@ -98,6 +97,27 @@ def columns(found: Table, members: Iterable[Origin], others: Sequence[Origin]) -
     return Columns(found.keys, found.values, origins, np.arange(len(origins), dtype=np.int32))
 
 
+def with_remote(known: Columns, remote: RemoteEndpoints, identities: NDArray[np.uint32], budget: Budget) -> Columns:
+    """And the workloads of other hosts, `identities` of each row: where their addresses are known here, those stay.
+
+    Raises CompileError over the budget.
+    """
+    if not len(remote):
+        return known
+    keys, values = np.zeros(len(remote), IPCACHE_KEY), np.zeros(len(remote), IPCACHE_VALUE)
+    keys["high"], keys["low"], keys["bits"] = remote.rows["high"], remote.rows["low"], 128
+    values["identity"] = identities
+    free = np.flatnonzero(match(words(keys), words(known.keys)) < 0)
+    check_ipcache({"addresses of workloads of other hosts": len(free), "all else": len(known)}, budget)
+    origin_of = remote.rows["endpoint"][free].astype(np.int32) + np.int32(len(known.origins))
+    return Columns(
+        np.concatenate([known.keys, keys[free]]),
+        np.concatenate([known.values, values[free]]),
+        (*known.origins, *remote.origins),
+        np.concatenate([known.origin_of, origin_of]),
+    )
+
+
 def _nodes(snapshot: Snapshot, facts: Facts) -> Iterator[tuple[CacheRow, Origin]]:
     """This host's own addresses before the other nodes'."""
     own = snapshot.nodes.get(facts.node)
@@ -105,12 +125,18 @@ def _nodes(snapshot: Snapshot, facts: Facts) -> Iterator[tuple[CacheRow, Origin]
     among = partial(_addresses, snapshot.cluster)
     for address in sorted({*facts.host_addresses, *among(own)}, key=lambda ip: (ip.version, int(ip))):
         yield _row(address, Reserved.HOST, IpcacheFlag.HOST), origin
-    for node in snapshot.nodes.values():
+    for node in neighbours(snapshot, facts):
         for address in among(node):
             yield _row(address, Reserved.REMOTE_NODE), node.origin
 
 
-def _addresses(cluster: Cluster, node: Node | None) -> list[IpAddress]:
+def neighbours(snapshot: Snapshot, facts: Facts) -> list[Node | Peer]:
+    """The other nodes: what is known of them, or else what their manifests say."""
+    silent = (node for name, node in snapshot.nodes.items() if name != facts.node and name not in facts.peers)
+    return [*facts.peers.values(), *silent]
+
+
+def _addresses(cluster: Cluster, node: Node | Peer | None) -> list[IpAddress]:
     """On the network between nodes, and among workloads."""
     if node is None:
         return []

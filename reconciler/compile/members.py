@@ -14,15 +14,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reconciler.compile.networks import CIDR_NUMBERS, IpAddress, IpNetwork
 from reconciler.compile.numbering import number
 from reconciler.compile.selectors import IPBLOCK_SOURCE
 from reconciler.errors import CompileError
 from reconciler.model.cluster import NamedPort, Workload
-from reconciler.model.facts import Endpoint, Facts
+from reconciler.model.facts import Endpoint, Facts, RemoteEndpoints
 from reconciler.model.identity import FIRST_LOCAL
 from reconciler.model.labels import Label, LabelSet
 
+MAPPED_LOW = 0xFFFF << 32  # ::ffff:0:0, RFC 4291 section 2.5.5.2
+WORD = (1 << 64) - 1
 PortName = tuple[str, int]  # name, protocol
 REFINED_NUMBERS = 1 << 23
 FIRST_REFINED = FIRST_LOCAL + CIDR_NUMBERS
@@ -40,11 +45,14 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """labels   identity -> labels, where they differ from those in the facts, and of refined identities
+    """members  those that this host or manifests tell of
+    remote   the identity of each row of `Facts.remote`
+    labels   identity -> labels, where they differ from those in the facts, and of refined identities
     ports    identity -> its named ports, of identities that have some that rules ask for
     """
 
     members: tuple[Member, ...]
+    remote: NDArray[np.uint32]
     labels: Mapping[int, LabelSet] = field(default_factory=dict)
     ports: Mapping[int, frozenset[NamedPort]] = field(default_factory=dict)
 
@@ -65,17 +73,19 @@ def members(
 ) -> Members:
     """Every address of the cluster's workloads. `blocks`: CIDRs that match workloads, `names`: the ports asked for.
 
-    O(workloads). Raises CompileError if two workloads have one address, or an identity has no labels.
+    O(workloads); those of other hosts are looked at in columns, and only where something is asked for.
+    Raises CompileError if two workloads have one address, or an identity has no labels.
     """
     found = list(_members(workloads, facts))
     _refuse_shared_addresses(found)
     if not blocks and not names:
-        return Members(tuple(found))
+        return Members(tuple(found), facts.remote.rows["identity"])
     by_length = _by_length(blocks)
     marks = [_marks(member, by_length, names) for member in found]
+    kinds, kind_of = _remote_kinds(facts.remote, blocks, names)
     groups: defaultdict[int, set[_Marks]] = defaultdict(set)
-    for member, own in zip(found, marks, strict=True):
-        groups[member.identity].add(own)
+    for shared, own in (*((one.identity, own) for one, own in zip(found, marks, strict=True)), *kinds):
+        groups[shared].add(own)
     split = {(shared, own): f"{shared} {own.text()}" for shared, kinds in groups.items() for own in kinds}
     drawn = number((text for (shared, _), text in split.items() if len(groups[shared]) > 1), REFINED_NUMBERS)
     numbers = {key: FIRST_REFINED + drawn[text] if text in drawn else key[0] for key, text in split.items()}
@@ -84,7 +94,39 @@ def members(
     ]
     labels = {numbers[shared, own]: facts.identities[shared] | _labels(own) for shared, own in numbers}
     ports = {refined_to: own.ports for (_, own), refined_to in numbers.items() if own.ports}
-    return Members(tuple(refined), labels, ports)
+    remote = np.array([numbers[kind] for kind in kinds], np.uint32)[kind_of]
+    return Members(tuple(refined), remote, labels, ports)
+
+
+def _remote_kinds(
+    remote: RemoteEndpoints, blocks: frozenset[IpNetwork], names: frozenset[PortName]
+) -> tuple[list[tuple[int, _Marks]], NDArray[np.intp]]:
+    """The different shared identities with their marks, and which of them each row has. O(rows * blocks)."""
+    rows, ordered = remote.rows, sorted(blocks, key=str)
+    if not len(rows):
+        return [], np.empty(0, np.intp)
+    inside = np.array([_inside(rows, block) for block in ordered], np.bool_).reshape(len(ordered), len(rows))
+    octets = np.packbits(inside, axis=0).T
+    told = np.column_stack([rows["identity"], rows["ports"], octets])
+    _, first, kind_of = np.unique(told, axis=0, return_index=True, return_inverse=True)
+    ports = [frozenset(port for port in one if (port.name, port.protocol) in names) for one in remote.ports]
+    kinds = [
+        (
+            int(rows["identity"][row]),
+            _Marks(frozenset(ordered[place] for place in np.flatnonzero(inside[:, row])), ports[rows["ports"][row]]),
+        )
+        for row in first
+    ]
+    return kinds, kind_of.reshape(-1)
+
+
+def _inside(rows: NDArray[np.void], block: IpNetwork) -> NDArray[np.bool_]:
+    prefix = int(block.network_address) | (MAPPED_LOW if block.version == 4 else 0)
+    mask = ((1 << block.prefixlen) - 1) << (block.max_prefixlen - block.prefixlen)
+    mask |= 0 if block.version == 6 else ((1 << 96) - 1) << 32
+    high, low = ((rows[name] & np.uint64(part)) for name, part in (("high", mask >> 64), ("low", mask & WORD)))
+    found: NDArray[np.bool_] = (high == np.uint64(prefix >> 64)) & (low == np.uint64(prefix & WORD))
+    return found
 
 
 def _members(workloads: Mapping[str, Workload], facts: Facts) -> Iterable[Member]:

@@ -65,6 +65,9 @@ class Convergence:
             return done
         if work.touched:
             self._mend(work.touched, done.drift)
+        if work.news:
+            with _noting(done):
+                self._hear()
         with _noting(done):
             head = self._head(work)
             if head is not None:
@@ -81,6 +84,12 @@ class Convergence:
             due_ns = self._failure.due_ns
             done.again_s = None if due_ns is None else max(0.0, (due_ns - self._clock_ns()) / 1e9)
         return done
+
+    def _hear(self) -> None:
+        """The same commit, with what other hosts say now: no drift, and nothing for the journal."""
+        if plan := self._host.hear():
+            self._host.repair(plan)
+            log.debug("heard changes=%s", plan.counts)
 
     def _suspended(self, reason: str) -> Outcome | None:
         """What is said of the branch's commit to those who wait for it."""

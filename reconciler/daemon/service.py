@@ -29,6 +29,7 @@ from reconciler.daemon.http import serve
 from reconciler.daemon.log import configure
 from reconciler.daemon.memory import settle_memory
 from reconciler.daemon.monitor import Monitor
+from reconciler.daemon.news import News
 from reconciler.daemon.outcome import Outcome, Outcomes
 from reconciler.daemon.suspects import Suspects
 from reconciler.daemon.tamper import TamperWatch
@@ -37,6 +38,7 @@ from reconciler.daemon.watchers import Watchers
 from reconciler.engine.lock import host_lock
 from reconciler.errors import PlumbError, RepositoryError
 from reconciler.host import Host
+from reconciler.host.sharing import Joined
 from reconciler.model.network import HOST_NETNS
 from reconciler.observe.drift_log import DriftReport
 from reconciler.source.watch import RefWatcher
@@ -47,6 +49,7 @@ T = TypeVar("T")
 REPORTS_KEPT = 1000
 OPEN_FILES = 1 << 16
 COLLECT_EVERY_S = 15.0
+GIVE_BACK_EVERY_S = 60.0
 
 
 def run(config: Config) -> int:
@@ -99,6 +102,8 @@ class Service:
             self._writer.shutdown()
 
     async def _run_until(self, ended: asyncio.Event) -> None:
+        news = News(self.trigger)
+        self.host.join(Joined(news.arrived, news.store_is_back))
         await self.on_host(self.host.recover)
         self.tamper = TamperWatch(
             self.trigger, self.suspects, self.host.is_our_link, enabled=self.config.attribute_drift
@@ -111,7 +116,8 @@ class Service:
         self.fleet = Fleet(self.host, self.follower, self.health)
         refs = RefWatcher(self.config.repository, self.config.ref, self._on_ref)
         server = await serve(self.config.socket, self.config.group, Api(self).respond)
-        tasks = [asyncio.create_task(one()) for one in (self._converge, self._audit, self._collect, self.health.run)]
+        always = (self._converge, self._audit, self._collect, self._give_back, self.health.run)
+        tasks = [asyncio.create_task(one()) for one in always]
         self.trigger.poke("start", commit=True)
         self.trigger.poke("start")
         log.info("started node=%s socket=%s version=%s", self.config.node, self.config.socket, __version__)
@@ -215,6 +221,12 @@ class Service:
             await asyncio.sleep(COLLECT_EVERY_S)
             with _surviving("collecting flows"):
                 await self.on_host(self.host.collect_flows)
+
+    async def _give_back(self) -> None:
+        while True:
+            await asyncio.sleep(GIVE_BACK_EVERY_S)
+            with _surviving("giving back identities"):
+                await self.on_host(self.host.collect)
 
     @property
     def state(self) -> str:

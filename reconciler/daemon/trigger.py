@@ -16,7 +16,7 @@ TOUCHED_AT_ONCE = 256  # more is no short cut
 @dataclass(slots=True)
 class Work:
     """What has piled up. `everything` covers `tables`; `commit` asks to look at the followed branch again, `again` to
-    try its commit even if that failed a moment ago. `touched` is where to look first.
+    try its commit even if that failed a moment ago. `touched` is where to look first; `news`: others said something.
     """
 
     reasons: list[str] = field(default_factory=list)
@@ -25,6 +25,7 @@ class Work:
     everything: bool = False
     commit: bool = False
     again: bool = False
+    news: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.reasons)
@@ -45,8 +46,9 @@ class Trigger:
         commit: bool = False,
         again: bool = False,
         touched: Touched | None = None,
+        news: bool = False,
     ) -> None:
-        """Without tables, everything is dirty (a commit brings its own plan)."""
+        """Without tables, everything is dirty (a commit brings its own plan, and so do news)."""
         if reason not in self._work.reasons:
             self._work.reasons.append(reason)
         self._work.tables.update(tables)
@@ -54,7 +56,8 @@ class Trigger:
             self._work.touched.add(touched)
         self._work.commit |= commit
         self._work.again |= again
-        self._work.everything |= not tables and not commit
+        self._work.news |= news
+        self._work.everything |= not tables and not commit and not news
         self._ready.set()
 
     def poke_threadsafe(self, reason: str, *tables: str, commit: bool = False) -> None:

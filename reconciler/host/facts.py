@@ -6,20 +6,26 @@ Allocating writes to the store, so a plan that is only shown works on an overlay
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 from reconciler.errors import CompileError
 from reconciler.host.names import device_names, workload_mac
+from reconciler.host.others import NOBODY, Others
 from reconciler.kernel.host_addresses import devices_of
-from reconciler.model.cluster import Node, Workload
+from reconciler.model.cluster import Node, StoreKind, Workload
 from reconciler.model.facts import Endpoint, Facts, Peer
-from reconciler.model.identity import Reserved, reserved_labels
+from reconciler.model.identity import FIRST_CLUSTER, Reserved, reserved_labels
 from reconciler.model.labels import LabelSet, workload_labels
+from reconciler.model.origin import Origin
 from reconciler.model.overlay import reserved
 from reconciler.model.snapshot import Snapshot
 from reconciler.store.addresses import Addresses
 from reconciler.store.identities import Identities
+from reconciler.store.node_cidrs import NodeCidrs
 from reconciler.store.protocol import Store
+from reconciler.store.registrations import Registration
 
 Addressed = Mapping[str, tuple[IPv4Address | None, IPv6Address | None]]
 
@@ -34,25 +40,47 @@ def this_node(snapshot: Snapshot, name: str) -> Node:
     )
 
 
+def placed(snapshot: Snapshot, node: str, store: Store) -> Snapshot:
+    """The commit with this node's CIDRs: those of the cluster's pools where its manifest gives none.
+
+    Raises CompileError if another node has one of them, or a pool is used up.
+    """
+    here = this_node(snapshot, node)
+    elsewhere = {name: _networks(other) for name, other in snapshot.nodes.items()}
+    cidrs = NodeCidrs(store, snapshot.cluster.pools, snapshot.cluster.name)
+    cidr4, cidr6 = cidrs.allocate(node, (here.cidr4, here.cidr6), elsewhere)
+    if (cidr4, cidr6) == (here.cidr4, here.cidr6):
+        return snapshot
+    return replace(snapshot, nodes={**snapshot.nodes, node: replace(here, cidr4=cidr4, cidr6=cidr6)})
+
+
+def _networks(node: Node) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(cidr for cidr in (node.cidr4, node.cidr6) if cidr is not None)
+
+
 def gather(
     snapshot: Snapshot,
     node: str,
     store: Store,
     host_addresses: frozenset[IPv4Address | IPv6Address],
     identities: Identities | None = None,
+    others: Others = NOBODY,
 ) -> Facts:
-    """Identities for every label set of the commit, addresses for this node's workloads.
+    """Identities and addresses for this node's workloads, and what is known of others.
 
     Raises CompileError if the commit does not know the node, StoreError if a range is exhausted.
     """
     here = this_node(snapshot, node)
-    labels = {reference: labels_of(snapshot, workload) for reference, workload in snapshot.workloads.items()}
     allocator = identities or Identities(store, snapshot.cluster.id, snapshot.cluster.name)
+    taking_part = {
+        ref: one for ref, one in snapshot.workloads.items() if one.node == node or _is_told(one, snapshot, others)
+    }
+    labels = {reference: labels_of(snapshot, workload) for reference, workload in taking_part.items()}
     numbers = allocator.allocate(labels.values())
     addressed = _addresses(snapshot, here, store)
-    ifnames = device_names(reference for reference, workload in snapshot.workloads.items() if workload.node == node)
+    ifnames = device_names(reference for reference, workload in taking_part.items() if workload.node == node)
     endpoints = {}
-    for reference, workload in snapshot.workloads.items():
+    for reference, workload in taking_part.items():
         address4, address6 = addressed.get(reference, (workload.address4, workload.address6))
         endpoints[reference] = Endpoint(
             reference=reference,
@@ -64,8 +92,43 @@ def gather(
             mac=workload_mac(snapshot.cluster.name, reference),
         )
     named: dict[int, LabelSet] = {int(one): reserved_labels(one) for one in Reserved if one}
-    named.update({numbers[one]: one for one in labels.values()})
-    return Facts(node, named, endpoints, host_addresses, peers=_peers(snapshot, node), underlay=_underlay(here))
+    named |= {**others.labels, **{numbers[one]: one for one in labels.values()}}
+    return Facts(
+        node,
+        named,
+        endpoints,
+        host_addresses,
+        peers=_peers(snapshot, node, others),
+        remote=others.remote,
+        underlay=_underlay(here),
+    )
+
+
+def _is_told(workload: Workload, snapshot: Snapshot, others: Others) -> bool:
+    """Whether all that is known of another node's workload is its manifest: the store of a single host."""
+    return snapshot.cluster.store.kind is StoreKind.EMBEDDED and workload.node not in others.registered
+
+
+def heard(snapshot: Snapshot, facts: Facts, others: Others) -> Facts:
+    """The facts with what others say now; the same object where that is nothing new. Writes nothing."""
+    peers = _peers(snapshot, facts.node, others)
+    gone = {
+        reference
+        for reference, endpoint in facts.endpoints.items()
+        if endpoint.node != facts.node and not _is_told(snapshot.workloads[reference], snapshot, others)
+    }
+    if others.remote is facts.remote and peers == facts.peers and not gone:
+        return facts
+    endpoints = {reference: one for reference, one in facts.endpoints.items() if reference not in gone}
+    own = {endpoint.identity for endpoint in endpoints.values()}
+    kept = {number: labels for number, labels in facts.identities.items() if number in own or number < FIRST_CLUSTER}
+    return replace(
+        facts,
+        identities={**others.labels, **kept},
+        endpoints=endpoints if gone else facts.endpoints,
+        peers=peers,
+        remote=others.remote,
+    )
 
 
 def _underlay(node: Node) -> dict[int, str]:
@@ -73,13 +136,30 @@ def _underlay(node: Node) -> dict[int, str]:
     return {address.version: device for address, device in devices_of(own).items()}
 
 
-def _peers(snapshot: Snapshot, node: str) -> dict[str, Peer]:
-    """Other nodes as their manifests describe them."""
-    return {
-        name: Peer(name, other.origin, other.address4, other.address6, other.cidr4, other.cidr6)
-        for name, other in snapshot.nodes.items()
-        if name != node
-    }
+def _peers(snapshot: Snapshot, node: str, others: Others) -> dict[str, Peer]:
+    """Other nodes as their manifests describe them, and as they say themselves where those are silent."""
+    peers = {}
+    for name in sorted((snapshot.nodes.keys() | others.registered.keys()) - {node}):
+        manifest, said = snapshot.nodes.get(name), others.registered.get(name)
+        given4, given6 = others.cidrs.get(name, (None, None))
+        peers[name] = Peer(
+            name,
+            manifest.origin if manifest else _origin(said),
+            _first(manifest and manifest.address4, said and said.address(4)),
+            _first(manifest and manifest.address6, said and said.address(6)),
+            _first(manifest and manifest.cidr4, said and said.cidr(4), given4),
+            _first(manifest and manifest.cidr6, said and said.cidr(6), given6),
+        )
+    return peers
+
+
+def _first(*known: Any) -> Any:
+    return next((one for one in known if one is not None), None)
+
+
+def _origin(said: Registration | None) -> Origin:
+    assert said is not None
+    return said.origin
 
 
 def labels_of(snapshot: Snapshot, workload: Workload) -> LabelSet:

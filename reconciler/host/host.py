@@ -28,28 +28,29 @@ from reconciler.engine.record import Record, Result
 from reconciler.engine.rows import Rows
 from reconciler.engine.seals import Seals
 from reconciler.engine.table import Table
-from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, UsageError
+from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, StoreError, UsageError
 from reconciler.host.absent import Absent, absent, named
 from reconciler.host.connection_probe import connection_probes
-from reconciler.host.facts import gather, release_gone
+from reconciler.host.facts import gather, heard, placed, release_gone, this_node
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
 from reconciler.host.obstacles import refuse_obstructed
 from reconciler.host.outside import absent_devices, facing_outside
 from reconciler.host.rehung import Rehung, rehung
 from reconciler.host.resolver import TargetResolver
+from reconciler.host.sharing import Joined, Sharing
 from reconciler.host.status import host_status
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
-from reconciler.host.touched import Touched, among
+from reconciler.host.touched import Touched, among, changed_keys
 from reconciler.kernel.capabilities import require_capabilities
 from reconciler.kernel.host_addresses import host_addresses
+from reconciler.model.cluster import Cluster
+from reconciler.model.facts import Facts
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.observe.counters import Counters
 from reconciler.source.loading import Cache, load
 from reconciler.source.repository import resolve
-from reconciler.store.embedded import EmbeddedStore
-from reconciler.store.identities import Identities
 from reconciler.store.overlay import Overlay
 from reconciler.store.protocol import Store
 
@@ -77,8 +78,8 @@ class Host:
         self._manifests = Cache(config.state_directory / "manifests")
         self._compiled = CompileCache()
         self._population = Population()
-        self._store = EmbeddedStore(config.state_directory / "store.sqlite")
-        self._allocators: dict[tuple[int, str], Identities] = {}
+        self._sharings: dict[object, Sharing] = {}
+        self._joined: Joined | None = None
         self._tables = HostTables(config)
         self._seals = Seals()
 
@@ -93,7 +94,8 @@ class Host:
 
     def close(self) -> None:
         self._tables.close()
-        self._store.close()
+        for sharing in self._sharings.values():
+            sharing.close()
 
     @property
     def tables(self) -> Mapping[str, Table]:
@@ -102,7 +104,10 @@ class Host:
     @property
     def shared(self) -> tuple[Store, str] | None:
         """The store that this host shares with others, and the name of their cluster; None before its first commit."""
-        return (self._store, self.target.snapshot.cluster.name) if self.target else None
+        if self.target is None:
+            return None
+        cluster = self.target.snapshot.cluster
+        return self._sharing(cluster).beneath, cluster.name
 
     @property
     def base(self) -> str:
@@ -134,10 +139,17 @@ class Host:
         Raises ManifestError, RepositoryError, CompileError, StoreError.
         """
         snapshot = self.load(revision, environment)
-        store: Store = Overlay(self._store) if preview else self._store
-        identities = None if preview else self._identities(snapshot)
-        facts = gather(snapshot, self.config.node, store, host_addresses(), identities)
-        facts = replace(facts, devices=facing_outside(snapshot, self.config.node))
+        sharing = self._sharing(snapshot.cluster)
+        store: Store = Overlay(sharing.store) if preview else sharing.store
+        snapshot = placed(snapshot, self.config.node, store)
+        if not preview:
+            sharing.register(this_node(snapshot, self.config.node))
+        identities = None if preview else sharing.identities
+        facts = gather(snapshot, self.config.node, store, host_addresses(), identities, sharing.others())
+        devices = facing_outside(snapshot, self.config.node)
+        return self._compiled_for(snapshot, replace(facts, devices=devices))
+
+    def _compiled_for(self, snapshot: Snapshot, facts: Facts) -> Target:
         programs = self._tables.programs(snapshot.cluster, self.target.snapshot.cluster if self.target else None)
         digests = {str(name): row.digest for name, row in programs.rows.items()}
         desired = compile_host(snapshot, facts, self._compiled, digests)
@@ -291,15 +303,53 @@ class Host:
 
     def _settle(self, target: Target, missing: Absent) -> None:
         self.target, self.absent = target, missing
-        release_gone(target.snapshot, self.config.node, self._store)
-        self._identities(target.snapshot).collect(target.facts.identities.values(), time.time())
+        for key in self._sharings.keys() - {_sharing_key(target.snapshot.cluster)}:
+            self._sharings.pop(key).close()
+        sharing = self._sharing(target.snapshot.cluster)
+        with suppress(StoreError):  # what is left is given back after the next commit
+            release_gone(target.snapshot, self.config.node, sharing.store)
+        sharing.announce(target.snapshot, target.facts)
 
-    def _identities(self, snapshot: Snapshot) -> Identities:
-        """One object for the commits of a cluster: it remembers what it has read."""
-        cluster = (snapshot.cluster.id, snapshot.cluster.name)
-        if cluster not in self._allocators:
-            self._allocators = {cluster: Identities(self._store, *cluster)}
-        return self._allocators[cluster]
+    # The cluster
+
+    def join(self, joined: Joined) -> None:
+        """Be one of the cluster's nodes from now on, as a daemon is; before the first commit is looked at."""
+        self._joined = joined
+
+    def _sharing(self, cluster: Cluster) -> Sharing:
+        """A commit may name another store than the applied one; until it is applied both are there."""
+        key = _sharing_key(cluster)
+        if key not in self._sharings:
+            self._sharings[key] = Sharing(self.config, cluster, self._joined)
+        return self._sharings[key]
+
+    def hear(self) -> Plan | None:
+        """Aim anew at the applied commit, with what other hosts say now; None if that changes no row.
+
+        Only rows that change are read. Raises what `aim` raises but for what comes of repositories.
+        """
+        if (old := self.target) is None:
+            return None
+        sharing = self._sharing(old.snapshot.cluster)
+        facts = heard(old.snapshot, old.facts, sharing.others())
+        if facts is old.facts:
+            return None
+        self.target = new = self._compiled_for(old.snapshot, facts)
+        self._tables.look_into(new)
+        before, after = (self.absent.without(one.desired.tables) for one in (old, new))
+        deltas: list[Delta] = []
+        for name, rows in after.items():
+            if changed := diff_rows(name, rows, before[name], complete=True):
+                keys = changed_keys(changed)
+                live = self.tables[name].live(cast(Any, keys))
+                if delta := diff_rows(name, among(rows, keys), live, new.desired.complete):
+                    deltas.append(delta)
+        return Plan(new.commit, new.commit, tuple(deltas)) if deltas else None
+
+    def collect(self) -> None:
+        """Give back what nobody in the cluster uses. Raises StoreError."""
+        if self.target is not None and self._joined is not None:
+            self._sharing(self.target.snapshot.cluster).collect(self.target.facts, time.monotonic())
 
     # Drift
 
@@ -322,6 +372,7 @@ class Host:
             log.warning("the applied commit cannot be read commit=%s error=%s", self.base, error)
         else:
             self._tables.look_into(self.target)
+            self._sharing(self.target.snapshot.cluster).announce(self.target.snapshot, self.target.facts)
 
     def drift(self, tables: Collection[str] | None = None) -> Plan | None:
         """What differs from the applied commit in these tables; None if nothing does.
@@ -433,7 +484,15 @@ class Host:
 
     def status(self) -> dict[str, Any]:
         """What can be said without a daemon."""
-        return host_status(self.config, self.journal, list(self._applied()), self.hold, self._applied_snapshot())
+        return host_status(
+            self.config, self.journal, list(self._applied()), self.hold, self._applied_snapshot(), self._store_status()
+        )
+
+    def _store_status(self) -> dict[str, Any]:
+        """Only a daemon knows."""
+        if self.target is None or self._joined is None:
+            return {}
+        return self._sharing(self.target.snapshot.cluster).status()
 
     def _applied_snapshot(self) -> Snapshot | None:
         if self.target is not None:
@@ -441,3 +500,7 @@ class Host:
         with suppress(PlumbError):
             return self.load(self.base) if self.base else None
         return None
+
+
+def _sharing_key(cluster: Cluster) -> object:
+    return cluster.name, cluster.id, cluster.store

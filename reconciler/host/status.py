@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,9 +17,17 @@ from reconciler.source.watch import current
 
 
 def host_status(
-    config: Config, journal: Journal, applied: Sequence[Record], hold: Hold, snapshot: Snapshot | None
+    config: Config,
+    journal: Journal,
+    applied: Sequence[Record],
+    hold: Hold,
+    snapshot: Snapshot | None,
+    store: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """`applied`: newest first. `snapshot`: what the applied commit says, None if it cannot be read."""
+    """`applied`: newest first. `snapshot`: what the applied commit says, None if it cannot be read.
+
+    `store`: how this host stands to the cluster's, empty if that is not known.
+    """
     last = next(iter(journal.history(1)), None)
     return {
         "node": config.node,
@@ -34,6 +42,7 @@ def host_status(
         "last_reason": last.reason if last else "",
         "last_time": last.time.isoformat() if last else "",
         "absent": _absent(config.node, snapshot),
+        "store": dict(store),
     }
 
 

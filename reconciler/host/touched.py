@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from reconciler.engine.change import ColumnDelta, Delta
 from reconciler.engine.match import Words, match, words
 from reconciler.engine.rows import Columns, DictRows, Key, Rows
 
@@ -54,6 +55,13 @@ def among(rows: Rows, keys: Keys) -> Rows:
     there = [key for key in keys if key in rows.rows]
     origins = {key: rows.origins[key] for key in there if key in rows.origins}
     return DictRows({key: rows.rows[key] for key in there}, origins)
+
+
+def changed_keys(delta: Delta) -> Keys:
+    """Keys of every row that it adds, changes or removes."""
+    if isinstance(delta, ColumnDelta):
+        return np.unique(np.concatenate([delta.before.keys, delta.after.keys]))
+    return delta.before.keys() | delta.after.keys()
 
 
 def _positions(every: Words, asked: Words) -> NDArray[np.intp]:

@@ -91,10 +91,14 @@ class StoreKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StoreChoice:
-    """`endpoints`: `host:port` of the servers of an etcd, in the order in which they are tried."""
+    """`endpoints`: `host:port` of the servers of an etcd, in the order in which they are tried.
+
+    `ttl_s`: what a host says of itself is forgotten after that time without a word of it.
+    """
 
     kind: StoreKind = StoreKind.EMBEDDED
     endpoints: tuple[str, ...] = ()
+    ttl_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+import numpy as np
+from numpy.typing import NDArray
+
+from reconciler.model.cluster import NamedPort
 from reconciler.model.labels import LabelSet
 from reconciler.model.origin import Origin
 from reconciler.model.outside import NodeDevice
@@ -39,10 +43,42 @@ class Peer:
     cidr6: IPv6Network | None = None
 
 
+# A row for each address; `endpoint` and `ports` are indexes of the lists beside it. Addresses as in IPCACHE_KEY.
+REMOTE_ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("identity", "<u4"), ("endpoint", "<u4"), ("ports", "<u4")])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RemoteEndpoints:
+    """Workloads of other hosts as these announced them, in columns: there are many, and little is asked of each.
+
+    `names`, `nodes`, `origins`: of each endpoint (`namespace/name`; the node as in `Peer`). `ports`: sets of named
+    ports, the first of them empty. No two rows have one address. Never changed once made.
+    """
+
+    rows: NDArray[np.void] = field(default_factory=lambda: np.empty(0, REMOTE_ROW))
+    names: Sequence[str] = ()
+    nodes: Sequence[str] = ()
+    origins: Sequence[Origin] = ()
+    ports: Sequence[frozenset[NamedPort]] = (frozenset(),)
+
+    def __len__(self) -> int:
+        """Addresses."""
+        return len(self.rows)
+
+    def of_identities(self, known: Collection[int]) -> RemoteEndpoints:
+        """Those that have one of these."""
+        rows = self.rows[np.isin(self.rows["identity"], np.array([*known], np.uint32))]
+        return replace(self, rows=rows)
+
+
+NO_REMOTE = RemoteEndpoints()
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`identities`: number -> labels, of workloads and of reserved ones, whole cluster.
-    `endpoints`: workload reference -> endpoint, whole cluster.
+    `endpoints`: workload reference -> endpoint, of this node; of other nodes those that only manifests tell of.
+    `remote`: those that other nodes announced.
     `peers`: name -> node, of all nodes but this one that are known to be there.
     `underlay`: IP version -> the device that has this node's address, where there is one.
     `devices`: name -> device, of those that face the outside.
@@ -55,5 +91,6 @@ class Facts:
     host_addresses: frozenset[IPv4Address | IPv6Address]
     complete: bool = True
     peers: Mapping[str, Peer] = field(default_factory=dict)
+    remote: RemoteEndpoints = NO_REMOTE
     underlay: Mapping[int, str] = field(default_factory=dict)
     devices: Mapping[str, NodeDevice] = field(default_factory=dict)

@@ -29,7 +29,8 @@ def choice(spec: Node, findings: Findings) -> StoreChoice:
         )
     if kind is StoreKind.EMBEDDED and nodes:
         findings.fault(spec.place_of("store", "endpoints"), "`endpoints` are for a store of `kind: etcd`")
-    return StoreChoice(kind, tuple(node.value for node in nodes))
+    ttl_s = float(spec.read("store", "ttl", default=StoreChoice().ttl_s))
+    return StoreChoice(kind, tuple(node.value for node in nodes), ttl_s)
 
 
 def pools(spec: Node, findings: Findings) -> tuple[Pool, ...]:

@@ -5,14 +5,15 @@ search for a free number begins is a hash of the label set, so two hosts rarely 
 hands out mostly the same numbers again, and a number that was given back is not the next one to be handed out.
 
     .../identities/<cluster id>/label-sets/<sha256 of the labels>    the number
-    .../identities/<cluster id>/numbers/<number>                     the labels, and since when nobody uses them
+    .../identities/<cluster id>/numbers/<number>                     the labels, and whether nobody uses them
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from reconciler.errors import StoreError
@@ -28,10 +29,8 @@ ATTEMPTS = 64  # each lost one means that somebody else has allocated meanwhile
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """One number: `unused_since_s` is None while it is in use."""
-
     labels: LabelSet
-    unused_since_s: float | None
+    unused: bool
     revision: int
 
 
@@ -45,10 +44,22 @@ class Identities:
         self._label_sets = f"{root(cluster)}identities/{cluster_id}/label-sets/"
         self._numbers = f"{root(cluster)}identities/{cluster_id}/numbers/"
         self._parsed: dict[str, _Record] = {}
+        self._marked: dict[int, tuple[int, float]] = {}  # number -> revision of its mark, and when we saw it
 
     def all(self) -> dict[int, LabelSet]:
         """identity -> labels, unused ones too until they are collected."""
         return {number: record.labels for number, record in self._records().items()}
+
+    def labels_of(self, numbers: Iterable[int]) -> dict[int, LabelSet]:
+        """identity -> labels, of those that are there. A read for each that was not read before."""
+        found = {}
+        for number in numbers:
+            if item := self._store.get(f"{self._numbers}{number}"):
+                known = self._parsed.get(item.key)
+                if known is None or known.revision != item.revision:
+                    known = self._parsed[item.key] = _read(item)
+                found[number] = known.labels
+        return found
 
     def allocate(self, label_sets: Iterable[LabelSet]) -> dict[LabelSet, int]:
         """label set -> identity; those that have none get one, those that were marked as unused are in use again.
@@ -62,29 +73,34 @@ class Identities:
             again = {
                 number: records[number]
                 for labels in wanted
-                if (number := numbers.get(labels)) is not None and records[number].unused_since_s is not None
+                if (number := numbers.get(labels)) is not None and records[number].unused
             }
             new = self._choose(wanted - numbers.keys(), records)
             if self._write(again, new):
                 return {labels: numbers.get(labels) or new[labels] for labels in wanted}
         raise StoreError(f"identities: {ATTEMPTS} attempts to allocate met other writers")
 
-    def collect(self, in_use: Iterable[LabelSet], now_s: float) -> tuple[int, ...]:
-        """Mark what is not `in_use` in the whole cluster, release what has been marked for the grace time.
+    def collect(self, in_use: Collection[int], now_s: float) -> tuple[int, ...]:
+        """Mark the numbers that are not `in_use` in the whole cluster, release those marked for the grace time.
 
-        The released numbers. One that somebody allocates meanwhile stays.
+        `now_s` is the caller's own clock: how long a mark has been there counts from when this object saw it, as
+        clocks of hosts differ. The released numbers; one that somebody allocates meanwhile stays.
         """
-        used = set(in_use)
         released = []
+        marked: dict[int, tuple[int, float]] = {}
         for number, record in self._records().items():
-            since = record.unused_since_s
-            if record.labels in used:
-                if since is not None:
-                    self._mark(number, record, None)
-            elif since is None:
-                self._mark(number, record, now_s)
-            elif now_s - since >= self._grace_s and self._release(number, record):
+            if number in in_use or not record.unused:
+                if (number in in_use) is record.unused:
+                    self._mark(number, record, not record.unused)
+                continue
+            revision, since_s = self._marked.get(number, (0, 0.0))
+            if revision != record.revision:
+                marked[number] = (record.revision, now_s)
+            elif now_s - since_s < self._grace_s:
+                marked[number] = (revision, since_s)
+            elif self._release(number, record):
                 released.append(number)
+        self._marked = marked
         return tuple(released)
 
     def _records(self) -> dict[int, _Record]:
@@ -115,7 +131,7 @@ class Identities:
     def _write(self, again: Mapping[int, _Record], new: Mapping[LabelSet, int]) -> bool:
         """In as many transactions as the store wants; each leaves whole identities."""
         for number, record in again.items():
-            if not self._mark(number, record, None):
+            if not self._mark(number, record, False):
                 return False
         listed = list(new.items())
         size = max(1, self._store.max_writes // 2)
@@ -123,13 +139,13 @@ class Identities:
             writes: dict[str, bytes | None] = {}
             for labels, number in listed[start : start + size]:
                 writes[self._label_sets + _digest(labels)] = str(number).encode()
-                writes[f"{self._numbers}{number}"] = _written(labels, None)
+                writes[f"{self._numbers}{number}"] = _written(labels, False)
             if not self._store.transact(dict.fromkeys(writes, ABSENT), writes):
                 return False
         return True
 
-    def _mark(self, number: int, record: _Record, unused_since_s: float | None) -> bool:
-        value = _written(record.labels, unused_since_s)
+    def _mark(self, number: int, record: _Record, unused: bool) -> bool:
+        value = _written(record.labels, unused)
         return self._store.compare_and_swap(f"{self._numbers}{number}", value, record.revision)
 
     def _release(self, number: int, record: _Record) -> bool:
@@ -144,18 +160,23 @@ def _triples(labels: LabelSet) -> list[list[str]]:
     return [[label.source, label.key, label.value] for label in sorted(labels)]
 
 
+@lru_cache(maxsize=1 << 14)  # the same ones are in many label sets
+def _label(source: str, key: str, value: str) -> Label:
+    return Label(source, key, value)
+
+
 def _digest(labels: LabelSet) -> str:
     return sha256(json.dumps(_triples(labels)).encode()).hexdigest()
 
 
-def _written(labels: LabelSet, unused_since_s: float | None) -> bytes:
-    return json.dumps({"labels": _triples(labels), "unused_since_s": unused_since_s}).encode()
+def _written(labels: LabelSet, unused: bool) -> bytes:
+    return json.dumps({"labels": _triples(labels), "unused": unused}).encode()
 
 
 def _read(item: Item) -> _Record:
     try:
         value = json.loads(item.value)
-        labels = frozenset(Label(*triple) for triple in value["labels"])
-        return _Record(labels, value["unused_since_s"], item.revision)
+        labels = frozenset(_label(*triple) for triple in value["labels"])
+        return _Record(labels, bool(value["unused"]), item.revision)
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{item.key} in the store is not an identity: {error}") from error

@@ -89,9 +89,11 @@ def test_concurrent_processes_get_one_number_for_each_label_set(path: Path) -> N
 def test_an_unused_number_is_released_after_its_grace_time(store: EmbeddedStore) -> None:
     identities = Identities(store, 0, grace_s=100)
     numbers = identities.allocate([labels("web"), labels("db")])
-    assert identities.collect([labels("web")], 1000) == ()
-    assert identities.collect([labels("web")], 1099) == ()
-    assert identities.collect([labels("web")], 1100) == (numbers[labels("db")],)
+    web = {numbers[labels("web")]}
+    assert identities.collect(web, 900) == ()  # marks it
+    assert identities.collect(web, 1000) == ()
+    assert identities.collect(web, 1099) == ()
+    assert identities.collect(web, 1100) == (numbers[labels("db")],)
     assert identities.all() == {numbers[labels("web")]: labels("web")}
     assert identities.allocate([labels("db")])
 
@@ -99,17 +101,27 @@ def test_an_unused_number_is_released_after_its_grace_time(store: EmbeddedStore)
 def test_a_number_that_is_used_again_in_its_grace_time_stays(store: EmbeddedStore) -> None:
     identities = Identities(store, 0, grace_s=100)
     numbers = identities.allocate([labels("web"), labels("db")])
+    identities.collect([], 900)
     identities.collect([], 1000)
     assert identities.allocate([labels("web")]) == {labels("web"): numbers[labels("web")]}
-    identities.collect([labels("db")], 1050)
+    identities.collect({numbers[labels("db")]}, 1050)
     assert identities.collect([], 1149) == ()
     assert len(identities.all()) == 2
+
+
+def test_another_collector_with_another_clock_waits_for_the_grace_time_too(store: EmbeddedStore) -> None:
+    one, other = Identities(store, 0, grace_s=100), Identities(store, 0, grace_s=100)
+    numbers = one.allocate([labels("web")])
+    one.collect([], 1000)
+    assert other.collect([], 9_000_000) == ()
+    assert other.collect([], 9_000_099) == ()
+    assert other.collect([], 9_000_100) == tuple(numbers.values())
 
 
 def test_when_all_numbers_are_taken_the_error_says_so(store: EmbeddedStore) -> None:
     identities = Identities(store, 0)
     prefix = f"{root('default')}identities/0/numbers/"
-    record = b'{"labels": [["k8s", "app", "%d"]], "unused_since_s": null}'
+    record = b'{"labels": [["k8s", "app", "%d"]], "unused": false}'
     writes: dict[str, bytes | None] = {
         f"{prefix}{number}": record % number for number in range(FIRST_CLUSTER, LAST_CLUSTER)
     }

@@ -1,0 +1,252 @@
+"""What this host shares with the others of its cluster: the store, what they say in it, and what this one says.
+
+A daemon joins: it follows the store, registers its node and announces its endpoints for as long as it lives. Whoever
+has not joined (a command) reads the store, allocates in it, and says nothing of itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from reconciler import __version__
+from reconciler.config import Config
+from reconciler.engine.durable import replace_durably
+from reconciler.host.others import Others
+from reconciler.host.remote import RemoteTable
+from reconciler.model.cluster import Cluster, Node, StoreKind
+from reconciler.model.facts import NO_REMOTE, Facts
+from reconciler.model.labels import LabelSet
+from reconciler.model.snapshot import Snapshot
+from reconciler.store.announcements import (
+    Announcement,
+    differences,
+    endpoint_key,
+    endpoints_prefix,
+    of_node,
+)
+from reconciler.store.identities import Identities
+from reconciler.store.mirror import Mirror
+from reconciler.store.mirror_file import MirrorFile
+from reconciler.store.node_cidrs import NodeCidrs
+from reconciler.store.opening import open_store
+from reconciler.store.protocol import Store
+from reconciler.store.registrations import (
+    NameClaimed,
+    Registration,
+    claim,
+    node_key,
+    nodes_prefix,
+    registration_of,
+    registrations,
+)
+from reconciler.store.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a daemon wants to be told, in threads of the store: `news` that others said something, `back` that the
+    store is there again."""
+
+    news: Callable[[], None]
+    back: Callable[[], None]
+
+
+class Sharing:
+    """Of one cluster, until `close`. `store` is what all reads and writes go through."""
+
+    def __init__(self, config: Config, cluster: Cluster, joined: Joined | None = None) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._joined = joined
+        self.beneath: Store = open_store(cluster, config.store_file, config.store_credentials)
+        file = MirrorFile(_mirror_path(config, cluster)) if cluster.store.kind is not StoreKind.EMBEDDED else None
+        self.store = Mirror(self.beneath, cluster.name, config.node, file)
+        self.identities = Identities(self.store, cluster.id, cluster.name, grace_s=cluster.store.ttl_s)
+        self._table = RemoteTable(but=config.node)
+        self._columns = NO_REMOTE
+        self._labels: dict[int, LabelSet] = {}
+        self._lock = threading.Lock()
+        self._pending: set[str] = set()
+        self._filled = False
+        self._registration: Registration | None = None
+        self._session: Session | None = None
+        self._refusal: NameClaimed | None = None
+        self._told: dict[str, Announcement] | None = None
+        if joined is not None:
+            self.store.follow(self._on_change)
+
+    def close(self) -> None:
+        """What this node said stays until its lease ends: it may be back before that."""
+        if self._session is not None:
+            self._session.leave()
+        self.store.close()
+
+    # What others say
+
+    def others(self) -> Others:
+        """As far as it is known now. Raises StoreError if nothing is."""
+        name = self._cluster.name
+        found = registrations(self.store.range(nodes_prefix(name)).items)
+        found.pop(self._config.node, None)
+        self._hear_of_endpoints()
+        return Others(found, NodeCidrs(self.store, (), name).held(), self._columns, self._labels)
+
+    def _hear_of_endpoints(self) -> None:
+        """Only what changed is looked at, once all was read."""
+        changed = self._take_pending()
+        if not (self._filled and self.store.synchronised):
+            self._table.replace(self.store.range(endpoints_prefix(self._cluster.name)).items)
+            self._filled = self.store.synchronised
+        elif not changed:
+            return
+        endpoints = {key for key in changed if key.startswith(endpoints_prefix(self._cluster.name))}
+        self._table.update({key: self.store.get(key) for key in endpoints})
+        columns = self._table.columns()
+        numbers: list[int] = np.unique(columns.rows["identity"]).tolist()
+        self._labels = self.identities.labels_of(numbers)
+        self._columns = columns.of_identities(self._labels) if len(self._labels) < len(numbers) else columns
+
+    def _take_pending(self) -> set[str]:
+        with self._lock:
+            taken, self._pending = self._pending, set()
+        return taken
+
+    def _on_change(self, keys: frozenset[str]) -> None:
+        """In the mirror's thread; no keys: the store went or came."""
+        assert self._joined is not None
+        if not keys and self.store.state.connected:
+            self._joined.back()
+            return
+        name, node = self._cluster.name, self._config.node
+        endpoints, mine = endpoints_prefix(name), of_node(name, node)
+        told = {key for key in keys if key.startswith(endpoints) and not key.startswith(mine)}
+        with self._lock:
+            self._pending |= told
+        own = node_key(name, node)
+        if own in keys:
+            self._look_at_own(own)
+        nodes, cidrs = nodes_prefix(name), nodes_prefix(name).replace("/nodes/", "/node-cidrs/nodes/")
+        if told or any(key != own and key.startswith((nodes, cidrs)) for key in keys):
+            self._joined.news()
+
+    def _look_at_own(self, key: str) -> None:
+        item, mine, session = self.store.get(key), self._registration, self._session
+        if mine is None or session is None:
+            return
+        if item is None or registration_of(item).instance != mine.instance:
+            session.begin_again()
+
+    # What this host says
+
+    def register(self, node: Node) -> None:
+        """This host is the node, from now on; without a store it says so later. Raises NameClaimed.
+
+        Who has not joined registers nothing, and is refused nothing.
+        """
+        if self._joined is None:
+            return
+        mine = self._registration_of(node)
+        if self._registration != mine:
+            self._registration = mine
+            if self._session is not None:
+                self._session.put(node_key(self._cluster.name, node.name), mine.encoded())
+        if self._session is None:
+            self._session = Session(self.beneath, self._cluster.store.ttl_s, claim=self._claim)
+            self._session.put(node_key(self._cluster.name, node.name), mine.encoded())
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _claim(self, lease: int) -> None:
+        assert self._registration is not None
+        try:
+            claim(self.beneath, self._cluster.name, self._registration, lease)
+        except NameClaimed as refusal:
+            self._refusal = refusal
+            raise
+        if self._refusal is not None and self._joined is not None:
+            self._refusal = None
+            self._joined.back()
+
+    def _registration_of(self, node: Node) -> Registration:
+        addresses = tuple(one for one in (node.address4, node.address6) if one is not None)
+        cidrs = tuple(one for one in (node.cidr4, node.cidr6) if one is not None)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        fresh = Registration(node.name, _instance(self._config), addresses, cidrs, __version__, now, node.origin)
+        known = self._registration
+        if known is not None and replace(fresh, since=known.since, origin=known.origin) == known:
+            return known
+        return fresh
+
+    def announce(self, snapshot: Snapshot, facts: Facts) -> None:
+        """What the node's workloads are now. Only differences are written; without a store they are written later."""
+        if self._session is None:
+            return
+        name, node = self._cluster.name, self._config.node
+        wanted = {
+            endpoint_key(name, node, reference): _announcement(snapshot, facts, reference)
+            for reference, endpoint in facts.endpoints.items()
+            if endpoint.node == node
+        }
+        if self._told is None:  # what an earlier daemon of this node left goes when that one's lease ends
+            left = (item.key for item in self.store.range(of_node(name, node)).items)
+            changed: dict[str, Announcement | None] = {**dict.fromkeys(left), **wanted}
+            self._told = wanted
+        else:
+            changed = differences(self._told, wanted)
+            self._told = {key: one if key in changed else self._told[key] for key, one in wanted.items()}
+        if changed:
+            self._session.write({key: one.encoded() if one else None for key, one in changed.items()})
+
+    # What nobody uses any more
+
+    def collect(self, facts: Facts, now_s: float) -> None:
+        """Give back identities that neither this host nor an announced endpoint uses. Raises StoreError."""
+        node, name = self._config.node, self._cluster.name
+        alive = registrations(self.store.range(nodes_prefix(name)).items)
+        if node == min(alive, default=node):  # one host is enough
+            self.identities.collect({*facts.identities, *facts.remote.rows["identity"].tolist()}, now_s)
+
+    # For people
+
+    def status(self) -> dict[str, Any]:
+        state, session = self.store.state, self._session
+        connected = state.connected and (session is None or session.state.connected)
+        since_s = state.since_s if not state.connected or session is None else session.state.since_s
+        reason = state.reason or (session.state.reason if session else "")
+        return {
+            "kind": self._cluster.store.kind.value,
+            "endpoints": list(self._cluster.store.endpoints),
+            "state": "refused" if self._refusal else "connected" if connected else "unreachable",
+            "since": datetime.fromtimestamp(since_s, UTC).isoformat(timespec="seconds"),
+            "reason": "" if connected else str(self._refusal or reason),
+        }
+
+
+def _announcement(snapshot: Snapshot, facts: Facts, reference: str) -> Announcement:
+    workload, endpoint = snapshot.workloads[reference], facts.endpoints[reference]
+    addresses = tuple(one for one in (endpoint.address4, endpoint.address6) if one is not None)
+    origin = workload.origin
+    return Announcement(
+        addresses, endpoint.identity, frozenset(workload.ports), origin.path, origin.line, origin.commit
+    )
+
+
+def _mirror_path(config: Config, cluster: Cluster) -> Path:
+    return config.state_directory / f"mirror-{quote(cluster.name, safe='')}.sqlite"
+
+
+def _instance(config: Config) -> str:
+    """What tells this host from another one of its name: drawn once, and kept beside the journal."""
+    path = config.state_directory / "instance"
+    if not path.exists():
+        replace_durably(path, uuid.uuid4().hex.encode())
+    return path.read_text().strip()
