@@ -1,0 +1,242 @@
+"""What the programs of a node device do with packets: translation there and back, ports, and what is not let pass."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import numpy as np
+import pytest
+
+from reconciler.bpf import syscalls
+from reconciler.bpf.pins import program_path
+from reconciler.kernel.devices import DevicesTable
+from reconciler.model.datapath import Direction, Verdict
+from reconciler.model.outside import DeviceFlag, DeviceRow
+
+from .harness import SHOT, UNSPEC, Allow, Device, Harness
+from .packets import ACK, ICMP, ICMPV6, SYN, TCP, UDP, checksum, echo, ip, tcp, udp
+
+ANY = DeviceFlag.MASQUERADE4 | DeviceFlag.MASQUERADE6 | DeviceFlag.HOST_POLICY
+HOST = {4: "10.0.0.1", 6: "fd00::1"}
+WORLD = {4: "203.0.113.9", 6: "2001:db8::9"}
+ROUTER = {4: "203.0.113.1", 6: "2001:db8::1"}
+PROGRAMS = {Direction.INGRESS: "from_netdev", Direction.EGRESS: "to_netdev"}
+FIRST_PORT, LAST_PORT = 49152, 65535
+NO_PORT, UNTRANSLATABLE, POLICY_DEFAULT = 13, 14, 1  # enum reason
+VETH = 99  # some other device that brought the packet in
+SCTP = 132
+SHORTEST = 54  # that a test run takes: an IPv6 header
+families = pytest.mark.parametrize("version", [4, 6])
+
+
+class Gate:
+    """The last of the harness's devices, as a node device; the first one's workload is `sender`."""
+
+    def __init__(self, datapath: Harness) -> None:
+        self.datapath = datapath
+        self.device = datapath.devices[-1]
+        self.sender = datapath.devices[0]
+
+    def address(self, version: int, device: Device | None = None) -> str:
+        one = device or self.sender
+        return str(one.address4 if version == 4 else one.address6)
+
+    def leaves(self, packet: bytes, *, forwarded: bool = True) -> tuple[int, bytes]:
+        return self.datapath.run(
+            packet, self.device.ifindex, Direction.EGRESS, ingress_ifindex=VETH if forwarded else 0
+        )
+
+    def arrives(self, packet: bytes) -> tuple[int, bytes]:
+        return self.datapath.run(packet, self.device.ifindex, Direction.INGRESS, ingress_ifindex=self.device.ifindex)
+
+    def reasons(self) -> list[int]:
+        return list(self.datapath.events()["reason"].tolist())
+
+
+@pytest.fixture
+def gate(datapath: Harness) -> Iterator[Gate]:
+    rows = datapath.datapath.program_rows()
+    workloads = datapath.programs
+    datapath.programs = {
+        way: syscalls.get(program_path(datapath.root, name, rows[name].digest)) for way, name in PROGRAMS.items()
+    }
+    translations, devices = datapath.maps.open("translations"), DevicesTable(datapath.maps)
+    row = DeviceRow(ANY, IPv4Address(HOST[4]), IPv6Address(HOST[6]))
+    devices.write({datapath.devices[-1].ifname: row}, ())
+    datapath.become_usual()
+    yield Gate(datapath)
+    translations.delete(translations.read()[0])
+    devices.write({}, list(devices.live().rows))
+    for descriptor in datapath.programs.values():
+        os.close(descriptor)
+    datapath.programs = workloads
+
+
+def _ends(packet: bytes) -> tuple[str, int, str, int]:
+    """Addresses and ports; of an echo the identifier for both ports."""
+    four = packet[12:14] == b"\x08\x00"
+    body = packet[34:] if four else packet[54:]
+    source, destination = (packet[26:30], packet[30:34]) if four else (packet[22:38], packet[38:54])
+    protocol = packet[23] if four else packet[20]
+    echoing = protocol in (ICMP, ICMPV6)
+    ports = struct.unpack("!HH", body[4:6] * 2 if echoing else body[:4])
+    return str(ip_address(source)), ports[0], str(ip_address(destination)), ports[1]
+
+
+def _is_whole(packet: bytes) -> bool:
+    """Whether every checksum is right."""
+    four = packet[12:14] == b"\x08\x00"
+    head, body = (packet[14:34], packet[34:]) if four else (packet[14:54], packet[54:])
+    protocol = head[9] if four else head[6]
+    pseudo = (head[12:20] if four else head[8:40]) + struct.pack("!IxxxB", len(body), protocol)
+    return (not four or checksum(head) == 0) and checksum((b"" if protocol == ICMP else pseudo) + body) == 0
+
+
+def _error(version: int, source: str, destination: str, quoted: bytes) -> bytes:
+    """Destination unreachable, about a packet."""
+    inner = quoted[14:]
+    if version == 4:
+        message = struct.pack("!BBHI", 3, 3, 0, 0) + inner
+        return ip(source, destination, ICMP, message[:2] + struct.pack("!H", checksum(message)) + message[4:])
+    message = struct.pack("!BBHI", 1, 4, 0, 0) + inner
+    ends = ip_address(source).packed + ip_address(destination).packed
+    pseudo = ends + struct.pack("!IxxxB", len(message), ICMPV6)
+    return ip(source, destination, ICMPV6, message[:2] + struct.pack("!H", checksum(pseudo + message)) + message[4:])
+
+
+def _there(gate: Gate, version: int, protocol: int) -> bytes:
+    mine, world = gate.address(version), WORLD[version]
+    if protocol == TCP:
+        return tcp(mine, 1000, world, 80)
+    return udp(mine, 1000, world, 53) if protocol == UDP else echo(mine, world, 7)
+
+
+def _answer(version: int, protocol: int, port: int) -> bytes:
+    host, world = HOST[version], WORLD[version]
+    if protocol == TCP:
+        return tcp(world, 80, host, port, SYN | ACK)
+    return udp(world, 53, host, port) if protocol == UDP else echo(world, host, port, reply=True)
+
+
+@families
+@pytest.mark.parametrize("protocol", [TCP, UDP, ICMP])
+def test_a_flow_leaves_with_the_devices_address_and_its_answer_comes_back(
+    gate: Gate, version: int, protocol: int
+) -> None:
+    action, packet = gate.leaves(_there(gate, version, protocol))
+    host, port, world, _ = _ends(packet)
+    assert (action, host, world) == (UNSPEC, HOST[version], WORLD[version])
+    assert _is_whole(packet)
+    action, packet = gate.arrives(_answer(version, protocol, port))
+    assert (action, _ends(packet)[2:]) == (UNSPEC, (gate.address(version), 7 if protocol == ICMP else 1000))
+    assert _is_whole(packet)
+
+
+@families
+@pytest.mark.parametrize("protocol", [TCP, UDP, ICMP])
+def test_an_error_comes_back_with_what_the_workload_sent(gate: Gate, version: int, protocol: int) -> None:
+    sent = _there(gate, version, protocol)
+    _, packet = gate.leaves(sent)
+    action, told = gate.arrives(_error(version, ROUTER[version], HOST[version], packet))
+    assert action == UNSPEC
+    assert _is_whole(told)
+    assert _ends(told)[2] == gate.address(version)
+    quoted = told[:14] + told[42 if version == 4 else 62 :]
+    assert _ends(quoted) == _ends(sent)
+
+
+@families
+def test_an_error_of_a_workload_speaks_of_its_own_flows_only(gate: Gate, version: int) -> None:
+    sent = _there(gate, version, UDP)
+    port = _ends(gate.leaves(sent)[1])[1]
+    got = gate.arrives(_answer(version, UDP, port))[1]
+    action, told = gate.leaves(_error(version, gate.address(version), WORLD[version], got))
+    assert (action, _ends(told)[0], _is_whole(told)) == (UNSPEC, HOST[version], True)
+    other = gate.address(version, gate.datapath.devices[1])
+    assert gate.leaves(_error(version, other, WORLD[version], got))[0] == SHOT
+
+
+@families
+def test_without_a_port_left_the_packet_is_dropped_with_its_reason(gate: Gate, version: int) -> None:
+    _take_every_port(gate, version, expires=np.iinfo(np.int32).max)
+    assert gate.leaves(tcp(gate.address(version), 1000, WORLD[version], 80))[0] == SHOT
+    assert gate.reasons() == [NO_PORT]
+    assert gate.leaves(tcp(gate.address(version), 1000, WORLD[version], 81))[0] == UNSPEC
+
+
+@families
+def test_ports_of_flows_that_are_over_are_given_away_again(gate: Gate, version: int) -> None:
+    _take_every_port(gate, version, expires=0)
+    action, packet = gate.leaves(tcp(gate.address(version), 1000, WORLD[version], 80))
+    assert action == UNSPEC
+    assert gate.arrives(_answer(version, TCP, _ends(packet)[1]))[0] == UNSPEC
+
+
+def _take_every_port(gate: Gate, version: int, expires: int) -> None:
+    """For TCP to port 80 of the world."""
+    map_ = gate.datapath.maps.open("translations")
+    ports = range(FIRST_PORT, LAST_PORT + 1)
+    packed = (address.packed.ljust(16, b"\0") for address in map(ip_address, (WORLD[version], HOST[version])))
+    head, tail = b"".join(packed) + struct.pack("!H", 80), struct.pack("BBBx", TCP, 1, version == 6)
+    keys = b"".join(head + struct.pack("!H", port) + tail for port in ports)
+    values = np.zeros(len(ports), map_.value_dtype)
+    values["expires"] = expires
+    map_.update(np.frombuffer(keys, map_.key_dtype), values)
+
+
+@families
+def test_what_has_no_ports_does_not_leave(gate: Gate, version: int) -> None:
+    assert gate.leaves(ip(gate.address(version), WORLD[version], SCTP, bytes(12)))[0] == SHOT
+    assert gate.reasons() == [UNTRANSLATABLE]
+
+
+@families
+def test_who_asks_an_open_port_of_the_range_gets_nobodys_workload(gate: Gate, version: int) -> None:
+    gate.leaves(_there(gate, version, TCP))
+    packet = tcp(ROUTER[version], 80, HOST[version], FIRST_PORT)
+    assert gate.arrives(packet) == (UNSPEC, packet)
+
+
+@families
+def test_the_host_is_closed_to_whom_no_rule_allows(gate: Gate, version: int) -> None:
+    gate.datapath.become_usual(
+        [Allow(1, verdict=Verdict.DEFAULT_DENY, cookie=5), Allow(1, protocol=TCP, port=22), Allow(1, egress=True)]
+    )
+    assert gate.arrives(tcp(WORLD[version], 1000, HOST[version], 22))[0] == UNSPEC
+    assert gate.leaves(tcp(HOST[version], 22, WORLD[version], 1000, SYN | ACK), forwarded=False)[0] == UNSPEC
+    gate.datapath.events()
+    assert gate.arrives(tcp(WORLD[version], 1000, HOST[version], 80))[0] == SHOT
+    (event,) = gate.datapath.events()
+    assert (event["reason"], event["cookie"], event["destination_identity"]) == (POLICY_DEFAULT, 5, 1)
+
+
+@families
+def test_nobody_speaks_to_the_host_from_outside_with_a_workloads_address(gate: Gate, version: int) -> None:
+    gate.datapath.become_usual([Allow(1), Allow(1, egress=True)])
+    assert gate.arrives(tcp(gate.address(version), 1000, HOST[version], 80))[0] == SHOT
+
+
+def test_no_mutation_of_a_packet_does_more_than_pass_or_drop(gate: Gate) -> None:
+    gate.datapath.become_usual([Allow(1, verdict=Verdict.DEFAULT_DENY), Allow(1, protocol=TCP), Allow(1, egress=True)])
+    seeds = []
+    for version in (4, 6):
+        for protocol in (TCP, UDP, ICMP):
+            sent = _there(gate, version, protocol)
+            left = gate.leaves(sent)[1]
+            answer = _answer(version, protocol, _ends(left)[1])
+            seeds += [sent, answer, _error(version, ROUTER[version], HOST[version], left)]
+            seeds.append(_error(version, gate.address(version), WORLD[version], gate.arrives(answer)[1]))
+    dice = random.Random(20261121)
+    for _ in range(20_000):
+        packet = bytearray(dice.choice(seeds))
+        for _ in range(dice.randint(1, 4)):
+            packet[dice.randrange(14, len(packet))] = dice.randrange(256)
+        cut = bytes(packet[: dice.randint(min(SHORTEST, len(packet)), len(packet))] if dice.random() < 0.2 else packet)
+        forwarded = dice.random() < 0.7
+        ran = gate.arrives(cut) if dice.random() < 0.5 else gate.leaves(cut, forwarded=forwarded)
+        assert ran[0] in (UNSPEC, SHOT)
+        assert len(ran[1]) == len(cut)
