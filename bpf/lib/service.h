@@ -229,6 +229,7 @@ struct affinity_key {
 struct affinity {
 	__u32 backend;
 	__u32 expires; /* ticks */
+	__u32 service; /* the version in whose table the backend was found last */
 };
 
 /* Which backend a client keeps. Written and read by the programs, collected by the daemon. Full: the least recently

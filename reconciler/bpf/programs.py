@@ -15,7 +15,7 @@ SCHED_CLS, TRACEPOINT, XDP, CGROUP_SOCK_ADDR, RAW_TRACEPOINT = 3, 5, 6, 18, 17
 TRACING, LSM, SK_LOOKUP, SYSCALL = 26, 29, 30, 31
 
 TCX_INGRESS, TCX_EGRESS = 46, 47  # enum bpf_attach_type
-LINK_TCX = 11  # enum bpf_link_type
+LINK_CGROUP, LINK_TCX = 3, 11  # enum bpf_link_type
 
 _OUTPUT = 1 << 14  # a packet may grow by encapsulation, no more than this
 _RUN = struct.Struct("=IIIIQQIIIIQQIII")  # BPF_PROG_TEST_RUN
@@ -42,6 +42,16 @@ class LinkInfo:
     id: int
     program: int
     ifindex: int
+    attach_type: int
+
+
+class CgroupLinkInfo(NamedTuple):
+    """Of a link on a cgroup; `cgroup` is the inode number of its directory, 0 once that is gone."""
+
+    kind: int
+    id: int
+    program: int
+    cgroup: int
     attach_type: int
 
 
@@ -183,6 +193,12 @@ def attach_tcx(program: int, ifindex: int, attach_type: int) -> int:
     return bpf(syscalls.LINK_CREATE, attributes, f"attaching a program to device {ifindex}")
 
 
+def attach_cgroup(program: int, directory: int, attach_type: int) -> int:
+    """A link that runs the program beside those of others on the hook; it lasts as long as its descriptor."""
+    attributes = packed("IIII", program, directory, attach_type, 0, size=64)
+    return bpf(syscalls.LINK_CREATE, attributes, "attaching a program to a cgroup")
+
+
 def replace_program(link: int, program: int) -> None:
     """What the link runs, from one packet to the next."""
     bpf(syscalls.LINK_UPDATE, packed("IIII", link, program, 0, 0), "replacing the program of a link")
@@ -197,3 +213,9 @@ def link_info(descriptor: int) -> LinkInfo:
     raw = syscalls.information(descriptor, bytearray(32), "reading about a link")
     kind, number, program, _, ifindex, attach_type = struct.unpack_from("=IIIIII", raw)
     return LinkInfo(kind, number, program, ifindex, attach_type)
+
+
+def cgroup_link_info(descriptor: int) -> CgroupLinkInfo:
+    raw = syscalls.information(descriptor, bytearray(32), "reading about a link")
+    kind, number, program, _, cgroup, attach_type = struct.unpack_from("=IIIIQI", raw)
+    return CgroupLinkInfo(kind, number, program, cgroup, attach_type)

@@ -25,6 +25,7 @@ from reconciler.compile.networks import Networks, networks
 from reconciler.compile.outside import outside_rows
 from reconciler.compile.policy import policy
 from reconciler.compile.routes import node_rows, workload_routes
+from reconciler.compile.sockets import socket_rows
 from reconciler.compile.stance import Context, Subject, unrecorded
 from reconciler.compile.tables import AskedRow, tables
 from reconciler.compile.underlay import underlay_rows
@@ -40,7 +41,7 @@ from reconciler.model.snapshot import Snapshot, Warning
 
 DEVICE_TABLES = (
     "links", "overlays", "tunnels", "addresses", "routes", "rules", "neighbours", "sysctls", "endpoints",
-    "attachments", "carriers", "devices", "plain",
+    "attachments", "cgroups", "carriers", "devices", "plain",
 )  # fmt: skip
 
 
@@ -249,13 +250,18 @@ def _devices(
         used = {address.version for _, endpoint in local.values() for address in addresses(endpoint)}
         rows.append((*node_rows(node, used), *underlay_rows(snapshot.cluster, node, facts, programs)))
         rows.append(tuple(outside_rows(snapshot, node, facts, programs, guarded=guarded)))
+        rows.append(tuple(socket_rows(node, programs)))
     return cache.tables.get((rows,), lambda: tables(DEVICE_TABLES, (row for some in rows for row in some)))
 
 
 def _workload_rows(
     workload: Workload, endpoint: Endpoint, mtu_bytes: int, programs: Mapping[str, str]
 ) -> tuple[AskedRow, ...]:
-    return (*device_rows(workload, endpoint, mtu_bytes, programs), *workload_routes(workload, endpoint))
+    return (
+        *device_rows(workload, endpoint, mtu_bytes, programs),
+        *workload_routes(workload, endpoint),
+        *socket_rows(workload, programs),
+    )
 
 
 def _warnings(subjects: Mapping[int, Subject], snapshot: Snapshot) -> Iterator[Warning]:

@@ -174,7 +174,7 @@ class Convergence:
                 log.warning("waiting %s", one)
         for one in self._absent.workloads:
             if one not in now.workloads:
-                log.info("waiting no more workload=%s netns=%s", one.workload, one.netns)
+                log.info("waiting no more workload=%s for=%s", one.workload, one.cgroup or one.netns)
         self._absent = now
 
     def _attempt(self, plan: Plan) -> PlumbError | None:

@@ -208,7 +208,8 @@ class Service:
         root = self.config.pin_root
         with _surviving("listening"):
             pins = [root / name for name in ("maps", "programs", "links")]
-            self.watchers.listen_to({HOST_NETNS, *namespaces}, pins, self.host.absent.namespaces)
+            absent, cgroups = self.host.absent.namespaces, target.cgroups if target is not None else ()
+            self.watchers.listen_to({HOST_NETNS, *namespaces}, pins, absent, cgroups)
             self.tamper.watch(await self.on_host(self.host.watched_maps))
 
     async def _audit(self) -> None:

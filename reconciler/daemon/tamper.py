@@ -21,7 +21,7 @@ from reconciler.observe.process import Ended, Process, describe
 
 log = logging.getLogger(__name__)
 
-ON_LINKS = frozenset(("attachments", "programs"))
+ON_LINKS = frozenset(("attachments", "cgroups", "programs"))
 
 
 class TamperWatch:

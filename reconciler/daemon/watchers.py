@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 NAMESPACES = Path("/run/netns")
 BY_ITSELF = frozenset(("addresses", "routes", "rules", "neighbours"))  # what can be put right before all else is read
-ON_PINS = frozenset(("programs", "attachments", "endpoints", "ipcache", "policy"))
+ON_PINS = frozenset(("programs", "attachments", "cgroups", "endpoints", "ipcache", "policy"))
 
 
 class _Readable(Protocol):
@@ -50,6 +50,7 @@ class Watchers:
         self._pins: PinWatch | None = None
         self._directories: frozenset[Path] = frozenset()
         self._named: frozenset[str] = frozenset()
+        self._cgroups: frozenset[Path] = frozenset()
         self._awaited: frozenset[str] = frozenset()
         self._told: set[str] = set()  # those of the awaited that were said to be there
         self._mounts = MountWatch()
@@ -66,12 +67,17 @@ class Watchers:
         self._mounts.close()
 
     def listen_to(
-        self, namespaces: Collection[str], pin_directories: Collection[Path], awaited: Collection[str] = ()
+        self,
+        namespaces: Collection[str],
+        pin_directories: Collection[Path],
+        awaited: Collection[str] = (),
+        cgroups: Collection[Path] = (),
     ) -> None:
         """Follow what is there now: called after each pass, cheap when nothing is new.
 
-        `awaited`: those of the namespaces that were not there.
+        `awaited`: those of the namespaces that were not there. `cgroups`: those that come and go.
         """
+        self._cgroups = frozenset(cgroups)
         self._named, self._awaited = frozenset(namespaces), frozenset(awaited)
         for netns in list(self._netlink):
             if netns not in namespaces or self._netlink[netns].stale:
@@ -79,7 +85,8 @@ class Watchers:
         for netns in namespaces:
             if netns not in self._netlink and netns not in self._awaited:
                 self._subscribe(netns)
-        wanted = frozenset(one for one in (*pin_directories, NAMESPACES) if one.is_dir())
+        above = {path.parent for path in self._cgroups}
+        wanted = frozenset(one for one in (*pin_directories, NAMESPACES, *above) if one.is_dir())
         if wanted != self._directories or self._pins is None:
             self._watch_pins(wanted)
         self._look_for_awaited()
@@ -128,6 +135,9 @@ class Watchers:
                 self._trigger.poke("events of pins and namespaces were lost")
             elif event.directory == NAMESPACES:
                 self._on_namespace(str(NAMESPACES / event.name), event)
+            elif any(event.directory == path.parent for path in self._cgroups):
+                if event.directory / event.name in self._cgroups:
+                    self._trigger.poke(f"cgroup {event.name} {event.what.value}", "cgroups")
             elif not event.name.endswith("__new"):
                 self._suspects.add(Suspect(time.monotonic_ns(), ON_PINS, _nobody, "inotify does not name the writer"))
                 touched = TouchedPin(event.name) if event.directory.name == "links" else None

@@ -1,8 +1,9 @@
-"""Workloads of this node whose network namespace is not there: their rows wait for it, nobody else's do.
+"""Workloads of this node whose network namespace or cgroup is not there: their rows wait for it, nobody else's do.
 
 What could not be written, or would lead nowhere, is left out of what the host should hold: what lies in the namespace,
 the workload's link, and what hangs on that. Identity and policy stay, and so do the routes to its addresses, as
-unreachable ones: packets for it end here and do not leave by the default route.
+unreachable ones: packets for it end here and do not leave by the default route. Of a cgroup that is not there only its
+programs wait.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from reconciler.engine.plan import Plan
 from reconciler.engine.rows import DictRows, Key, Row, Rows
 from reconciler.host.target import Target
 from reconciler.kernel import netns
+from reconciler.kernel.cgroups import is_cgroup
+from reconciler.model.datapath import CgroupKey
 from reconciler.model.facts import Facts
 from reconciler.model.network import HOST_NETNS, Route, RouteKey, SysctlKey
 from reconciler.model.snapshot import Snapshot, Warning
@@ -28,15 +31,21 @@ _NAMED = 5  # workloads that a text for people names
 
 @dataclass(frozen=True, slots=True)
 class AbsentWorkload:
-    """`path` and `line` are those of its manifest."""
+    """`path` and `line` are those of its manifest. `cgroup`: it is not the namespace that is missing, but this; without
+    a workload it is the node's.
+    """
 
     workload: str
     netns: str
     path: str
     line: int
+    cgroup: str = ""
 
     @property
     def message(self) -> str:
+        if self.cgroup:
+            whose = f"workload {self.workload}" if self.workload else "this node"
+            return f"{whose}: cgroup {self.cgroup} is missing; the programs of its sockets wait for it"
         return f"workload {self.workload}: network namespace {self.netns} is missing; its link and rows wait for it"
 
     def __str__(self) -> str:
@@ -49,6 +58,7 @@ class AbsentWorkload:
         return {
             "workload": self.workload,
             "netns": self.netns,
+            "cgroup": self.cgroup,
             "path": self.path,
             "line": self.line,
             "message": self.message,
@@ -66,7 +76,8 @@ class Absent:
     @classmethod
     def of(cls, workloads: Iterable[AbsentWorkload], facts: Facts) -> Absent:
         waiting = tuple(workloads)
-        endpoints = [facts.endpoints[one.workload] for one in waiting if one.workload in facts.endpoints]
+        unconnected = [one.workload for one in waiting if not one.cgroup]
+        endpoints = [facts.endpoints[key] for key in unconnected if key in facts.endpoints]
         devices = frozenset(one.ifname for one in endpoints)
         return cls(waiting, devices, frozenset(address for one in endpoints for address in addresses(one)))
 
@@ -75,32 +86,39 @@ class Absent:
 
     @property
     def namespaces(self) -> frozenset[str]:
-        return frozenset(one.netns for one in self.workloads)
+        return frozenset(one.netns for one in self.workloads if not one.cgroup)
+
+    @property
+    def cgroups(self) -> frozenset[str]:
+        return frozenset(one.cgroup for one in self.workloads if one.cgroup)
 
     def without(self, tables: Mapping[str, Rows]) -> Mapping[str, Rows]:
         """The rows that can be there now."""
         if not self:
             return tables
-        namespaces = self.namespaces
+        namespaces, cgroups = self.namespaces, self.cgroups
         return {
-            name: self._left(rows, namespaces) if isinstance(rows, DictRows) else rows for name, rows in tables.items()
+            name: self._left(rows, namespaces, cgroups) if isinstance(rows, DictRows) else rows
+            for name, rows in tables.items()
         }
 
     def covers(self, key: Key, row: Row) -> bool:
-        """Whether a row of a small table is there, or not there, with one of the namespaces."""
-        return _is_of(key, row, self.devices, self.namespaces) or _address(key) in self.addresses
+        """Whether a row of a small table is there, or not there, with one of the namespaces or cgroups."""
+        return _is_of(key, row, self.devices, self.namespaces, self.cgroups) or _address(key) in self.addresses
 
-    def _left(self, rows: DictRows, namespaces: frozenset[str]) -> DictRows:
+    def _left(self, rows: DictRows, namespaces: frozenset[str], cgroups: frozenset[str]) -> DictRows:
         left = {}
         for key, row in rows.rows.items():
-            if not _is_of(key, row, self.devices, namespaces):
+            if not _is_of(key, row, self.devices, namespaces, cgroups):
                 left[key] = row
             elif isinstance(key, RouteKey) and key.netns == HOST_NETNS:
                 left[key] = UNREACHABLE
         return DictRows(left, rows.origins)
 
 
-def _is_of(key: Key, row: Row, devices: frozenset[str], namespaces: frozenset[str]) -> bool:
+def _is_of(key: Key, row: Row, devices: frozenset[str], namespaces: frozenset[str], cgroups: frozenset[str]) -> bool:
+    if isinstance(key, CgroupKey):
+        return key.cgroup in cgroups
     place = getattr(key, "netns", HOST_NETNS)
     if place != HOST_NETNS:
         return place in namespaces
@@ -142,9 +160,24 @@ def absent_workloads(snapshot: Snapshot, node: str) -> tuple[AbsentWorkload, ...
     )
 
 
+def absent_cgroups(snapshot: Snapshot, node: str) -> tuple[AbsentWorkload, ...]:
+    """The same for cgroups, the node's own included. Raises KernelError without a cgroup2 file system."""
+    mine = [one for _, one in sorted(snapshot.workloads.items()) if one.node == node and one.cgroup]
+    missing = [
+        AbsentWorkload(one.reference, one.netns, one.origin.path, one.origin.line, one.cgroup)
+        for one in mine
+        if one.cgroup and not is_cgroup(one.cgroup)
+    ]
+    host = snapshot.nodes.get(node)
+    if host is not None and host.cgroup and not is_cgroup(host.cgroup):
+        missing.append(AbsentWorkload("", HOST_NETNS, host.origin.path, host.origin.line, host.cgroup))
+    return tuple(missing)
+
+
 def absent(target: Target) -> Absent:
-    """As it is now. Raises KernelError if a namespace cannot be looked at."""
-    return Absent.of(absent_workloads(target.snapshot, target.facts.node), target.facts)
+    """As it is now. Raises KernelError if a namespace or a cgroup cannot be looked at."""
+    snapshot, node = target.snapshot, target.facts.node
+    return Absent.of((*absent_workloads(snapshot, node), *absent_cgroups(snapshot, node)), target.facts)
 
 
 def named(workloads: Iterable[AbsentWorkload]) -> tuple[str, ...]:

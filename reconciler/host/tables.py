@@ -22,11 +22,13 @@ from reconciler.engine.rows import DictRows, Rows
 from reconciler.engine.table import Table
 from reconciler.errors import KernelError
 from reconciler.host.target import Target
-from reconciler.host.touched import Keys, Touched, TouchedLink, TouchedMap, TouchedNamespace, TouchedPin, inside, united
+from reconciler.host.touched import Keys, Touched, TouchedMap, TouchedNamespace, TouchedPin, inside, united
+from reconciler.kernel import cgroups
 from reconciler.kernel.addresses import AddressesTable
 from reconciler.kernel.attachments import AttachmentsTable
 from reconciler.kernel.bpf_maps import PinnedMaps
 from reconciler.kernel.carriers import CarriersTable
+from reconciler.kernel.cgroups import CgroupsTable
 from reconciler.kernel.devices import DevicesTable
 from reconciler.kernel.endpoints import EndpointsTable
 from reconciler.kernel.generation import Generation
@@ -43,7 +45,7 @@ from reconciler.kernel.sysctls import SysctlsTable
 from reconciler.kernel.tcx import key_of_pin
 from reconciler.kernel.tunnels import TunnelsTable
 from reconciler.model.cluster import Cluster
-from reconciler.model.datapath import AttachmentKey, ProgramRow
+from reconciler.model.datapath import AttachmentKey, CgroupKey, ProgramRow
 from reconciler.model.network import SysctlKey
 from reconciler.observe import counters
 from reconciler.observe.counters import Counters
@@ -91,6 +93,7 @@ class HostTables:
         self._ipcache = IpcacheTable(self.maps, self.generation)
         self._policy = PolicyTable(self.maps, self.generation)
         self._attachments = AttachmentsTable(config.pin_root, tcx=has("tcx"))
+        self._cgroups = CgroupsTable(config.pin_root)
         self._names: dict[int, str] = {}
         self._subjects: dict[int, int] = {}
         tables: tuple[Table, ...] = (
@@ -105,6 +108,7 @@ class HostTables:
             self._ipcache,
             self._policy,
             self._attachments,
+            self._cgroups,
             CarriersTable(self._attachments.guarded),
             AddressesTable(self._places),
             NeighboursTable(self._places),
@@ -187,7 +191,7 @@ class HostTables:
         return found
 
     def is_our_link(self, number: int) -> bool:
-        return self._attachments.key_of_link(number) is not None
+        return any(table.key_of_link(number) is not None for table in (self._attachments, self._cgroups))
 
     # Drift of few rows
 
@@ -204,13 +208,10 @@ class HostTables:
             yield from self._rows_in(touched)
         elif isinstance(touched, TouchedNamespace):
             yield from ((name, inside(touched.netns, desired[name])) for name in touched.tables)
-        elif key := self._attachment(touched):
-            yield "attachments", (key,)
-
-    def _attachment(self, touched: TouchedLink | TouchedPin) -> AttachmentKey | None:
-        if isinstance(touched, TouchedPin):
-            return key_of_pin(touched.name)
-        return self._attachments.key_of_link(touched.id)
+        elif isinstance(touched, TouchedPin):
+            yield from _named((key_of_pin(touched.name), cgroups.key_of_pin(touched.name)))
+        else:
+            yield from _named((self._attachments.key_of_link(touched.id), self._cgroups.key_of_link(touched.id)))
 
     def _rows_in(self, touched: TouchedMap) -> Iterator[tuple[str, Keys]]:
         name = self._names.get(touched.id, "")
@@ -231,6 +232,13 @@ class HostTables:
             if table.name == delta.table:
                 return table.mend(delta.upserts(), delta.deletes())
         return False
+
+
+def _named(keys: tuple[AttachmentKey | None, CgroupKey | None]) -> Iterator[tuple[str, Keys]]:
+    """What is known of a link, in its table."""
+    for name, key in zip(("attachments", "cgroups"), keys, strict=True):
+        if key is not None:
+            yield name, (key,)
 
 
 def _settings(cluster: Cluster) -> tuple[object, ...]:

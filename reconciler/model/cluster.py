@@ -195,6 +195,7 @@ class Node:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     ansible: Mapping[str, object] = field(default_factory=dict)  # variables for the inventory
+    cgroup: str | None = None  # whose sockets reach services by translated addresses; '' is the root
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +228,7 @@ class Workload:
     address6: IPv6Address | None = None
     audit: bool = False  # what its policies deny is recorded, and passes
     weight: int = 1  # its share of new flows to services, beside other endpoints; 0: none
+    cgroup: str | None = None  # as of a Node; None: services are translated packet by packet
 
     @property
     def reference(self) -> str:

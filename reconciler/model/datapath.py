@@ -7,7 +7,7 @@ Columns are logical here (host byte order, plain numbers); the layout in the ker
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntEnum, IntFlag, StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import numpy as np
@@ -113,3 +113,27 @@ class AttachmentRow:
 
     program: str
     digest: str
+
+
+class SocketHook(StrEnum):
+    """What a process asks the kernel, by the names of `bpftool cgroup attach`; each has the program `socket_HOOK`."""
+
+    CONNECT4 = "connect4"
+    CONNECT6 = "connect6"
+    SENDMSG4 = "sendmsg4"
+    SENDMSG6 = "sendmsg6"
+    RECVMSG4 = "recvmsg4"
+    RECVMSG6 = "recvmsg6"
+    GETPEERNAME4 = "getpeername4"
+    GETPEERNAME6 = "getpeername6"
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupKey:
+    """A hook of a cgroup, whose row is an AttachmentRow; it covers the cgroups below as well.
+
+    `cgroup` is a path below the mount of the cgroup2 file system, without slashes around it; '' is the root.
+    """
+
+    cgroup: str
+    hook: SocketHook

@@ -9,6 +9,7 @@ from reconciler.model.cluster import Node as Host
 from reconciler.model.cluster import StaticRoute, StaticRule
 from reconciler.model.origin import Origin
 from reconciler.source import addresses, metadata
+from reconciler.source.cgroups import cgroup
 from reconciler.source.cluster import Places
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node
@@ -42,6 +43,7 @@ def host(document: Node, identity: Identity, findings: Findings) -> tuple[Host, 
         sysctls=_sysctls(spec, findings),
         devices=tuple(dict.fromkeys(addresses.interface(node, findings) for node in spec.items("devices"))),
         ansible=dict(spec.read("ansible", default={})),
+        cgroup=cgroup(spec, findings, root=True),
     ), places
 
 

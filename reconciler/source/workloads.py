@@ -10,6 +10,7 @@ from reconciler.model.cluster import NamedPort, Namespace, Workload
 from reconciler.model.origin import Origin
 from reconciler.model.policy import PROTOCOLS
 from reconciler.source import addresses, balancing, metadata, ports
+from reconciler.source.cgroups import cgroup
 from reconciler.source.cluster import Places
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node
@@ -59,6 +60,7 @@ def workload(document: Node, identity: Identity, findings: Findings) -> tuple[Wo
         address6=address6[0] if address6 and isinstance(address6[0], IPv6Address) else None,
         audit=bool(spec.read("policyAuditMode", default=False)),
         weight=balancing.weight(document, findings),
+        cgroup=cgroup(spec, findings, root=False),
     ), places
 
 

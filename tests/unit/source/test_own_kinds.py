@@ -72,6 +72,17 @@ def test_a_wave_is_a_number_or_a_share(wave: str) -> None:
     assert "waves" in str(found.faults)
 
 
+def test_a_cgroup_is_a_path_below_the_mount() -> None:
+    asked = ("{name: web, namespace: shop}", "{node: alpha, netns: web, cgroup: %s}")
+    assert [value("Workload", asked[0], asked[1] % path).cgroup for path in ("/a.slice/b/", "a", "null")] == [
+        "a.slice/b",
+        "a",
+        None,
+    ]
+    root: Node = value("Node", "{name: alpha}", "{cgroup: /}")
+    assert root.cgroup == ""
+
+
 def test_a_workload_is_enforced_unless_it_says_so() -> None:
     asked = ("{name: web, namespace: shop}", "{node: alpha, netns: web, policyAuditMode: %s}")
     assert [value("Workload", asked[0], asked[1] % mode).audit for mode in ("true", "false", "null")] == [
