@@ -51,7 +51,7 @@ class Fleet:
     def passed(self, outcome: Outcome | None, state: str) -> None:
         """After a pass, in the writer thread."""
         self._state = state
-        if outcome is not None:
+        if outcome is not None and not _says_less(outcome, self._looked_at):
             self._looked_at, self._time = outcome, _now()
         shared = self._host.shared
         if shared is not None and self._looked_at is not None:
@@ -116,6 +116,13 @@ class Fleet:
             counts=outcome.counts,
             unreachable=[f"{one.node} ({one.path} path, since {one.since})" for one in self._health.unreachable()],
         )
+
+
+def _says_less(outcome: Outcome, before: Outcome | None) -> bool:
+    """That a commit needs no further change does not hide what it changed a moment ago."""
+    if before is None or before.commit != outcome.commit:
+        return False
+    return outcome.result == "unchanged" and before.result == "applied"
 
 
 def _now() -> str:

@@ -22,6 +22,7 @@ GROUPS = (
     "compile",
     "verdict",
     "push",
+    "push_hosts",
     "repair",
     "daemon",
     "playbook",

@@ -157,7 +157,7 @@ class Followers:
         for host in self.hosts.values():
             host.wait_for(self.head())
         reported = "each has reported its first commit"
-        until(lambda: {one["result"] for one in self.reports().values()} == {"applied"}, reported)
+        until(lambda: all(one["commit"] == self.head() for one in self.reports().values()), reported)
 
     def wire(self, number: int, host: Follower) -> None:
         name = Path(host.path).name
