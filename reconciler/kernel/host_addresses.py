@@ -1,6 +1,7 @@
-"""The addresses that this host has itself, whoever set them: packets from and to them are the host's.
+"""The addresses that this host has itself: packets from and to them are the host's.
 
-Link-local addresses are left out: they come and go with our own links, and nothing is routed to them.
+Those that a commit gave it are left out, as the commit knows them. So are link-local ones: they come and go with our
+own links, and nothing is routed to them.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 
-from reconciler.kernel.addresses import GET, IFA_ADDRESS, IFA_LOCAL, IFADDRMSG
+from reconciler.kernel.addresses import GET, IFA_ADDRESS, IFA_LOCAL, IFA_PROTO, IFADDRMSG
 from reconciler.kernel.netlink import Netlink, address, doing, pairs
+from reconciler.model.network import PROTOCOL
 
 
 def host_addresses() -> frozenset[IPv4Address | IPv6Address]:
@@ -19,7 +21,9 @@ def host_addresses() -> frozenset[IPv4Address | IPv6Address]:
         for body in netlink.dump(GET, IFADDRMSG.pack(0, 0, 0, 0, 0)):
             said = dict(pairs(body, IFADDRMSG.size))
             value = said.get(IFA_LOCAL) or said.get(IFA_ADDRESS)
-            if value is not None and not ((one := address(value)).is_loopback or one.is_link_local):
+            if value is None or said.get(IFA_PROTO) == bytes((PROTOCOL,)):
+                continue
+            if not ((one := address(value)).is_loopback or one.is_link_local):
                 found.add(one)
     return frozenset(found)
 

@@ -117,7 +117,10 @@ def unmarking(host_name: str) -> Message:
 
 
 def changing(index: int, mac: str, mtu_bytes: int, up: bool) -> Message:
-    said: list[tuple[str, object]] = [("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu_bytes)]
+    """`mac` is '' if it stays: a link that is told its address forgets its neighbours, permanent ones too."""
+    said: list[tuple[str, object]] = [("IFLA_MTU", mtu_bytes)]
+    if mac:
+        said.append(("IFLA_ADDRESS", mac))
     return Message(NEW, 0, encoded(ifinfmsg(), {"index": index, "flags": UP * up, "change": UP}, said))
 
 

@@ -142,7 +142,7 @@ def _pair_of(host: Netlink, end: End, netns: str) -> End | None:
 
 def _change(netlink: Netlink, end: End, mac: str, mtu_bytes: int, up: bool) -> None:
     if (end.mac, end.mtu_bytes, end.up) != (mac, mtu_bytes, up):
-        netlink.write(link_messages.changing(end.index, mac, mtu_bytes, up))
+        netlink.write(link_messages.changing(end.index, "" if mac == end.mac else mac, mtu_bytes, up))
 
 
 def _delete(host: Netlink, end: End) -> None:

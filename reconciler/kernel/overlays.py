@@ -51,7 +51,7 @@ def _put(host: Netlink, name: str, row: OverlayDevice) -> None:
         raise KernelError(f"link {name} is there and is not ours: {end.kind or 'a device'}, {end.mac}")
     if end is not None and (end.kind, end.port) == (row.kind, row.port):
         if (end.mac, end.mtu_bytes) != (row.mac, row.mtu_bytes):
-            host.write(link_messages.changing(end.index, row.mac, row.mtu_bytes, end.up))
+            host.write(link_messages.changing(end.index, "" if row.mac == end.mac else row.mac, row.mtu_bytes, end.up))
         return
     if end is not None:
         host.write(link_messages.deleting(end.index))

@@ -79,25 +79,24 @@ def answers(sender: str, receiver: str, address: str, size: int = 1) -> bool:
         return client.recv(1 << 16) == data
 
 
-class Wrapped(NamedTuple):
-    """A packet in a tunnel: the outer source, the VNI, and its own addresses."""
+class Seen(NamedTuple):
+    """A packet's own addresses, and its VNI if it was wrapped."""
 
-    node: str
-    vni: int
     source: str
     destination: str
+    vni: int | None = None
 
 
 @contextmanager
-def sniffed(space: str, device: str, port: int) -> Iterator[Callable[[], list[Wrapped]]]:
-    """What passes a device, wrapped, to the UDP port, until the block ends."""
+def sniffed(space: str, device: str, port: int = 0) -> Iterator[Callable[[], list[Seen]]]:
+    """What passes a device until the block ends. `port`: UDP port of wrapped packets, which are unwrapped."""
     with netns.inside(space), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as wire:
         wire.bind((device, ETH_P_ALL))
         wire.setblocking(False)
         frames: list[bytes] = []
 
-        def seen() -> list[Wrapped]:
-            return [packet for frame in frames if (packet := unwrapped(frame, port)) is not None]
+        def seen() -> list[Seen]:
+            return [packet for frame in frames if (packet := _packet(frame, port)) is not None]
 
         yield seen
         while True:
@@ -107,16 +106,16 @@ def sniffed(space: str, device: str, port: int) -> Iterator[Callable[[], list[Wr
                 return
 
 
-def unwrapped(frame: bytes, port: int) -> Wrapped | None:
+def _packet(frame: bytes, port: int) -> Seen | None:
     outer = _addresses(frame)
-    if outer is None or outer.protocol != socket.IPPROTO_UDP:
+    if outer is None:
         return None
-    if struct.unpack_from("!H", frame, outer.end + 2)[0] != port:
-        return None
+    if not port or outer.protocol != socket.IPPROTO_UDP or struct.unpack_from("!H", frame, outer.end + 2)[0] != port:
+        return Seen(outer.source, outer.destination)
     header = outer.end + 8
     inner = _addresses(frame[header + 8 :])
     vni = int.from_bytes(frame[header + 4 : header + 7], "big")
-    return Wrapped(outer.source, vni, inner.source, inner.destination) if inner else None
+    return Seen(inner.source, inner.destination, vni) if inner else None
 
 
 class _Addresses(NamedTuple):

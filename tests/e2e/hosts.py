@@ -126,11 +126,11 @@ class Hosts:
         with netns.inside(self.space(name)):
             Path("/proc/sys", sysctl).write_text(value)
 
-    def ip(self, name: str, *arguments: str) -> str:
+    def ip(self, name: str, *arguments: str, check: bool = True) -> str:
         command = ["ip", "-n", Path(self.space(name)).name, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{arguments}: {done.stderr}"
-        return done.stdout
+        assert done.returncode == 0 or not check, f"{arguments}: {done.stderr}"
+        return done.stdout + done.stderr
 
     def write(self, path: str, text: str) -> None:
         (self.tree / path).parent.mkdir(parents=True, exist_ok=True)

@@ -66,6 +66,13 @@ def test_a_host_end_is_made_down_and_stays_as_it_is_when_it_is_changed(made: Lin
     assert "state UP" in ip(f"link show {NAME}")
 
 
+def test_another_mtu_takes_no_neighbour_away(made: LinksTable, row: Link) -> None:
+    ip(f"link set {NAME} up")
+    ip(f"neigh add 192.0.2.1 lladdr {MAC} dev {NAME} nud permanent")
+    made.write({NAME: replace(row, mtu_bytes=1400)}, ())
+    assert MAC in ip(f"neigh show dev {NAME}")
+
+
 def test_a_workload_end_can_be_made_down_and_with_an_mtu_of_its_own(links: LinksTable, row: Link) -> None:
     wanted = replace(row, peer=replace(row.peer, up=False, mtu_bytes=1400))
     links.write({NAME: wanted}, ())
