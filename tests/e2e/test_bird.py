@@ -29,7 +29,7 @@ template bgp node {{
     ipv4 {{ import all; export where net = 10.47.{own}.0/24; next hop self; }};
     ipv6 {{ import all; export where net = fd47:{own}::/112; next hop address fd98::{own}; }};
 }}
-protocol bgp other from node {{ neighbor 10.98.0.{other} as 64512; connect delay time 1; }}
+protocol bgp h{other} from node {{ neighbor 10.98.0.{other} as 64512; connect delay time 1; }}
 """
 
 
