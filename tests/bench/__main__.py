@@ -16,6 +16,7 @@ from tests.bench.building import CHECKOUT, build_all
 GROUPS = (
     "packet",
     "path",
+    "outside",
     "lookup",
     "wire",
     "rows",

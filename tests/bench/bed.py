@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -163,10 +163,14 @@ class Bed(Wires):
 
     def attach(self) -> None:
         """Both programs to both devices."""
-        for name, hook in (("from_workload", programs.TCX_INGRESS), ("to_workload", programs.TCX_EGRESS)):
+        for side in (A, B):
+            self.attach_to(side, (("from_workload", programs.TCX_INGRESS), ("to_workload", programs.TCX_EGRESS)))
+
+    def attach_to(self, side: Side, hooks: Iterable[tuple[str, int]]) -> None:
+        """Programs, by name, to the hooks of a device."""
+        for name, hook in hooks:
             with held(self.program(name)) as program, netns.inside(self.path):
-                for side in (A, B):
-                    self._links.append(programs.attach_tcx(program, socket.if_nametoindex(side.name), hook))
+                self._links.append(programs.attach_tcx(program, socket.if_nametoindex(side.name), hook))
 
     def forget_flows(self) -> None:
         for name in ("conntrack4", "conntrack6", "denials4", "denials6"):
