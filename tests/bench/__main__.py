@@ -19,6 +19,7 @@ GROUPS = (
     "outside",
     "lookup",
     "wire",
+    "across",
     "rows",
     "compile",
     "verdict",

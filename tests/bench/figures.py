@@ -18,6 +18,8 @@ TARGETS: dict[str, tuple[float, float]] = {
     "packet.denied_with_event": (120, 75),
     "packet.new": (1100, 750),
     "packet.established.rows_100000_to_10": (1.05, 1.02),
+    "across.vxlan.established_egress": (185, 115),
+    "across.native.established_egress": (185, 115),
     "path.forwarded": (780, 655),
     "push.policies_1000.p50": (300, 150),
     "push.policies_1000.p99": (1000, 1000),
