@@ -112,14 +112,17 @@ class Hooks:
 
     async def _elsewhere(self, old: str, target: Target) -> list[str]:
         """What the commit changes on other nodes. Raises CompileError if it does not fit one that `old` did fit."""
-        shared = self._host.shared
-        if shared is None or not old.strip("0") or len(target.snapshot.nodes) < 2:
+        mirrored = self._host.mirrored
+        if mirrored is None or not old.strip("0") or len(target.snapshot.nodes) < 2:
             return []
         try:
             before = await self._on_host(self._host.load, old)
         except (ManifestError, RepositoryError):
             return []
-        return await asyncio.to_thread(list, Elsewhere(before, target, shared[0]).lines())
+        try:
+            return await asyncio.to_thread(list, Elsewhere(before, target, mirrored[0]).lines())
+        except StoreError as error:
+            return [f"plumb: no plan is worked out for other nodes: {error}"]
 
     async def _post_receive(self, push: Push) -> AsyncGenerator[bytes]:
         for _, new, ref in push.updates:

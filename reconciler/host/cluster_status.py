@@ -15,11 +15,11 @@ def cluster_status(host: Host) -> dict[str, Any]:
 
     A node is `behind` while it runs another commit. Raises StoreError, and if this host never applied a commit.
     """
-    if host.shared is None:
+    if host.mirrored is None:
         host.recall()
-    if host.shared is None or host.target is None:
+    if host.mirrored is None or host.target is None:
         raise StoreError("this host never applied a commit, so it knows of no cluster", remedy="see: plumb status")
-    store, cluster = host.shared
+    store, cluster = host.mirrored
     pushed, (told, _) = last_pushed(store, cluster), reports(store, cluster)
     newest = _newest(host, pushed)
     names = sorted({*host.target.snapshot.nodes, *told})

@@ -110,6 +110,14 @@ class Host:
         return self._sharing(cluster).beneath, cluster.name
 
     @property
+    def mirrored(self) -> tuple[Store, str] | None:
+        """The same as this host last heard of it: what is read comes from memory, also while the store is away."""
+        if self.target is None:
+            return None
+        cluster = self.target.snapshot.cluster
+        return self._sharing(cluster).store, cluster.name
+
+    @property
     def base(self) -> str:
         """The commit that was applied last; '' on a host that never had one."""
         return next((record.commit for record in self._applied()), "")

@@ -27,7 +27,6 @@ from reconciler.lab.policy_repository import set_socket
 from reconciler.lab.processes import inside_any
 from reconciler.lab.underlay import run_ip
 from reconciler.source.hooks import init_bare
-from reconciler.store.embedded import EmbeddedStore
 from tests.e2e.daemon_host import (
     BPFFS,
     CHECKOUT,
@@ -39,10 +38,12 @@ from tests.e2e.daemon_host import (
     make_namespace,
     until,
 )
+from tests.unit.store.etcd_server import EtcdServer
 
 _CONFIGURED = ("node", "repository", "state_directory", "run_directory", "pin_root", "remote")
 _ENVIRONMENT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
 _AUTHOR = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "gc.auto=0")
+ETCD = "198.51.100.254"
 _numbers = itertools.count()
 
 Finished = subprocess.CompletedProcess[str]
@@ -70,8 +71,8 @@ class Follower:
     def make(self, store: Path, **settings: Any) -> None:
         for path in (self.path, self.workload):
             make_namespace(path)
-        self.config.state_directory.mkdir(parents=True)
-        (self.config.state_directory / "store.sqlite").symlink_to(store)
+        self.directory.mkdir()
+        settings["store_file"] = str(store)
         given = {name: str(getattr(self.config, name)) for name in _CONFIGURED if getattr(self.config, name)}
         (self.directory / "config.yaml").write_text(yaml.safe_dump({**given, **settings}))
 
@@ -116,9 +117,11 @@ class Follower:
 class Followers:
     """The first of `nodes` is next to the repository."""
 
-    def __init__(self, directory: Path, nodes: tuple[str, ...]) -> None:
+    def __init__(self, directory: Path, nodes: tuple[str, ...], on_etcd: bool) -> None:
         self.tag = f"pt-g{os.getpid()}-{next(_numbers)}"
         self.net = str(NETNS / f"{self.tag}-net")
+        within = ["nsenter", f"--net={self.net}"]
+        self.etcd = EtcdServer(directory / "etcd", address=ETCD, within=within) if on_etcd else None
         self.directory = directory
         self.tree, self.bare = directory / "policy", directory / "policy.git"
         self.store = directory / "store.sqlite"
@@ -139,12 +142,14 @@ class Followers:
 
     def make(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         """All of them converged to a first commit. `settings`: node -> more of its configuration."""
-        EmbeddedStore(self.store).close()
         self.tree.mkdir()
         self.git("init", "-q", "-b", "main")
-        self.write("cluster.yaml", cluster(health={"interval": 0.2}) + NAMESPACE)
+        store = {"kind": "etcd", "endpoints": [self.etcd.endpoint]} if self.etcd else {}
+        self.write("cluster.yaml", cluster(store=store, health={"interval": 0.2}) + NAMESPACE)
         make_namespace(self.net)
-        run_ip(self.net, ["link add br0 up type bridge"])
+        run_ip(self.net, ["link add br0 up type bridge", f"address add {ETCD}/24 dev br0"])
+        if self.etcd:
+            self.etcd.launch()
         for number, host in enumerate(self.hosts.values()):
             host.make(self.store, **settings.get(host.node, {}))
             self.write(f"{host.node}.yaml", self.manifests(number, host))
@@ -177,6 +182,8 @@ class Followers:
     def remove(self) -> None:
         for host in self.hosts.values():
             host.remove()
+        if self.etcd:
+            self.etcd.kill()
         netns.remove(self.net)
         left = [*NETNS.glob(f"{self.tag}*"), *BPFFS.glob(f"{self.tag}*")]
         assert not left
@@ -208,9 +215,9 @@ class Followers:
 
 
 @contextmanager
-def followers(directory: Path, **settings: Mapping[str, Any]) -> Iterator[Followers]:
+def followers(directory: Path, on_etcd: bool = False, **settings: Mapping[str, Any]) -> Iterator[Followers]:
     """`settings` has a field for each node."""
-    made = Followers(directory, tuple(settings))
+    made = Followers(directory, tuple(settings), on_etcd)
     try:
         made.make(settings)
         yield made
