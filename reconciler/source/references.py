@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
 from reconciler.errors import Fault
-from reconciler.model.cluster import Cluster, Workload
+from reconciler.model.cluster import Cluster, StoreKind, Workload
 from reconciler.model.cluster import Node as Host
 from reconciler.model.policy import PolicyRule
 from reconciler.model.policy_test import PolicyTest
@@ -175,9 +175,7 @@ def repeated_interfaces(documents: Documents) -> Iterator[Fault]:
 
 
 def probe_faults(documents: Documents) -> Iterator[Fault]:
-    for placed in documents.clusters:
-        cluster = placed.document.content
-        assert isinstance(cluster, Cluster)
+    for placed, cluster in _clusters(documents):
         for index, probe in enumerate(cluster.probes):
             for end, name in (("from", probe.source), ("to", probe.host)):
                 if name not in documents.workloads and not (end == "to" and address_like(name)):
@@ -233,6 +231,8 @@ def address_warnings(documents: Documents) -> Iterator[Warning]:
 
     A warning a node and family, at the first of them.
     """
+    if any(cluster.store.kind is not StoreKind.EMBEDDED for _, cluster in _clusters(documents)):
+        return
     if len({workload.node for _, workload in _workloads(documents)}) < 2:
         return
     found: dict[tuple[str, str], list[Placed]] = {}
@@ -257,6 +257,13 @@ def rules_of(placed: Placed) -> tuple[PolicyRule, ...]:
     content = placed.document.content
     assert isinstance(content, tuple)
     return content
+
+
+def _clusters(documents: Documents) -> Iterator[tuple[Placed, Cluster]]:
+    for placed in documents.clusters:
+        content = placed.document.content
+        assert isinstance(content, Cluster)
+        yield placed, content
 
 
 def _hosts(documents: Documents) -> Iterator[tuple[Placed, Host]]:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import Judging, compile_judging
 from reconciler.compile.networks import IpNetwork
-from reconciler.model.cluster import Node, Workload
+from reconciler.model.cluster import Node, StoreKind, Workload
 from reconciler.model.facts import Endpoint, Facts
 from reconciler.model.identity import FIRST_CLUSTER, Reserved, reserved_labels
 from reconciler.model.labels import LabelSet
@@ -87,9 +87,14 @@ class Members:
             self._directory.identity(reference),
             addresses,
             supposed,
-            frozenset(one.version for one in (workload.address4, workload.address6) if one is not None),
+            self._announced(workload, addresses),
             reference,
         )
+
+    def _announced(self, workload: Workload, addresses: Iterable[int]) -> frozenset[int]:
+        if self._snapshot.cluster.store.kind is not StoreKind.EMBEDDED:
+            return frozenset(addresses)
+        return frozenset(one.version for one in (workload.address4, workload.address6) if one is not None)
 
     def _imagined(self, one: Imagined, place: int) -> Member:
         """Somewhere in the cluster, since nobody says where."""

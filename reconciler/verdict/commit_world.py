@@ -1,8 +1,8 @@
 """A commit as a world in which flows are judged: those workloads of it that are asked about, wherever they run.
 
 A side's verdict depends on its own rules and on who the peer is, so the other workloads are left out. To other nodes a
-workload is what its address is there: the embedded store serves one host, so they know fixed addresses only, and what
-else lies in a node's CIDR is unmanaged (`compile.networks`).
+workload is what its address is there. With an embedded store, which serves one host, they know fixed addresses only,
+and what else lies in a node's CIDR is unmanaged (`compile.networks`).
 """
 
 from __future__ import annotations

@@ -23,16 +23,17 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.name for path in EXAMPLES.iterdir())
 HOST = ip_address("192.0.2.1")
 ICMP, TCP, UDP = 1, 6, 17
+_PROGRAMS = {**PROGRAMS, "from_overlay": "digest-in", "to_overlay": "digest-out"}
 
 
 class Example:
-    """One example on its only node."""
+    """One example on its first node."""
 
     def __init__(self, name: str, store: EmbeddedStore) -> None:
         self.snapshot = load_directory(EXAMPLES / name)
-        (self.node,) = self.snapshot.nodes
+        self.node = min(self.snapshot.nodes)
         self.facts: Facts = gather(self.snapshot, self.node, store, frozenset({HOST}))
-        self.desired: Desired = compile_host(self.snapshot, self.facts, CompileCache(), PROGRAMS)
+        self.desired: Desired = compile_host(self.snapshot, self.facts, CompileCache(), _PROGRAMS)
 
     def address(self, where: str) -> IpAddress:
         """Of a workload, or the address itself."""
@@ -142,6 +143,8 @@ def test_a_node_asks_for_routes_rules_and_sysctls(store: EmbeddedStore) -> None:
     assert {(str(key.destination), key.table, row.ifname) for key, row in routes.rows.items()} == {
         ("0.0.0.0/0", 200, "uplink1"),
         ("198.51.100.0/24", 254, "uplink0"),
+        ("10.53.0.0/24", 254, ""),
+        ("fd53::/112", 254, ""),
     }
     assert [(key.netns, key.priority, row.table) for key, row in rules.rows.items()] == [(HOST_NETNS, 1000, 200)]
     assert {key.name: row.value for key, row in sysctls.rows.items()} == {

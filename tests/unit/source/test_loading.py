@@ -238,3 +238,13 @@ def test_a_workload_without_fixed_addresses_beside_other_nodes_is_warned_of(tmp_
         f"and of 2 more {said.format('alpha', 'them')}",
         f"three.yaml:1:1: warning: the IPv6 address of Workload default/three {said.format('beta', 'it')}",
     ]
+
+
+def test_workloads_of_other_nodes_are_known_where_hosts_share_an_etcd(tmp_path: Path, cache: Cache) -> None:
+    head = "apiVersion: plumbline/v1\nkind: "
+    store = "{kind: etcd, endpoints: ['192.0.2.1:2379']}"
+    files = {"cluster.yaml": f"{head}Cluster\nmetadata: {{name: demo}}\nspec: {{store: {store}}}\n"}
+    for place, node in enumerate(("alpha", "beta"), 1):
+        files[f"{node}.yaml"] = f"{head}Node\nmetadata: {{name: {node}}}\nspec: {{cidrs: [10.44.{place}.0/24]}}\n"
+        files[f"w-{node}.yaml"] = f"{head}Workload\nmetadata: {{name: {node}}}\nspec: {{node: {node}, netns: {node}}}\n"
+    assert load(tmp_path / "r", make(tmp_path / "r", files), cache).warnings == ()

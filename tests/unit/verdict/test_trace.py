@@ -34,6 +34,7 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: default, labels: {team: demo}}
 """
+_ETCD = "{store: {kind: etcd, endpoints: ['192.0.2.9:2379']}}"
 WEB = """\
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -228,6 +229,15 @@ def test_a_workload_whose_address_other_nodes_do_not_know_is_unmanaged_to_them(t
     (one,) = answer(traces(load_directory(tmp_path), "far", "web", "80/tcp"))["traces"]
     assert (one["verdict"], one["ingress"]["nearest_miss"]["misses"]) == ("denied", ["peer"])
     assert one["from"]["note"].startswith("other nodes do not know its address, and take it for unmanaged")
+
+
+def test_a_workload_of_another_node_is_known_where_hosts_share_an_etcd(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, WEB.replace("app: client", "app: far"), _ETCD)
+    cluster = (tmp_path / "cluster.yaml").read_text().replace(", addresses: [10.45.0.9]", "")
+    (tmp_path / "cluster.yaml").write_text(cluster)
+    (one,) = answer(traces(load_directory(tmp_path), "far", "web", "80/tcp"))["traces"]
+    assert one["verdict"] == repository.ask("far", "web")["verdict"] == "allowed"
+    assert not one["from"]["note"].startswith("other nodes")
 
 
 def test_labels_stand_for_every_identity_that_has_them(tmp_path: Path) -> None:
