@@ -82,5 +82,9 @@ class Gate(DictTable, Protocol):
 
     gate: bool
 
+    def is_same_way(self, before: Row, after: Row) -> bool:
+        """Whether a row may become the other in place: the way is the same, what differs judges nothing."""
+        ...
+
 
 Table = DictTable | ColumnTable

@@ -15,8 +15,8 @@ from typing import cast
 from reconciler.engine.change import ColumnDelta, Delta, DictDelta
 from reconciler.engine.diff import diff_rows
 from reconciler.engine.render import mismatches
-from reconciler.engine.rows import DictRows
-from reconciler.engine.table import ColumnTable, DictTable, Flip, Table
+from reconciler.engine.rows import DictRows, Key
+from reconciler.engine.table import ColumnTable, DictTable, Flip, Gate, Table
 from reconciler.errors import ApplyError
 
 
@@ -78,8 +78,14 @@ def _is_gate(table: Table) -> bool:
 
 def _close(gates: Sequence[DictDelta], tables: Mapping[str, Table]) -> None:
     for delta in gates:
-        if delta.before:
-            cast(DictTable, tables[delta.table]).write({}, tuple(delta.before))
+        table = cast(Gate, tables[delta.table])
+        kept = {key for key in delta.before.keys() & delta.after.keys() if _is_same(table, delta, key)}
+        if closed := tuple(key for key in delta.before if key not in kept):
+            table.write({}, closed)
+
+
+def _is_same(table: Gate, delta: DictDelta, key: Key) -> bool:
+    return table.is_same_way(delta.before[key], delta.after[key])
 
 
 def _open(gates: Sequence[DictDelta], tables: Mapping[str, Table], begun: Sequence[Flip]) -> None:

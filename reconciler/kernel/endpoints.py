@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 
 from reconciler.bpf.maps import Records
-from reconciler.engine.rows import DictRows, Key
+from reconciler.engine.rows import DictRows, Key, Row
 from reconciler.engine.table import Flip
 from reconciler.errors import KernelError
 from reconciler.kernel.bpf_maps import Map, PinnedMaps
@@ -59,6 +59,11 @@ class EndpointsTable:
                 value["ifindex"], value["identity"] = indices[row.ifname], row.identity
                 value["mac"] = np.frombuffer(bytes.fromhex(row.mac.replace(":", "")), np.uint8)
             map_.update(_keys(map_, wanted), values)
+
+    def is_same_way(self, before: Row, after: Row) -> bool:
+        """The identity is what other hosts are told, in packets that were judged already."""
+        old, new = cast(EndpointRow, before), cast(EndpointRow, after)
+        return (old.ifname, old.mac) == (new.ifname, new.mac)
 
     def keys_of(self, map_name: str, raw: bytes) -> list[EndpointKey]:
         """Keys of rows for keys as they lie in one of the maps, one behind the other."""

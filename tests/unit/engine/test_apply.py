@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from reconciler.engine.apply import apply, repair
 from reconciler.engine.plan import Plan, diff
 from reconciler.engine.record import Record, Result
+from reconciler.engine.table import Table
 from reconciler.errors import ApplyError, Busy, KernelError, PlanStale, PlumbError, ProbeFailed
 
 from .fake import FLIPPED, FakeHost, State, live_of, rows_of, tables_of
@@ -166,16 +167,34 @@ def test_rows_come_in_order_before_the_flip_and_go_in_reverse_after_it() -> None
     ]
 
 
-def test_a_gate_closes_before_everything_and_opens_when_no_packet_of_the_old_state_is_left() -> None:
-    before = {name: {1: 1, 2: 1} for name in EMPTY} | {"addresses": {}, "ipcache": {}, "frontends": {}}
-    after = {name: {2: 2, 3: 3} for name in EMPTY} | {"addresses": {}, "ipcache": {}, "frontends": {}}
-    host = host_with(before)
+def gated(host: FakeHost, *, same_way: bool) -> dict[str, Table]:
+    """Tables of which `routes` is a gate, whose rows all lead the same way, or none does."""
     tables = tables_of(host)
     tables["routes"].gate = True  # type: ignore[union-attr]
+    tables["routes"].is_same_way = lambda before, after: same_way  # type: ignore[union-attr]
+    return tables
+
+
+ROUTED = {name: {1: 1, 2: 1} for name in EMPTY} | {"addresses": {}, "ipcache": {}, "frontends": {}}
+REROUTED = {name: {2: 2, 3: 3} for name in EMPTY} | {"addresses": {}, "ipcache": {}, "frontends": {}}
+
+
+def test_a_gate_closes_before_everything_and_opens_when_no_packet_of_the_old_state_is_left() -> None:
+    host = host_with(ROUTED)
+    tables = gated(host, same_way=False)
     with TemporaryDirectory() as directory:
-        apply(plan_between(before, after), tables, journal_in(Path(directory)), lock=nullcontext())
+        apply(plan_between(ROUTED, REROUTED), tables, journal_in(Path(directory)), lock=nullcontext())
     assert host.calls == ["routes +0 -2", "begin", "policy +2 -1", "flip", "settle", "routes +2 -0"]
-    assert host.rows == after
+    assert host.rows == REROUTED
+
+
+def test_a_row_of_a_gate_that_leads_the_same_way_as_before_is_never_away() -> None:
+    host = host_with(ROUTED)
+    tables = gated(host, same_way=True)
+    with TemporaryDirectory() as directory:
+        apply(plan_between(ROUTED, REROUTED), tables, journal_in(Path(directory)), lock=nullcontext())
+    assert host.calls == ["routes +0 -1", "begin", "policy +2 -1", "flip", "settle", "routes +2 -0"]
+    assert host.rows == REROUTED
 
 
 def test_a_table_that_is_not_touched_is_neither_read_nor_written() -> None:
