@@ -1,6 +1,8 @@
 """Which other nodes can be reached: each is pinged now and then, spread over time so that nothing is flooded.
 
-One that has not answered a few times in a row is unreachable since the first of them, until it answers again.
+The node path is the network between nodes. The workload path is the overlay, from this host's address among workloads
+to that of the other: through both tunnels and their programs. A node that has not answered a few times in a row is
+unreachable since the first of them, until it answers again.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.errors import PermissionMissing
+from reconciler.model.cluster import Cluster
 from reconciler.model.cluster import Health as Settings
 from reconciler.model.facts import Peer
+from reconciler.model.overlay import reserved
 from reconciler.observe.echo import Address, Echo
 
 log = logging.getLogger(__name__)
@@ -59,10 +63,11 @@ class Health:
         self._echoes: dict[int, Echo] = {}
         self.problem = ""
 
-    def follow(self, peers: Mapping[str, Peer], settings: Settings) -> None:
+    def follow(self, peers: Mapping[str, Peer], cluster: Cluster) -> None:
         """What is to be probed from now on; who is among it already keeps its counters."""
-        self._settings = settings
-        wanted = {(one.node, one.path, one.address): one for one in _paths(peers)} if settings.interval_s else {}
+        self._settings = cluster.health
+        paths = _paths(peers, cluster) if cluster.health.interval_s else ()
+        wanted = {(one.node, one.path, one.address): one for one in paths}
         if wanted.keys() != self._probed.keys():
             self._probed = {key: self._probed.get(key, one) for key, one in wanted.items()}
 
@@ -172,13 +177,13 @@ class Health:
             self._changed()
 
 
-def _paths(peers: Mapping[str, Peer]) -> Iterable[Probed]:
+def _paths(peers: Mapping[str, Peer], cluster: Cluster) -> Iterable[Probed]:
     """In an order of chance: many hosts that start together do not ask the same node at the same time."""
-    found = [
-        Probed(peer.name, "node", address)
-        for peer in peers.values()
-        if (address := peer.address4 or peer.address6) is not None
-    ]
+    found = []
+    for peer in peers.values():
+        if (address := peer.address4 or peer.address6) is not None:
+            found.append(Probed(peer.name, "node", address))
+        found += [Probed(peer.name, "workload", address) for address in reserved(cluster, peer)[:1]]
     return random.sample(found, len(found))
 
 

@@ -145,7 +145,9 @@ class Followers:
         self.tree.mkdir()
         self.git("init", "-q", "-b", "main")
         store = {"kind": "etcd", "endpoints": [self.etcd.endpoint]} if self.etcd else {}
-        self.write("cluster.yaml", cluster(store=store, health={"interval": 0.2}) + NAMESPACE)
+        self.write(
+            "cluster.yaml", cluster(store=store, network={"mode": "vxlan"}, health={"interval": 0.2}) + NAMESPACE
+        )
         make_namespace(self.net)
         run_ip(self.net, ["link add br0 up type bridge", f"address add {ETCD}/24 dev br0"])
         if self.etcd:

@@ -63,7 +63,7 @@ def test_a_push_shows_what_it_would_change_on_each_host(cluster: Followers) -> N
 
 def test_a_commit_that_does_not_fit_another_host_is_refused(cluster: Followers) -> None:
     crowd = (document("Workload", f"w{n}", {"node": "gamma", "netns": f"/run/netns/pt-none-{n}"}) for n in range(3))
-    small = document("Node", "gamma", {"cidrs": ["10.49.0.0/30"]})
+    small = document("Node", "gamma", {"cidrs": ["10.49.0.0/30"], "addresses": ["198.51.100.3"]})
     cluster.write("gamma.yaml", small + "".join(crowd))
     cluster.commit()
     pushed = cluster.push()
@@ -117,19 +117,32 @@ def test_a_remote_that_is_away_is_named_until_it_is_back(cluster: Followers) -> 
 
 
 def test_a_host_that_cannot_be_reached_is_named_by_the_others(cluster: Followers) -> None:
-    until(lambda: cluster.first.status()["health"]["reachable"] == 2, "all hosts reach each other")
+    until(lambda: cluster.first.status()["health"]["reachable"] == 4, "all hosts reach each other")
     run_ip(cluster.net, ["link set port2 down"])
     try:
-        until(lambda: len(cluster.hosts["gamma"].status()["health"]["unreachable"]) == 2, "gamma is alone")
-        until(lambda: cluster.first.status()["health"]["unreachable"], "alpha does not reach gamma")
+        until(lambda: len(cluster.hosts["gamma"].status()["health"]["unreachable"]) == 4, "gamma is alone")
+        until(lambda: len(cluster.first.status()["health"]["unreachable"]) == 2, "alpha does not reach gamma")
         assert "gamma by the node path, 198.51.100.3, since " in cluster.first.plumb("status").stdout
-        until(lambda: len(cluster.reports()["gamma"]["unreachable"]) == 2, "gamma tells of it")
+        until(lambda: len(cluster.reports()["gamma"]["unreachable"]) == 4, "gamma tells of it")
         shown = cluster.hosts["gamma"].plumb("status", "--cluster").stdout
         (gamma,) = [line for line in shown.splitlines() if line.startswith("gamma")]
         assert "does not reach alpha (node path, since " in gamma
     finally:
         run_ip(cluster.net, ["link set port2 up"])
-    until(lambda: cluster.first.status()["health"]["reachable"] == 2, "all hosts reach each other again")
+    until(lambda: cluster.first.status()["health"]["reachable"] == 4, "all hosts reach each other again")
+
+
+def test_a_tunnel_that_is_cut_is_told_apart_from_the_network_beneath(cluster: Followers) -> None:
+    until(lambda: cluster.first.status()["health"]["reachable"] == 4, "all hosts reach each other")
+    firewall = "add table inet pt; add chain inet pt in { type filter hook input priority 0; }; "
+    nft(cluster, f"{firewall} add rule inet pt in udp dport 8472 drop")
+    try:
+        until(lambda: cluster.first.status()["health"]["unreachable"], "alpha does not reach gamma")
+        paths = [(one["node"], one["path"]) for one in cluster.first.status()["health"]["unreachable"]]
+        assert paths == [("gamma", "workload")]
+    finally:
+        nft(cluster, "delete table inet pt")
+    until(lambda: cluster.first.status()["health"]["reachable"] == 4, "all hosts reach each other again")
 
 
 def test_notes_say_which_host_runs_what_since_when(cluster: Followers) -> None:
@@ -174,3 +187,9 @@ def noted(cluster: Followers, commit: str, what: str) -> set[str]:
     """Nodes of which the commit's note says this."""
     shown = cluster.git("log", "-1", "--notes=plumb", "--format=%N", commit, at=cluster.bare)
     return {line.partition(":")[0] for line in shown.splitlines() if f": {what} " in line}
+
+
+def nft(cluster: Followers, commands: str) -> None:
+    """On gamma."""
+    done = cluster.tried("nsenter", f"--net={cluster.hosts['gamma'].path}", "nft", commands)
+    assert done.returncode == 0, done.stderr
