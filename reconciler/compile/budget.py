@@ -17,12 +17,16 @@ class Budget:
     """Most rows of one subject's policy map (both directions together), of all subjects together, and of the ipcache.
 
     `subject_rows` and `ipcache_rows` are what the maps hold; `policy_rows` keeps the kernel's memory within bounds, at
-    about 100 bytes a row.
+    about 100 bytes a row. So are `frontend_rows` (of each family), `service_rows` and `backend_rows`; until a commit
+    is done, versions and backends of the one before it are there too.
     """
 
     subject_rows: int = 65536
     policy_rows: int = 2_000_000
     ipcache_rows: int = 512_000
+    frontend_rows: int = 131_072
+    service_rows: int = 64_000
+    backend_rows: int = 262_144
 
 
 def check_policy(what: str, rows_by_cookie: Mapping[int, int], infos: Mapping[int, RuleInfo], limit: int) -> None:
@@ -50,3 +54,14 @@ def check_ipcache(rows_by_cause: Mapping[str, int], budget: Budget) -> None:
         return
     biggest = "\n".join(f"  {rows} rows: {cause}" for cause, rows in Counter(rows_by_cause).most_common(NAMED))
     raise CompileError(f"the ipcache needs {total} rows, over the limit of {budget.ipcache_rows}:\n{biggest}")
+
+
+def check_services(rows: Mapping[str, int], budget: Budget) -> None:
+    """`rows`: table -> how many it would have. Raises CompileError."""
+    limits = {"frontends": budget.frontend_rows, "services": budget.service_rows, "backends": budget.backend_rows}
+    for table, limit in limits.items():
+        if rows[table] > limit:
+            raise CompileError(
+                f"services need {rows[table]} rows of {table}, over the limit of {limit}",
+                remedy="serve fewer ports of fewer services",
+            )

@@ -12,6 +12,7 @@ from reconciler.compile.members import Members
 from reconciler.compile.networks import Networks
 from reconciler.compile.policy import PolicyMemory
 from reconciler.compile.selectors import LabelIndex
+from reconciler.compile.services import ServiceMemory
 from reconciler.compile.subjects import RuleMatcher
 from reconciler.compile.tables import AskedRow
 from reconciler.engine.rows import DictRows
@@ -44,5 +45,6 @@ class CompileCache:
     networks: Remembered[Networks] = field(default_factory=Remembered)
     ipcache: Remembered[Table] = field(default_factory=Remembered)
     policy: PolicyMemory = field(default_factory=PolicyMemory)
+    services: ServiceMemory = field(default_factory=ServiceMemory)
     devices: dict[str, Remembered[tuple[AskedRow, ...]]] = field(default_factory=dict)
     tables: Remembered[dict[str, DictRows]] = field(default_factory=Remembered)

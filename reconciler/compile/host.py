@@ -7,7 +7,7 @@ The order matters once: which rules select a local workload is found first, beca
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 
@@ -25,6 +25,8 @@ from reconciler.compile.networks import Networks, networks
 from reconciler.compile.outside import outside_rows
 from reconciler.compile.policy import policy
 from reconciler.compile.routes import node_rows, workload_routes
+from reconciler.compile.service_versions import Given
+from reconciler.compile.services import services
 from reconciler.compile.sockets import socket_rows
 from reconciler.compile.stance import Context, Subject, unrecorded
 from reconciler.compile.tables import AskedRow, tables
@@ -76,6 +78,7 @@ class Desired:
     rules       cookie -> what it stands for
     identities  identity -> labels, of those that only this host has (CIDRs and refined ones)
     complete    false while something is unknown: then nothing may be pruned
+    services    what each service that is served is made from
     """
 
     commit: str
@@ -84,6 +87,7 @@ class Desired:
     identities: Mapping[int, LabelSet]
     complete: bool
     warnings: tuple[Warning, ...] = ()
+    services: Mapping[str, Given] = field(default_factory=dict)
 
 
 def compile_host(
@@ -96,6 +100,7 @@ def compile_host(
     """
     local = _local(snapshot, facts)
     judging = compile_judging(snapshot, facts, cache, budget)
+    balancing = services(snapshot, facts, cache.services, budget)
     guarded = Reserved.HOST in judging.subjects
     return Desired(
         snapshot.commit,
@@ -103,11 +108,13 @@ def compile_host(
             **_devices(snapshot, facts, local, programs, cache, guarded=guarded),
             "ipcache": judging.ipcache,
             "policy": judging.policy,
+            **balancing.tables(),
         },
         judging.rules,
         {number: of_number for number, of_number in judging.labels.items() if number >= FIRST_LOCAL},
         facts.complete and len(local) == sum(one.node == facts.node for one in snapshot.workloads.values()),
         snapshot.warnings + tuple(_warnings(judging.subjects, snapshot)),
+        balancing.given,
     )
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import numpy as np
+
+_MAPPED = 0xFFFF  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
+_WORD = (1 << 64) - 1
 
 
 class Algorithm(Enum):
@@ -71,3 +74,15 @@ class ServiceRow:
     affinity_s: int = 0
     when_none: WhenNone = WhenNone.REFUSE
     sources: tuple[IPv4Network | IPv6Network, ...] = ()
+
+
+def words_of(address: IPv4Address | IPv6Address) -> tuple[int, int]:
+    """The two words of an address, most significant first."""
+    value = int(address)
+    return (0, value | _MAPPED << 32) if address.version == 4 else (value >> 64, value & _WORD)
+
+
+def address_of(high: int, low: int) -> IPv4Address | IPv6Address:
+    if not high and low >> 32 == _MAPPED:
+        return IPv4Address(low & 0xFFFFFFFF)
+    return IPv6Address(high << 64 | low)

@@ -73,6 +73,28 @@ class RemoteEndpoints:
 
 NO_REMOTE = RemoteEndpoints()
 
+BackendKey = tuple[IPv4Address | IPv6Address, int, int]  # address, port, protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFacts:
+    """`addresses`: service (`namespace/name`) -> its addresses inside the cluster, asked for or given.
+    `node_ports`: service port as `port_name` has it -> its port on every node.
+    `unhealthy`: service -> backends that do not answer this host's checks.
+    """
+
+    addresses: Mapping[str, tuple[IPv4Address | IPv6Address, ...]] = field(default_factory=dict)
+    node_ports: Mapping[str, int] = field(default_factory=dict)
+    unhealthy: Mapping[str, frozenset[BackendKey]] = field(default_factory=dict)
+
+
+NO_SERVICES = ServiceFacts()
+
+
+def port_name(service: str, port: int, protocol: int) -> str:
+    """What a port of a service is known by: `default/web 80/6`."""
+    return f"{service} {port}/{protocol}"
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -93,4 +115,5 @@ class Facts:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     remote: RemoteEndpoints = NO_REMOTE
     underlay: Mapping[int, str] = field(default_factory=dict)
+    services: ServiceFacts = NO_SERVICES
     devices: Mapping[str, NodeDevice] = field(default_factory=dict)
