@@ -12,6 +12,10 @@ struct change {
 };
 
 #define ADDRESS_LENGTH(v6) ((v6) ? 16 : 4)
+/* BPF_F_IPV6: a device's own sum over the whole packet stays as it is, as no IP header checksum makes up for the
+ * change. Kernels before 6.16 do not know it, and refuse it before they change anything.
+ */
+#define CHECKSUM_IPV6 (1ULL << 7)
 #define ICMP_CHECKSUM 2
 #define ICMP_IDENTIFIER 4
 
@@ -80,7 +84,10 @@ INLINE int checksum_address(struct __sk_buff *skb, __u32 checksum, const struct 
 		__s64 sum = bpf_csum_diff((__be32 *)change->was_address.bytes, 16, (__be32 *)change->address.bytes, 16,
 					  0);
 
-		return bpf_l4_csum_replace(skb, checksum, 0, sum, flags | BPF_F_PSEUDO_HDR);
+		flags |= BPF_F_PSEUDO_HDR;
+		if (!bpf_l4_csum_replace(skb, checksum, 0, sum, flags | CHECKSUM_IPV6))
+			return 0;
+		return bpf_l4_csum_replace(skb, checksum, 0, sum, flags);
 	}
 	return bpf_l4_csum_replace(skb, checksum, change->was_address.v4, change->address.v4,
 				   flags | BPF_F_PSEUDO_HDR | 4);
