@@ -28,12 +28,15 @@ def outside_rows(
     if not masquerade.enabled and not guarded:
         return
     for ifname, device in facts.devices.items():
-        yield AskedRow("devices", ifname, _device(device, masquerade, guarded=guarded), node.origin)
+        row = _device(device, masquerade, guarded=guarded)
+        if not row.flags:  # no address that workloads could leave with
+            continue
+        yield AskedRow("devices", ifname, row, node.origin)
         for direction, program in PROGRAMS.items():
             if program not in programs:
                 raise CompileError(f"the program {program} is not built")
-            row = AttachmentRow(program, programs[program])
-            yield AskedRow("attachments", AttachmentKey(ifname, direction), row, node.origin)
+            hook = AttachmentRow(program, programs[program])
+            yield AskedRow("attachments", AttachmentKey(ifname, direction), hook, node.origin)
     if masquerade.enabled:
         origin = snapshot.cluster.origin
         for network in _plain(snapshot, facts, masquerade):

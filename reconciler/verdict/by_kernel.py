@@ -33,7 +33,7 @@ from reconciler.kernel.ipcache import IpcacheTable
 from reconciler.kernel.policy import PolicyTable
 from reconciler.model.datapath import IPCACHE_KEY, IPCACHE_VALUE, POLICY_KEY, POLICY_VALUE
 from reconciler.observe.flow import REASONS, Reason
-from reconciler.verdict.by_rows import unjudged
+from reconciler.verdict.by_rows import by_host
 from reconciler.verdict.case import Question, Side, Sides, Standing, Word
 from reconciler.verdict.frames import ICMP, Opening, frames
 from reconciler.verdict.load import Load, Place, loads, places, tables
@@ -226,8 +226,8 @@ def _version(question: Question, source: Place, destination: Place) -> int:
 def _sides(runs: tuple[_Run | None, _Run | None], world: World, question: Question, said: Mapping[_Run, Side]) -> Sides:
     egress, ingress = runs
     return Sides(
-        said[egress] if egress else unjudged(world, question.source),
-        said[ingress] if ingress else unjudged(world, question.destination),
+        said[egress] if egress else by_host(world, question, egress=True),
+        said[ingress] if ingress else by_host(world, question, egress=False),
     )
 
 

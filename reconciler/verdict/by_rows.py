@@ -30,15 +30,22 @@ def sides(world: World, question: Question) -> Sides:
     """As judge() in bpf/lib/judge.h, but both sides in any case."""
     source, destination, protocol, port = question
     one, other = world.peers[source], world.peers[destination]
-    egress = unjudged(world, source)
+    egress = by_host(world, question, egress=True)
     if one.flags & IpcacheFlag.LOCAL:
         egress = world.policy.judge(one, other.identity, egress=True, protocol=protocol, port=port)
-    ingress = unjudged(world, destination)
+    ingress = by_host(world, question, egress=False)
     if other.flags & IpcacheFlag.LOCAL:
         ingress = world.policy.judge(other, one.identity, egress=False, protocol=protocol, port=port)
     return Sides(egress, ingress)
 
 
-def unjudged(world: World, end: str) -> Side | None:
-    """What the side of an end says that no rows are for."""
-    return Side(Word.ALLOW) if world.ends[end].standing is Standing.HOST else None
+def by_host(world: World, question: Question, *, egress: bool) -> Side | None:
+    """What the host says as that end of a flow: it is open until a rule selects it. None: the end is not the host."""
+    source, destination, protocol, port = question
+    end, other = (source, destination) if egress else (destination, source)
+    if world.ends[end].standing is not Standing.HOST:
+        return None
+    host = world.peers[end]
+    if host.identity not in world.policy.subjects:
+        return Side(Word.ALLOW)
+    return world.policy.judge(host, world.peers[other].identity, egress=egress, protocol=protocol, port=port)

@@ -16,6 +16,7 @@ import numpy as np
 
 from reconciler.engine.rows import Columns, DictRows
 from reconciler.model.datapath import IPCACHE_KEY, IPCACHE_VALUE, EndpointRow, IpcacheFlag
+from reconciler.model.identity import Reserved
 from reconciler.verdict.case import IpAddress, Standing
 from reconciler.verdict.world import World
 
@@ -52,7 +53,7 @@ def loads(worlds: Sequence[World]) -> list[Load]:
     """All of them, in few loads; `Load.worlds` are indexes."""
     found: dict[Shared, list[Load]] = {}
     for index, world in enumerate(worlds):
-        shared, subjects = _shared(world), world.policy.subjects
+        shared, subjects = _shared(world), world.policy.subjects - {Reserved.HOST}
         alike = found.setdefault(shared, [])
         load = next((one for one in reversed(alike) if one.fits(subjects)), None)
         if load is None:
@@ -116,11 +117,16 @@ def tables(load: Load, worlds: Sequence[World], placed: Sequence[dict[str, Place
             np.concatenate([np.array(keys, IPCACHE_KEY), _records((key for key, _ in shared), IPCACHE_KEY)]),
             np.concatenate([np.array(values, IPCACHE_VALUE), _records((value for _, value in shared), IPCACHE_VALUE)]),
         ),
-        "policy": Columns(
-            np.concatenate([world.judging.policy.keys for world in worlds]),
-            np.concatenate([world.judging.policy.values for world in worlds]),
-        ),
+        "policy": _policy(worlds),
     }
+
+
+def _policy(worlds: Sequence[World]) -> Columns:
+    """Of all subjects but the host: what it says is told apart from what its workloads say."""
+    keys = np.concatenate([world.judging.policy.keys for world in worlds])
+    values = np.concatenate([world.judging.policy.values for world in worlds])
+    of_workloads = keys["subject"] != Reserved.HOST
+    return Columns(keys[of_workloads], values[of_workloads])
 
 
 def _records(rows: Iterable[bytes], dtype: np.dtype[np.void]) -> np.ndarray[tuple[int], np.dtype[np.void]]:

@@ -61,7 +61,7 @@ def _asked(subject: Peer, peer: Peer, direction: str, question: Question) -> Ask
 
 
 def _explained(world: World, asked: Asked, side: Side | None) -> SideReason | None:
-    """None for an end that no rows are for: the host lets everything pass, others are judged elsewhere."""
+    """None for an end that no rows are for: a host that no rule selects, and who is judged elsewhere."""
     if side is None or asked.subject not in world.judging.subjects:
         return None
     return explain(world.judging, asked, side)

@@ -42,6 +42,12 @@ LINE: dict[str, Any] = {
         "far6": {"ip": "2001:db8::9"},
     },
 }
+NODES = {
+    "apiVersion": "cilium.io/v2",
+    "kind": "CiliumClusterwideNetworkPolicy",
+    "metadata": {"name": "nodes"},
+    "spec": {"nodeSelector": {}, "ingress": [{"toPorts": [{"ports": [{"port": "22", "protocol": "TCP"}]}]}]},
+}
 ALLOWED = {("ICMP", 8), ("ICMP", 3), ("ICMPv6", 128), ("ICMPv6", 1), ("SCTP", 9)}
 ASKED = sorted(ALLOWED | {("ICMP", kind) for kind in (0, 5, 11, 13)} | {("ICMPv6", 2), ("ICMPv6", 129), ("SCTP", 8)})
 
@@ -74,6 +80,21 @@ def test_an_end_in_audit_mode_is_told_what_it_would_deny(make: Callable[[], Engi
         (answer,) = Judge(engine, Settings(), "case").answers([json.dumps({**line, "flows": flows}).encode()])
     assert [flow["verdict"] for flow in answer["flows"]] == ["allowed", "allowed"]
     assert [flow.get("audited") for flow in answer["flows"]] == [["ingress"], None]
+
+
+@pytest.mark.parametrize("make", [RowsEngine, KernelEngine])
+def test_a_rule_for_nodes_is_the_hosts_own_side(make: Callable[[], Engine]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: BPF programs")
+    flows = [
+        {"from": "server", "to": "host", "proto": "TCP", "port": 22},
+        {"from": "server", "to": "host", "proto": "TCP", "port": 80},
+        {"from": "host", "to": "server", "proto": "SCTP", "port": 9},
+    ]
+    line = {**LINE, "docs": [*LINE["docs"], NODES], "flows": flows}
+    with closing(make()) as engine:
+        (answer,) = Judge(engine, Settings(), "case").answers([json.dumps(line).encode()])
+    assert [flow["verdict"] for flow in answer["flows"]] == ["allowed", "denied", "allowed"]
 
 
 def test_nothing_stays_pinned() -> None:

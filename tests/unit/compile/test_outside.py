@@ -104,3 +104,9 @@ def test_masquerading_knows_its_address_its_ports_and_whom_it_is_not_for() -> No
     assert tables["plain"].rows.keys() == {excluded, *cidrs}  # type: ignore[union-attr]
     reserved = tables["sysctls"].rows[SysctlKey("", "net/ipv4/ip_local_reserved_ports")]  # type: ignore[union-attr]
     assert reserved.value == "50000-65535"
+
+
+def test_a_device_without_an_address_masquerades_nobody_and_has_nothing_on_it() -> None:
+    snapshot = snapshot_of([WEB], masquerade=Masquerade(enabled=True))
+    facts = replace(facts_of([WEB]), devices={"eth0": NodeDevice()})
+    assert not compile_host(snapshot, facts, CompileCache(), ALL_PROGRAMS).tables["devices"]

@@ -320,3 +320,14 @@ def test_the_command_asks_a_commit_without_a_host(tmp_path: Path) -> None:
     assert set(found) == {"commit", "verdict", "traces"}
     refused = plumb(*asked[:-3], "80", *asked[-2:])
     assert (refused.returncode, 'port "80" is none like 80/tcp' in refused.stderr) == (2, True)
+
+
+def test_a_rule_for_nodes_is_the_hosts_side_of_what_it_exchanges_with_its_workloads(tmp_path: Path) -> None:
+    policy = cilium("nodes", '{nodeSelector: {}, ingress: [{toPorts: [{ports: [{port: "22"}]}]}]}')
+    repository = Repository(
+        tmp_path, policy.replace("NetworkPolicy", "ClusterwideNetworkPolicy").replace(", namespace: default", "")
+    )
+    assert repository.ask("web", "host", "22/tcp")["verdict"] == "allowed"
+    denied = repository.side("web", "host")
+    assert (denied["verdict"], denied["decided_by"]["field"]) == ("deny", "ingress")
+    assert repository.ask("host", "web")["verdict"] == "allowed"
