@@ -38,7 +38,7 @@ def _pushed(push: Mapping[str, Any] | None) -> str:
 def _cells(node: Mapping[str, Any]) -> tuple[str, ...]:
     if not node["seen"]:
         return (node["node"], "-", "unknown", "-", "-", "never", "it never reported")
-    told = (node["state"], node["since"], node["version"], node["seen"])
+    told = ("away" if node["away"] else node["state"], node["since"], node["version"], node["seen"])
     return (node["node"], text(node["commit"][:12]), *map(text, told), _remark(node))
 
 

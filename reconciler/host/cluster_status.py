@@ -7,23 +7,29 @@ from typing import Any
 
 from reconciler.errors import RepositoryError, StoreError
 from reconciler.host.host import Host
+from reconciler.store.registrations import nodes_prefix, registrations
 from reconciler.store.reports import Pushed, Report, last_pushed, reports
 
 
 def cluster_status(host: Host) -> dict[str, Any]:
     """JSON-ready: `newest` is the commit that all should run, `nodes` has one for each node of the commit.
 
-    A node is `behind` while it runs another commit. Raises StoreError, and if this host never applied a commit.
+    A node is `behind` while it runs another commit, and `away` when its daemon's lease has ended. Raises StoreError,
+    and if this host never applied a commit.
     """
     if host.mirrored is None:
         host.recall()
     if host.mirrored is None or host.target is None:
         raise StoreError("this host never applied a commit, so it knows of no cluster", remedy="see: plumb status")
     store, cluster = host.mirrored
+    alive = registrations(store.range(nodes_prefix(cluster)).items)
     pushed, (told, _) = last_pushed(store, cluster), reports(store, cluster)
     newest = _newest(host, pushed)
     names = sorted({*host.target.snapshot.nodes, *told})
-    nodes = [_node(name, told.get(name), newest, name in host.target.snapshot.nodes) for name in names]
+    known = host.target.snapshot.nodes
+    nodes = [
+        {**_node(name, told.get(name), newest), "away": name not in alive, "known": name in known} for name in names
+    ]
     push = {"commit": pushed.commit, "time": pushed.time, "host": pushed.host} if pushed else None
     return {"cluster": cluster, "newest": newest, "pushed": push, "nodes": nodes}
 
@@ -40,9 +46,9 @@ def _newest(host: Host, pushed: Pushed | None) -> str:
     return host.base
 
 
-def _node(name: str, report: Report | None, newest: str, is_known: bool) -> dict[str, Any]:
+def _node(name: str, report: Report | None, newest: str) -> dict[str, Any]:
     if report is None:
-        return {"node": name, "commit": "", "state": "", "behind": True, "seen": "", "known": is_known}
+        return {"node": name, "commit": "", "state": "", "behind": True, "seen": ""}
     return {
         "node": name,
         "commit": report.running,
@@ -56,5 +62,4 @@ def _node(name: str, report: Report | None, newest: str, is_known: bool) -> dict
         "seen": report.seen,
         "version": report.version,
         "unreachable": list(report.unreachable),
-        "known": is_known,
     }

@@ -117,11 +117,12 @@ class Follower:
 class Followers:
     """The first of `nodes` is next to the repository."""
 
-    def __init__(self, directory: Path, nodes: tuple[str, ...], on_etcd: bool) -> None:
+    def __init__(self, directory: Path, nodes: tuple[str, ...], etcd_ttl_s: int) -> None:
         self.tag = f"pt-g{os.getpid()}-{next(_numbers)}"
         self.net = str(NETNS / f"{self.tag}-net")
         within = ["nsenter", f"--net={self.net}"]
-        self.etcd = EtcdServer(directory / "etcd", address=ETCD, within=within) if on_etcd else None
+        self.ttl_s = etcd_ttl_s
+        self.etcd = EtcdServer(directory / "etcd", address=ETCD, within=within) if etcd_ttl_s else None
         self.directory = directory
         self.tree, self.bare = directory / "policy", directory / "policy.git"
         self.store = directory / "store.sqlite"
@@ -144,7 +145,7 @@ class Followers:
         """All of them converged to a first commit. `settings`: node -> more of its configuration."""
         self.tree.mkdir()
         self.git("init", "-q", "-b", "main")
-        store = {"kind": "etcd", "endpoints": [self.etcd.endpoint]} if self.etcd else {}
+        store = {"kind": "etcd", "endpoints": [self.etcd.endpoint], "ttl": self.ttl_s} if self.etcd else {}
         self.write(
             "cluster.yaml", cluster(store=store, network={"mode": "vxlan"}, health={"interval": 0.2}) + NAMESPACE
         )
@@ -217,9 +218,9 @@ class Followers:
 
 
 @contextmanager
-def followers(directory: Path, on_etcd: bool = False, **settings: Mapping[str, Any]) -> Iterator[Followers]:
-    """`settings` has a field for each node."""
-    made = Followers(directory, tuple(settings), on_etcd)
+def followers(directory: Path, ttl_s: int = 0, **settings: Mapping[str, Any]) -> Iterator[Followers]:
+    """`settings` has a field for each node. With `ttl_s` their store is an etcd, where that is how long leases last."""
+    made = Followers(directory, tuple(settings), ttl_s)
     try:
         made.make(settings)
         yield made

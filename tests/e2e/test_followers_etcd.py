@@ -12,12 +12,13 @@ from tests.e2e.followers import Followers, followers
 pytestmark = pytest.mark.root
 
 SELDOM_S, OFTEN_S = 3600, 0.5
+TTL_S = 2
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Followers]:
     polls = {"alpha": {}, "beta": {"poll_interval_s": SELDOM_S}, "gamma": {"poll_interval_s": OFTEN_S}}
-    with followers(tmp_path_factory.mktemp("followers"), on_etcd=True, **polls) as made:
+    with followers(tmp_path_factory.mktemp("followers"), ttl_s=TTL_S, **polls) as made:
         yield made
 
 
@@ -46,3 +47,15 @@ def test_while_etcd_is_away_a_push_is_taken_and_hosts_look_for_themselves(cluste
     assert cluster.push().returncode == 0
     for host in cluster.hosts.values():
         host.wait_for(again)
+
+
+def test_a_host_that_is_gone_is_shown_as_away(cluster: Followers) -> None:
+    beta = cluster.hosts["beta"]
+    until(lambda: not cluster.reports()["beta"]["away"], "beta is there")
+    beta.stop()
+    until(lambda: cluster.reports()["beta"]["away"], "its lease has ended")
+    shown = cluster.first.plumb("status", "--cluster").stdout
+    (line,) = [line for line in shown.splitlines() if line.startswith("beta")]
+    assert line.split()[2] == "away"
+    beta.start()
+    until(lambda: not cluster.reports()["beta"]["away"], "beta is back")
