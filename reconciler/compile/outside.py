@@ -47,7 +47,7 @@ def outside_rows(
 
 
 def _device(device: NodeDevice, masquerade: Masquerade, *, guarded: bool) -> DeviceRow:
-    flags = DeviceFlag.HOST_POLICY if guarded else DeviceFlag(0)
+    flags = DeviceFlag.HOST_POLICY if guarded else DeviceFlag.NOTHING
     if not masquerade.enabled:
         return DeviceRow(flags)
     if device.address4 is not None:

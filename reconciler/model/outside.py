@@ -34,6 +34,7 @@ class NodeDevice:
 class DeviceFlag(IntFlag):
     """As `enum device_flags` in bpf/lib/devices.h."""
 
+    NOTHING = 0
     MASQUERADE4 = 1
     MASQUERADE6 = 2
     HOST_POLICY = 4
