@@ -1,4 +1,4 @@
-"""UDP between two workloads of one host, in a thread: every datagram is numbered, so each one that is lost is known.
+"""UDP between two workloads, in a thread: every datagram is numbered, so each one that is lost is known.
 
 The receiver sends back what it gets. Its buffers hold more than a test sends, so only the way between can lose any.
 """
@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from reconciler.kernel import netns
-from tests.e2e.daemon_host import DaemonHost, until
+from tests.e2e.daemon_host import until
 
 SO_RCVBUFFORCE = 33
 BUFFER_BYTES = 64 << 20
@@ -25,17 +25,34 @@ BURST, PAUSE_S = 8, 0.002
 SETTLE_S = 2.0
 
 
+class Place(Protocol):
+    """Where workloads are: a host, or several."""
+
+    def inside(self, workload: str) -> str: ...
+
+    def addresses(self, workload: str) -> list[str]: ...
+
+
 class Flow(threading.Thread):
     """From `sender` to `receiver`, to a port, over both families in turn, about 4,000 datagrams a second.
 
     `sent`, `arrived` and `returned` are numbers of datagrams; use it as a context manager.
     """
 
-    def __init__(self, host: DaemonHost, sender: str, receiver: str, port: int, addresses: Sequence[str] = ()) -> None:
-        """`addresses` are the receiver's, if no daemon is there to tell them."""
+    def __init__(
+        self,
+        host: Place,
+        sender: str,
+        receiver: str,
+        port: int,
+        addresses: Sequence[str] = (),
+        pause_s: float = PAUSE_S,
+    ) -> None:
+        """`addresses` are the receiver's, if no daemon is there to tell them; `pause_s` is between two bursts."""
         super().__init__(name=f"{sender} to {receiver}", daemon=True)
         self._ending = threading.Event()
         self._open = ExitStack()
+        self._pause_s = pause_s
         self.sent = 0
         self._arrived: set[int] = set()
         self._returned: set[int] = set()
@@ -48,7 +65,7 @@ class Flow(threading.Thread):
             self._open.close()
             raise
 
-    def _pair(self, host: DaemonHost, sender: str, receiver: str, address: str, port: int) -> tuple[socket.socket, ...]:
+    def _pair(self, host: Place, sender: str, receiver: str, address: str, port: int) -> tuple[socket.socket, ...]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         server, client = (self._socket(host.inside(one), family) for one in (receiver, sender))
         if family == socket.AF_INET6:
@@ -99,7 +116,7 @@ class Flow(threading.Thread):
             while not self._ending.is_set():
                 self._burst()
                 self._pump(0)
-                time.sleep(PAUSE_S)
+                time.sleep(self._pause_s)
             deadline = time.monotonic() + SETTLE_S
             while self.lost and time.monotonic() < deadline and self._pump(0.2):
                 pass
@@ -137,7 +154,7 @@ def _datagrams(opened: socket.socket) -> Iterator[tuple[bytes, tuple[object, ...
 
 
 @contextmanager
-def lossless(host: DaemonHost, sender: str, receiver: str, port: int, addresses: Sequence[str] = ()) -> Iterator[Flow]:
+def lossless(host: Place, sender: str, receiver: str, port: int, addresses: Sequence[str] = ()) -> Iterator[Flow]:
     """Nothing is lost while the block runs."""
     with Flow(host, sender, receiver, port, addresses) as flow:
         flow.more()
@@ -148,7 +165,7 @@ def lossless(host: DaemonHost, sender: str, receiver: str, port: int, addresses:
 
 
 @contextmanager
-def stopped(host: DaemonHost, sender: str, receiver: str, port: int, addresses: Sequence[str] = ()) -> Iterator[Flow]:
+def stopped(host: Place, sender: str, receiver: str, port: int, addresses: Sequence[str] = ()) -> Iterator[Flow]:
     """Nothing arrives while the block runs."""
     with Flow(host, sender, receiver, port, addresses) as flow:
         flow.more()
