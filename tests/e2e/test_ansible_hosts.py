@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.engine.lock import host_lock
-from tests.e2e.fleet import BPF, NETNS, POLICY, PROBED, Fleet, built, copy_of_checkout, run
+from tests.e2e.fleet import BPF, NETNS, POLICY, PROBED, Fleet, built, copy_of_checkout, run, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -179,6 +179,19 @@ def test_a_host_whose_daemon_is_not_converged_ends_the_rollout(fleet: Fleet) -> 
     said = fleet.module("alpha", "plumb_reconcile", state="converged", commit=other, wait_s=1)
     assert said["failed"]
     assert f"nothing is known of {other[:12]}" in said["msg"]
+
+
+def test_a_host_with_a_remote_follows_it_between_runs(new_fleet: NewFleet) -> None:
+    fleet = new_fleet("alpha")
+    given = {"plumb_remote": str(fleet.repository)}
+    node = fleet.repository / "nodes" / "alpha.yaml"
+    node.write_text(node.read_text().replace("state_directory:", "poll_interval_s: 0.3\n      state_directory:"))
+    fleet.commit("look often")
+    assert (played := fleet.play("-e", json.dumps(given))).code == 0, played.output
+    fleet.write("policies/web.yaml", POLICY)
+    commit = fleet.commit("policy")
+    wait_for(lambda: json.loads(fleet.plumb("alpha", "status", "-o", "json"))["commit"] == commit, "it is fetched")
+    assert fleet.play("-e", json.dumps(given)).changed() == {"alpha": 0}
 
 
 def test_a_host_that_somebody_else_holds_says_who_it_is(new_fleet: NewFleet) -> None:
