@@ -31,6 +31,7 @@ from reconciler.engine.table import Table
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, StoreError, UsageError
 from reconciler.host.absent import Absent, absent, named
 from reconciler.host.connection_probe import connection_probes
+from reconciler.host.cut_off import cut_off
 from reconciler.host.facts import gather, heard, placed, release_gone, this_node
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
@@ -167,8 +168,8 @@ class Host:
     def warnings(self, target: Target) -> tuple[Warning, ...]:
         """What is valid in a commit and looks wrong, in the order of files and lines."""
         waiting = tuple(one.warning() for one in absent(target).workloads)
-        gone = absent_devices(target.snapshot, target.facts)
-        found = target.desired.warnings + lint(target.snapshot, self._population) + waiting + gone
+        outside = (*absent_devices(target.snapshot, target.facts), *cut_off(target))
+        found = target.desired.warnings + lint(target.snapshot, self._population) + waiting + outside
         return tuple(sorted(found, key=lambda warning: (warning.path, warning.line, warning.column)))
 
     # From what is to what should be
