@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from reconciler.lab.underlay import run_ip
 from tests.e2e.outside import HOST, KNOWN, OUTSIDE, Edge, made_edge
 
 pytestmark = pytest.mark.root
@@ -124,3 +125,24 @@ def test_the_hosts_own_connections_keep_address_and_port(edge: Edge, version: in
             assert client.recv(16) == b"for the client"
         host.sendto(b"x", (OUTSIDE[version], 5004))
         assert server.recvfrom(16)[1][1] < FIRST_PORT
+
+
+def test_another_address_of_the_device_is_taken_up_and_the_old_one_again(edge: Edge) -> None:
+    for old, new in ((HOST[4], "192.0.2.2"), ("192.0.2.2", HOST[4])):
+        way = "route replace default via 192.0.2.9"
+        run_ip(edge.made.path, [f"address del {old}/24 dev eth0", f"address add {new}/24 dev eth0", way])
+        plan = edge.host.drift({"addresses"})
+        assert plan is not None
+        edge.host.repair(plan)
+        seen = edge.reaches("client", "outside", OUTSIDE[4], 80)
+        assert seen is not None
+        assert seen[0] == new
+
+
+def test_a_row_of_the_device_that_somebody_takes_away_comes_back(edge: Edge) -> None:
+    table = edge.host.tables["devices"]
+    table.write({}, ["eth0"])  # type: ignore[arg-type]
+    plan = edge.host.drift({"devices"})
+    assert plan is not None
+    edge.host.repair(plan)
+    assert edge.ping("client", OUTSIDE[4])
