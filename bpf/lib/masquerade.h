@@ -1,21 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Workloads talk to the outside with the address of their host's device, each flow on a port of its own.
- *
- * Ports come from a range that the host leaves alone (net.ipv4.ip_local_reserved_ports). A port that a socket of the
- * host has all the same is not given away, and a flow of the host that turns up on one gets it back.
- */
+/* Workloads talk to the outside with the address of their host's device, each flow on a port of its own. */
 #pragma once
 
 #include "devices.h"
 #include "passage.h"
+#include "ports.h"
 #include "rewrite.h"
-#include "translation.h"
-
-OPTION(__u16, masquerade_first_port, 49152);
-OPTION(__u16, masquerade_last_port, 65535);
-
-/* How many ports are tried for a flow: 24 of 25 may be taken, and one in four flows still finds none. */
-#define PORT_ATTEMPTS 32
 
 #define NOT_TRANSLATED -1
 
@@ -49,82 +39,6 @@ INLINE bool is_translatable(const struct flow *flow, const bool v6)
 		return true;
 	return flow->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) &&
 	       flow->icmp_type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST);
-}
-
-INLINE bool is_in_range(__be16 port)
-{
-	return bpf_ntohs(port) >= masquerade_first_port && bpf_ntohs(port) <= masquerade_last_port;
-}
-
-/* Whether a socket of this host would get packets of this kind. */
-INLINE bool has_socket(struct __sk_buff *skb, const struct translation_key *reply, const bool v6)
-{
-	struct bpf_sock_tuple tuple;
-	__u32 size = v6 ? sizeof(tuple.ipv6) : sizeof(tuple.ipv4);
-	struct bpf_sock *socket;
-
-	if (v6) {
-		__builtin_memcpy(tuple.ipv6.saddr, reply->source.bytes, 16);
-		__builtin_memcpy(tuple.ipv6.daddr, reply->destination.bytes, 16);
-		tuple.ipv6.sport = reply->source_port;
-		tuple.ipv6.dport = reply->destination_port;
-	} else {
-		tuple.ipv4.saddr = reply->source.v4;
-		tuple.ipv4.daddr = reply->destination.v4;
-		tuple.ipv4.sport = reply->source_port;
-		tuple.ipv4.dport = reply->destination_port;
-	}
-	if (reply->protocol == IPPROTO_TCP)
-		socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	else if (reply->protocol == IPPROTO_UDP)
-		socket = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	else
-		return false;
-	if (!socket)
-		return false;
-	bpf_sk_release(socket);
-	return true;
-}
-
-/* Tries to give `fresh->port` to a flow: 0 if nobody has it. Verified once, not for each time that it is called. */
-GLOBAL int attempt(struct __sk_buff *skb, const struct translation_key *key, struct translation *fresh, __u32 now)
-{
-	struct translation_key reply;
-	struct translation *known, back;
-
-	if (!key || !fresh)
-		return -1;
-	turn(key, fresh, &reply, &back);
-	known = bpf_map_lookup_elem(&translations, &reply);
-	if (known && !passed(now, known->expires))
-		return -1;
-	if (key->v6 ? has_socket(skb, &reply, true) : has_socket(skb, &reply, false))
-		return -1;
-	if (known)
-		bpf_map_delete_elem(&translations, &reply);
-	if (bpf_map_update_elem(&translations, &reply, &back, BPF_NOEXIST))
-		return -1;
-	if (!bpf_map_update_elem(&translations, key, fresh, BPF_ANY))
-		return 0;
-	bpf_map_delete_elem(&translations, &reply);
-	return -1;
-}
-
-/* A port for a new flow: its own if it may keep it, else from a random place in the range on. */
-INLINE int allocate(struct __sk_buff *skb, const struct translation_key *key, struct translation *fresh, __u32 now)
-{
-	__u32 span = masquerade_last_port - masquerade_first_port + 1, start = bpf_get_prandom_u32();
-
-	fresh->expires = now + flow_timeout(key->protocol, 0, false);
-	fresh->port = key->source_port;
-	if ((is_icmp(key->protocol) || is_in_range(fresh->port)) && !attempt(skb, key, fresh, now))
-		return 0;
-	for (int i = 0; i < PORT_ATTEMPTS; i++) {
-		fresh->port = bpf_htons(masquerade_first_port + (start + i) % span);
-		if (!attempt(skb, key, fresh, now))
-			return 0;
-	}
-	return REASON_NO_PORT;
 }
 
 /* Whether a flow without a translation is to get one: it is a workload's own, to somebody outside. */
