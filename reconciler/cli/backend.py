@@ -18,7 +18,11 @@ class Backend(Protocol):
 
     def history(self, limit: int) -> list[Answer]: ...
 
-    def endpoints(self) -> list[Answer]: ...
+    def endpoints(self, everywhere: bool = False) -> list[Answer]: ...
+
+    def nodes(self) -> list[Answer]: ...
+
+    def forget(self, node: str) -> Answer: ...
 
     def identities(self) -> list[Answer]: ...
 
@@ -54,8 +58,14 @@ class DaemonBackend:
     def history(self, limit: int) -> list[Answer]:
         return _items(self._client.get("/v1/history", limit=limit))
 
-    def endpoints(self) -> list[Answer]:
-        return _items(self._client.get("/v1/endpoints"))
+    def endpoints(self, everywhere: bool = False) -> list[Answer]:
+        return _items(self._client.get("/v1/endpoints", **({"everywhere": 1} if everywhere else {})))
+
+    def nodes(self) -> list[Answer]:
+        return _items(self._client.get("/v1/nodes"))
+
+    def forget(self, node: str) -> Answer:
+        return self._post("/v1/nodes/forget", {"node": node})
 
     def identities(self) -> list[Answer]:
         return _items(self._client.get("/v1/identities"))

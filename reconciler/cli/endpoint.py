@@ -9,6 +9,7 @@ from reconciler.cli.session import Session, pass_session
 from reconciler.errors import UsageError
 
 _COLUMNS = ("workload", "identity", "addresses", "device", "netns", "policy", "labels")
+_EVERYWHERE = ("workload", "node", "identity", "addresses")
 
 
 @click.group("endpoint")
@@ -18,21 +19,24 @@ def command() -> None:
     \b
     Examples:
       plumb endpoint list
+      plumb endpoint list --all
       plumb endpoint show default/web
     """
 
 
 @command.command("list")
+@click.option("--all", "everywhere", is_flag=True, help="Those of other hosts too, as far as this one knows them.")
 @output_option
 @pass_session
-def list_(session: Session, output: str) -> None:
+def list_(session: Session, everywhere: bool, output: str) -> None:
     """List them."""
     with session.backend() as backend:
-        found = backend.endpoints()
+        found = backend.endpoints(everywhere)
     if output == "json":
         show_json(found)
     else:
-        show_rows(found, _COLUMNS, empty="this host has no workloads")
+        columns = _EVERYWHERE if everywhere else _COLUMNS
+        show_rows(found, columns, empty="this host has no workloads")
 
 
 @command.command("show")

@@ -27,8 +27,14 @@ class HostBackend:
     def history(self, limit: int) -> list[Answer]:
         return [to_plain(record) for record in self._host.journal.history(limit)]
 
-    def endpoints(self) -> list[Answer]:
-        return self._host.listing().endpoints()
+    def endpoints(self, everywhere: bool = False) -> list[Answer]:
+        return self._host.listing().endpoints(everywhere)
+
+    def nodes(self) -> list[Answer]:
+        return self._host.nodes()
+
+    def forget(self, node: str) -> Answer:
+        return {"keys": self._host.forget(node)}
 
     def identities(self) -> list[Answer]:
         return self._host.listing().identities()

@@ -36,6 +36,7 @@ _COMMANDS = {
     "daemon": ("reconciler.cli.daemon", "Keep this host true, in the foreground."),
     "lab": ("reconciler.cli.lab", "Run a cluster of namespaces on this machine."),
     "endpoint": ("reconciler.cli.endpoint", "List the workloads of this host."),
+    "node": ("reconciler.cli.node", "List the hosts of the cluster."),
     "identity": ("reconciler.cli.identity", "List identities and their labels."),
     "map": ("reconciler.cli.map", "Show the rows that this host holds, by table."),
     "verdict": ("reconciler.cli.verdict", "Say what policy makes of flows, case by case."),

@@ -50,6 +50,8 @@ def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield "not fetched", f"since {remote['error_since']}: {remote['error']}"
     if status.get("last_error"):
         yield "error", status["last_error"]
+    if status.get("store"):
+        yield "store", _store(status["store"])
     for line in absent_lines(status.get("absent", ())):
         yield "absent", line
     if status.get("unfinished"):
@@ -76,6 +78,14 @@ def _health(health: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "unreachable", click.style(text, "red")
     if health["problem"]:
         yield "health", health["problem"]
+
+
+def _store(store: dict[str, Any]) -> str:
+    where = " at " + ", ".join(store["endpoints"]) if store["endpoints"] else ""
+    if store["state"] == "connected":
+        return f"{store['kind']}{where}, connected since {store['since']}"
+    state = click.style(store["state"], "red")
+    return f"{state} since {store['since']}: {store['reason']}"
 
 
 def _last_pass(status: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconciler.compile.budget import Budget, check_ipcache
-from reconciler.compile.members import MAPPED_LOW, WORD, Member
+from reconciler.compile.members import FIRST_REFINED, MAPPED_LOW, WORD, Member
 from reconciler.compile.networks import WORLD, IpAddress, IpNetwork
 from reconciler.engine.match import match, words
 from reconciler.engine.rows import Columns
@@ -23,7 +23,7 @@ from reconciler.errors import CompileError
 from reconciler.model.cluster import Cluster, Node, Workload
 from reconciler.model.datapath import IPCACHE_KEY, IPCACHE_VALUE, IpcacheFlag
 from reconciler.model.facts import Facts, Peer, RemoteEndpoints
-from reconciler.model.identity import Reserved
+from reconciler.model.identity import FIRST_LOCAL, Reserved
 from reconciler.model.origin import Origin
 from reconciler.model.overlay import reserved
 from reconciler.model.snapshot import Snapshot
@@ -98,7 +98,7 @@ def columns(found: Table, members: Iterable[Origin], others: Sequence[Origin]) -
 
 
 def with_remote(known: Columns, remote: RemoteEndpoints, identities: NDArray[np.uint32], budget: Budget) -> Columns:
-    """And the workloads of other hosts, `identities` of each row: where their addresses are known here, those stay.
+    """And the workloads of other hosts, `identities` of each row: addresses of workloads and nodes known here stay.
 
     Raises CompileError over the budget.
     """
@@ -107,15 +107,24 @@ def with_remote(known: Columns, remote: RemoteEndpoints, identities: NDArray[np.
     keys, values = np.zeros(len(remote), IPCACHE_KEY), np.zeros(len(remote), IPCACHE_VALUE)
     keys["high"], keys["low"], keys["bits"] = remote.rows["high"], remote.rows["low"], 128
     values["identity"] = identities
-    free = np.flatnonzero(match(words(keys), words(known.keys)) < 0)
-    check_ipcache({"addresses of workloads of other hosts": len(free), "all else": len(known)}, budget)
+    same = match(words(keys), words(known.keys))  # the row there that each would take the place of, or -1
+    free = np.flatnonzero((same < 0) | _is_of_cidr(known.values["identity"])[same])
+    left = known.take(np.setdiff1d(np.arange(len(known)), same[free]))
+    check_ipcache({"addresses of workloads of other hosts": len(free), "all else": len(left)}, budget)
     origin_of = remote.rows["endpoint"][free].astype(np.int32) + np.int32(len(known.origins))
     return Columns(
-        np.concatenate([known.keys, keys[free]]),
-        np.concatenate([known.values, values[free]]),
+        np.concatenate([left.keys, keys[free]]),
+        np.concatenate([left.values, values[free]]),
         (*known.origins, *remote.origins),
-        np.concatenate([known.origin_of, origin_of]),
+        np.concatenate([left.origin_of, origin_of]),
     )
+
+
+def _is_of_cidr(identities: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """And not of a workload or a node."""
+    local = (identities >= FIRST_LOCAL) & (identities < FIRST_REFINED)
+    found: NDArray[np.bool_] = local | (identities == Reserved.UNMANAGED)
+    return found
 
 
 def _nodes(snapshot: Snapshot, facts: Facts) -> Iterator[tuple[CacheRow, Origin]]:

@@ -45,6 +45,8 @@ class Api:
             ("GET", "/v1/history"): self._history,
             ("GET", "/v1/endpoints"): self._endpoints,
             ("GET", "/v1/identities"): self._identities,
+            ("GET", "/v1/nodes"): self._nodes,
+            ("POST", "/v1/nodes/forget"): self._forget,
             ("GET", "/v1/tables"): self._tables,
             ("GET", "/v1/features"): self._features,
             ("GET", "/v1/drift"): self._drift,
@@ -112,7 +114,15 @@ class Api:
         return json_response([to_plain(record) for record in records])
 
     async def _endpoints(self, request: Request) -> Response:
-        return json_response(await self._service.on_host(lambda: self._service.host.listing().endpoints()))
+        everywhere = bool(request.query.get("everywhere"))
+        return json_response(await self._service.on_host(lambda: self._service.host.listing().endpoints(everywhere)))
+
+    async def _nodes(self, request: Request) -> Response:
+        return json_response(await self._service.on_host(self._service.host.nodes))
+
+    async def _forget(self, request: Request) -> Response:
+        node = _text(await self._body(request), "node", "")
+        return json_response({"keys": await self._service.on_host(self._service.host.forget, node)})
 
     async def _identities(self, request: Request) -> Response:
         return json_response(await self._service.on_host(lambda: self._service.host.listing().identities()))

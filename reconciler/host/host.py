@@ -35,6 +35,7 @@ from reconciler.host.cut_off import cut_off
 from reconciler.host.facts import gather, heard, placed, release_gone, this_node
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
+from reconciler.host.nodes import nodes_shown
 from reconciler.host.obstacles import refuse_obstructed
 from reconciler.host.outside import absent_devices, facing_outside
 from reconciler.host.rehung import Rehung, rehung
@@ -490,6 +491,20 @@ class Host:
         if self.target is None:
             self.recall()
         return Listing(self.target, self.tables)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The cluster's nodes, by name; empty before the first commit. Raises StoreError."""
+        if self.target is None:
+            self.recall()
+        if (target := self.target) is None:
+            return []
+        return list(nodes_shown(target, self._sharing(target.snapshot.cluster).registered()))
+
+    def forget(self, node: str) -> int:
+        """Take back what a node said of itself: how many keys. Raises StoreError."""
+        if self.target is None:
+            self.recall()
+        return self._sharing(self.target.snapshot.cluster).forget(node) if self.target else 0
 
     def status(self) -> dict[str, Any]:
         """What can be said without a daemon."""

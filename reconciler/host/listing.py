@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
@@ -10,11 +11,14 @@ from reconciler.engine.render import Fields
 from reconciler.engine.rows import Columns, Rows
 from reconciler.engine.table import Table
 from reconciler.engine.values import to_plain
-from reconciler.host.fields import RowFields
+from reconciler.host.fields import RowFields, prefix
 from reconciler.host.target import Target
-from reconciler.model.facts import Endpoint
+from reconciler.model.facts import Endpoint, Facts
 from reconciler.model.labels import LabelSet
 from reconciler.model.origin import Origin
+
+NAMED = 3  # workloads that stand for an identity in a row
+_OF_ROW = ("identity", "endpoint")
 
 
 class Listing:
@@ -23,6 +27,7 @@ class Listing:
     def __init__(self, target: Target | None, tables: Mapping[str, Table]) -> None:
         self._target = target
         self._tables = tables
+        self._workloads: dict[int, list[str]] | None = None
 
     def fields(self) -> Fields:
         return RowFields(self.identity_name, self.rule_name)
@@ -31,7 +36,8 @@ class Listing:
         """`257 default/web`: the number, and the workloads or the labels behind it."""
         workloads = self._workloads_of(number)
         labels = self._labels(number)
-        named = ", ".join(workloads) or " ".join(sorted(map(str, labels)))
+        more = [f"{len(workloads) - NAMED} more"] if len(workloads) > NAMED else []
+        named = ", ".join([*workloads[:NAMED], *more]) or " ".join(sorted(map(str, labels)))
         return f"{number} {named}".rstrip()
 
     def rule_name(self, cookie: int) -> str:
@@ -41,13 +47,16 @@ class Listing:
             return f"{cookie:#010x}"
         return f"{info.reference} {info.field} {info.origin.path}:{info.origin.line}"
 
-    def endpoints(self) -> list[dict[str, Any]]:
-        """This node's workloads, by reference."""
+    def endpoints(self, everywhere: bool = False) -> list[dict[str, Any]]:
+        """This node's workloads, by reference; and then those of other nodes, of which less is known."""
         if self._target is None:
             return []
-        node = self._target.facts.node
-        found = (one for one in self._target.facts.endpoints.values() if one.node == node)
-        return [self._endpoint(one) for one in sorted(found, key=lambda one: one.reference)]
+        facts = self._target.facts
+        found = (one for one in facts.endpoints.values() if one.node == facts.node)
+        shown = [self._endpoint(one) for one in sorted(found, key=lambda one: one.reference)]
+        if not everywhere:
+            return shown
+        return [*shown, *sorted(_remote(facts), key=lambda one: (one["node"], one["workload"]))]
 
     def identities(self) -> list[dict[str, Any]]:
         if self._target is None:
@@ -81,6 +90,7 @@ class Listing:
         workload = self._target.snapshot.workloads[endpoint.reference]
         return {
             "workload": endpoint.reference,
+            "node": endpoint.node,
             "identity": endpoint.identity,
             "labels": dict(sorted(workload.labels.items())),
             "addresses": [str(one) for one in (endpoint.address4, endpoint.address6) if one],
@@ -101,7 +111,30 @@ class Listing:
     def _workloads_of(self, number: int) -> list[str]:
         if self._target is None:
             return []
-        return sorted(one.reference for one in self._target.facts.endpoints.values() if one.identity == number)
+        if self._workloads is None:
+            named: defaultdict[int, set[str]] = defaultdict(set)
+            facts = self._target.facts
+            for one in facts.endpoints.values():
+                named[one.identity].add(one.reference)
+            for identity, place in zip(*(facts.remote.rows[name].tolist() for name in _OF_ROW), strict=True):
+                named[identity].add(facts.remote.names[place])
+            self._workloads = {identity: sorted(names) for identity, names in named.items()}
+        return self._workloads.get(number, [])
+
+
+def _remote(facts: Facts) -> Iterator[dict[str, Any]]:
+    for one in facts.endpoints.values():
+        if one.node != facts.node:
+            addresses = [str(address) for address in (one.address4, one.address6) if address]
+            yield {"workload": one.reference, "node": one.node, "identity": one.identity, "addresses": addresses}
+    remote = facts.remote
+    found: dict[int, dict[str, Any]] = {}
+    for row in remote.rows:
+        place = int(row["endpoint"])
+        shown = {"workload": remote.names[place], "node": remote.nodes[place], "identity": int(row["identity"])}
+        heard = found.setdefault(place, {**shown, "addresses": [], "origin": to_plain(remote.origins[place])})
+        heard["addresses"].append(str(prefix(int(row["high"]), int(row["low"]), 128)))
+    yield from found.values()
 
 
 def _pairs(rows: Rows) -> Iterator[tuple[Any, Any]]:

@@ -94,11 +94,21 @@ class Sharing:
 
     def others(self) -> Others:
         """As far as it is known now. Raises StoreError if nothing is."""
-        name = self._cluster.name
-        found = registrations(self.store.range(nodes_prefix(name)).items)
+        found = self.registered()
         found.pop(self._config.node, None)
         self._hear_of_endpoints()
-        return Others(found, NodeCidrs(self.store, (), name).held(), self._columns, self._labels)
+        cidrs = NodeCidrs(self.store, (), self._cluster.name).held()
+        return Others(found, cidrs, self._columns, self._labels)
+
+    def registered(self) -> dict[str, Registration]:
+        """node -> what it says of itself, this one too. Raises StoreError."""
+        return registrations(self.store.range(nodes_prefix(self._cluster.name)).items)
+
+    def forget(self, node: str) -> int:
+        """How many keys that were. Raises StoreError."""
+        name = self._cluster.name
+        said = [item.key for item in self.store.range(of_node(name, node)).items]
+        return sum(map(self.store.delete, [*said, node_key(name, node)]))
 
     def _hear_of_endpoints(self) -> None:
         """Only what changed is looked at, once all was read."""
@@ -210,9 +220,7 @@ class Sharing:
 
     def collect(self, facts: Facts, now_s: float) -> None:
         """Give back identities that neither this host nor an announced endpoint uses. Raises StoreError."""
-        node, name = self._config.node, self._cluster.name
-        alive = registrations(self.store.range(nodes_prefix(name)).items)
-        if node == min(alive, default=node):  # one host is enough
+        if self._config.node == min(self.registered(), default=self._config.node):  # one host is enough
             self.identities.collect({*facts.identities, *facts.remote.rows["identity"].tolist()}, now_s)
 
     # For people

@@ -136,7 +136,8 @@ def repeated_addresses(documents: Documents) -> Iterator[Fault]:
 
 
 def workload_faults(documents: Documents) -> Iterator[Fault]:
-    """Its node is there, and has what the workload needs."""
+    """Its node is there, and has what the workload needs: CIDRs of its own, or of the cluster's pools."""
+    pools = {pool.cidr.version: pool.cidr for _, cluster in _clusters(documents) for pool in cluster.pools}
     for placed, workload in _workloads(documents):
         known = documents.hosts.get(workload.node)
         if known is None:
@@ -145,11 +146,12 @@ def workload_faults(documents: Documents) -> Iterator[Fault]:
         host = known.document.content
         assert isinstance(host, Host)
         fixed = [address for address in (workload.address4, workload.address6) if address is not None]
-        if not (host.cidr4 or host.cidr6):
+        if not (host.cidr4 or host.cidr6 or pools):
             yield placed.fault(f"Node {host.name} has no cidrs to take an address from ({known})", "node")
             continue
+        own = {4: host.cidr4 or pools.get(4), 6: host.cidr6 or pools.get(6)}
         for address in fixed:
-            if fault := _address_fault(address, host.cidr4 if address.version == 4 else host.cidr6):
+            if fault := _address_fault(address, own[address.version]):
                 yield placed.fault(f"{fault} of Node {host.name} at {known}", f"address{address.version}")
 
 

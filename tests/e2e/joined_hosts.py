@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reconciler.kernel import netns
 from tests.e2e.daemon_host import NAMESPACE, DaemonHost, document, make_namespace, until
 from tests.unit.store.etcd_server import EtcdServer
 
@@ -121,10 +120,10 @@ class Joined:
 
     def remove(self) -> list[str]:
         left = []
+        run(f"ip link delete {self.leg}")
         for host in self.hosts.values():
             if host.directory.exists():
                 left += host.remove()
-        netns.remove(f"/run/netns/{self.underlay}")  # and the leg here with it
         self.etcd.kill()
         return left
 

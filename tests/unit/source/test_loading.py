@@ -248,3 +248,18 @@ def test_workloads_of_other_nodes_are_known_where_hosts_share_an_etcd(tmp_path: 
         files[f"{node}.yaml"] = f"{head}Node\nmetadata: {{name: {node}}}\nspec: {{cidrs: [10.44.{place}.0/24]}}\n"
         files[f"w-{node}.yaml"] = f"{head}Workload\nmetadata: {{name: {node}}}\nspec: {{node: {node}, netns: {node}}}\n"
     assert load(tmp_path / "r", make(tmp_path / "r", files), cache).warnings == ()
+
+
+def test_a_node_may_take_its_cidrs_from_the_cluster_s_pools(tmp_path: Path, cache: Cache) -> None:
+    head = "apiVersion: plumbline/v1\nkind: "
+    pools = "spec: {pools: [{cidr: 10.44.0.0/16, nodePrefix: 24}]}\n"
+    files = {
+        "cluster.yaml": f"{head}Cluster\nmetadata: {{name: demo}}\n{pools}",
+        "node.yaml": f"{head}Node\nmetadata: {{name: alpha}}\nspec: {{}}\n",
+        "w.yaml": f"{head}Workload\nmetadata: {{name: web}}\n"
+        "spec: {node: alpha, netns: web, addresses: [10.44.3.9]}\n",
+    }
+    assert load(tmp_path, make(tmp_path, files), cache).workloads
+    outside = {"w.yaml": files["w.yaml"].replace("10.44.3.9", "10.45.3.9")}
+    with pytest.raises(ManifestError, match=r"10\.45\.3\.9 is not inside 10.44.0.0/16"):
+        load(tmp_path, commit(tmp_path, outside), cache)
