@@ -5,6 +5,7 @@
  * where it enters, and goes straight to the other one's device. Nothing passes that has no verdict of this epoch.
  */
 #include "lib/delivery.h"
+#include "lib/geneve.h"
 #include "lib/judge.h"
 #include "lib/neighbour.h"
 #include "lib/passage.h"
@@ -55,6 +56,8 @@ INLINE int send_wrapped(struct __sk_buff *skb, struct tunnel *tunnel, __u32 iden
 		return refuse_size(skb, mtu, v6);
 	if (!take_hop(skb, v6))
 		return PASS;
+	if (geneve)
+		return wrap_geneve(skb, tunnel, identity);
 	if (enter_tunnel(skb, tunnel, identity, true))
 		return TC_ACT_SHOT;
 	return bpf_redirect(tunnel->ifindex, 0);

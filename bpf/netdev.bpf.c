@@ -4,6 +4,7 @@
  * Workloads leave with the address of the device, and what comes back finds them; the host itself is guarded by rules
  * if any select it. Both are up to the device's row. What neither concerns passes as it is.
  */
+#include "lib/geneve.h"
 #include "lib/guard.h"
 #include "lib/masquerade.h"
 
@@ -124,6 +125,10 @@ INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
 SEC("tc")
 int from_netdev(struct __sk_buff *skb)
 {
+	int action = take_wrapped(skb);
+
+	if (action != TC_ACT_UNSPEC)
+		return action;
 	return handle_packet(skb, false);
 }
 

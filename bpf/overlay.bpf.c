@@ -6,6 +6,7 @@
  * their own programs and only passes here.
  */
 #include "lib/delivery.h"
+#include "lib/geneve.h"
 #include "lib/passage.h"
 #include "lib/tunnels.h"
 
@@ -118,7 +119,9 @@ INLINE int unwrap(struct __sk_buff *skb, const bool v6)
 	if (!read_addresses(skb, &source, &destination, v6))
 		return TC_ACT_SHOT;
 	tunnel = find_tunnel(&source, v6);
-	if (!tunnel || !leave_tunnel(skb, &outer) || !is_node_of(tunnel, &outer))
+	if (geneve) /* looked at by the program that unwrapped it, which marked it */
+		outer.identity = skb->mark;
+	else if (!tunnel || !leave_tunnel(skb, &outer) || !is_node_of(tunnel, &outer))
 		return refuse(skb, REASON_TUNNEL_NODE, v6);
 	if (outer.identity != IDENTITY_REMOTE_NODE && outer.identity < IDENTITY_FIRST_CLUSTER)
 		return refuse(skb, REASON_TUNNEL_IDENTITY, v6);
@@ -159,6 +162,10 @@ INLINE int wrap(struct __sk_buff *skb, const bool v6)
 	tunnel = find_tunnel(&destination, v6);
 	if (!tunnel)
 		return refuse(skb, REASON_TUNNEL_DESTINATION, v6);
+	if (geneve) {
+		tunnel_mtu(skb, tunnel, ticks_now());
+		return wrap_geneve(skb, tunnel, identity);
+	}
 	return enter_tunnel(skb, tunnel, identity, false) ? TC_ACT_SHOT : PASS;
 }
 
@@ -166,14 +173,16 @@ INLINE bool is_wrapped(struct __sk_buff *skb)
 {
 	struct bpf_tunnel_key key;
 
-	return skb->ingress_ifindex && (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0) ||
-					!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6));
+	return !geneve && skb->ingress_ifindex &&
+	       (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0) ||
+		!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6));
 }
 
 SEC("tc")
 int from_overlay(struct __sk_buff *skb)
 {
-	skb->mark = 0;
+	if (!geneve)
+		skb->mark = 0;
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
 		make_readable(skb, HEADERS4);

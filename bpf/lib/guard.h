@@ -7,9 +7,7 @@
 
 #include "devices.h"
 #include "passage.h"
-
-/* Where packets between nodes carry those of workloads, which are judged for themselves; 0: nowhere. */
-OPTION(__u16, tunnel_port, 0);
+#include "tunnels.h"
 
 INLINE bool is_link_local(const union address *address, const bool v6)
 {

@@ -7,6 +7,12 @@
 /* Packets to workloads of other nodes are wrapped. */
 OPTION(bool, overlay, false);
 
+/* By our own programs, in Geneve (RFC 8926); else by the kernel's device. */
+OPTION(bool, geneve, false);
+
+/* UDP port of wrapped packets; 0: there are none. */
+OPTION(__u16, tunnel_port, 0);
+
 #define FAMILY_IPV4 2 /* AF_INET */
 #define FAMILY_IPV6 10 /* AF_INET6 */
 
@@ -23,6 +29,7 @@ struct tunnel {
 	__u8 pad[2];
 	__u32 mtu; /* of packets before they are wrapped, as measured at tick `checked`; written by the programs */
 	__u32 checked;
+	__u32 device; /* of this host, by which the other one is reached: measured too */
 };
 
 struct tunnel4_key {
@@ -124,10 +131,18 @@ GLOBAL int measure_tunnel(struct __sk_buff *skb, struct tunnel *tunnel, __u32 no
 		__builtin_memcpy(&route.ipv4_src, tunnel->local, 4);
 		__builtin_memcpy(&route.ipv4_dst, tunnel->remote, 4);
 	}
-	if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+	if (bpf_fib_lookup(skb, &route, sizeof(route), 0) == BPF_FIB_LKUP_RET_FRAG_NEEDED) {
 		mtu = route.mtu_result;
+		tunnel->checked = now; /* else it is tried again with the next packet */
+	}
+	if (geneve) {
+		int found;
+
+		route.tot_len = 0;
+		found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
+		tunnel->device = !found || found == BPF_FIB_LKUP_RET_NO_NEIGH ? route.ifindex : 0;
+	}
 	tunnel->mtu = mtu - (tunnel->family == FAMILY_IPV6 ? WRAPPING6 : WRAPPING4);
-	tunnel->checked = now;
 	return 0;
 }
 

@@ -1,4 +1,5 @@
-"""What is done at node devices: workloads are masqueraded, and the host is guarded by the rules that select it.
+"""What is done at node devices: workloads are masqueraded, the host is guarded by the rules that select it, and what
+other nodes wrapped in Geneve is unwrapped.
 
 Where neither is asked for, nothing is attached there.
 """
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from reconciler.compile.tables import AskedRow
 from reconciler.errors import CompileError
-from reconciler.model.cluster import Node
+from reconciler.model.cluster import NetworkMode, Node
 from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction
 from reconciler.model.facts import Facts
 from reconciler.model.network import HOST_NETNS, Sysctl, SysctlKey
@@ -25,11 +26,12 @@ def outside_rows(
 ) -> Iterator[AskedRow]:
     """`guarded`: rules select this host. Raises CompileError for a program that is not built."""
     masquerade = snapshot.cluster.masquerade
-    if not masquerade.enabled and not guarded:
+    unwraps = snapshot.cluster.network.mode is NetworkMode.GENEVE
+    if not masquerade.enabled and not guarded and not unwraps:
         return
     for ifname, device in facts.devices.items():
         row = _device(device, masquerade, guarded=guarded)
-        if not row.flags:  # no address that workloads could leave with
+        if not row.flags and not unwraps:  # no address that workloads could leave with
             continue
         yield AskedRow("devices", ifname, row, node.origin)
         for direction, program in PROGRAMS.items():

@@ -63,9 +63,9 @@ def cidrs(node: Node | Peer) -> list[IpNetwork]:
 
 def _device(cluster: Cluster, node: Node, programs: Mapping[str, str]) -> Iterator[AskedRow]:
     name, origin = DEVICES[cluster.network.mode], cluster.origin
-    row = OverlayDevice(
-        KINDS[cluster.network.mode], _mac(cluster, node), mtu_bytes(cluster, node), port(cluster.network)
-    )
+    kind = KINDS[cluster.network.mode]
+    served = port(cluster.network) if kind == "vxlan" else 0
+    row = OverlayDevice(kind, _mac(cluster, node), mtu_bytes(cluster, node), served)
     yield AskedRow("overlays", name, row, origin)
     yield AskedRow("carriers", name, Carrier(), origin)
     for direction, program in PROGRAMS.items():
@@ -87,6 +87,10 @@ def _mac(cluster: Cluster, node: Node) -> str:
 
 
 def _tunnels(cluster: Cluster, node: Node, facts: Facts) -> Iterator[AskedRow]:
+    for family in _outer_families(cluster, node, facts):
+        # The loopback's: routes are looked up as if from there.
+        sysctl = SysctlKey(HOST_NETNS, f"net/ipv{family}/conf/lo/forwarding")
+        yield AskedRow("sysctls", sysctl, Sysctl("1"), cluster.origin)
     name, own = DEVICES[cluster.network.mode], {cidr.version: router(cidr) for cidr in cidrs(node)}
     local = node.address4 if node.address4 is not None and cluster.network.underlay != 6 else node.address6
     for address in own.values():
@@ -99,6 +103,10 @@ def _tunnels(cluster: Cluster, node: Node, facts: Facts) -> Iterator[AskedRow]:
             if source := own.get(cidr.version):
                 route = Route(name, source=source)
                 yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, 0), route, peer.origin)
+
+
+def _outer_families(cluster: Cluster, node: Node, facts: Facts) -> list[int]:
+    return sorted({_ends(cluster.network.underlay, node, peer)[0].version for peer in facts.peers.values()})
 
 
 def _ends(underlay: int, node: Node, peer: Peer) -> tuple[IpAddress, IpAddress]:

@@ -97,7 +97,7 @@ def _questions() -> tuple[_Question, ...]:
         _Question("fentry", _fentry, "kernel functions are traced by tracepoints only"),
         _Question("lsm", _lsm, "processes cannot be held to policy, only watched"),
         _Question("vxlan", lambda: is_known("vxlan"), "no tunnels to other hosts by vxlan"),
-        _Question("geneve", lambda: is_known("geneve"), "no Geneve devices on this kernel"),
+        _Question("geneve", _geneve, "no tunnels to other hosts by Geneve: our programs need an ifb device to hang on"),
         _Question("wireguard", lambda: is_known("wireguard"), "no encryption between hosts by WireGuard"),
         _Question("veth", lambda: is_known("veth"), "workloads cannot be connected", needed=True),
         _Question("netkit", lambda: is_known("netkit"), "workloads are connected by veth pairs"),
@@ -228,6 +228,11 @@ def _attached_to(function: str, kind: int, attach_type: int) -> str:
         held(programs.open_raw_tracepoint("", program)),
     ):
         return ""
+
+
+def _geneve() -> str:
+    is_known("ifb")
+    return "wrapped by our own programs"
 
 
 def _address_protocol() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from reconciler.datapath.objects import Option
 from reconciler.model import overlay
-from reconciler.model.cluster import Cluster
+from reconciler.model.cluster import Cluster, NetworkMode
 from reconciler.model.datapath import GATEWAY_MAC
 
 _TICK_BITS = 30  # bpf/lib/base.h: a tick is 2^30 ns
@@ -27,6 +27,7 @@ def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, 
         "gateway_mac": bytes.fromhex(GATEWAY_MAC.replace(":", "")),
         "redirect_peer": redirect_peer,
         "overlay": cluster.network.is_overlay,
+        "geneve": cluster.network.mode is NetworkMode.GENEVE,
         "tunnel_port": overlay.port(cluster.network),
         "masquerade_first_port": cluster.masquerade.first_port,
         "masquerade_last_port": cluster.masquerade.last_port,

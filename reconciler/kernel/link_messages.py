@@ -23,7 +23,7 @@ VXLAN_PORT = 15  # IFLA_VXLAN_PORT
 UP = 1  # IFF_UP
 NO_STATISTICS = attribute(EXT_MASK, struct.pack("=I", 8))  # RTEXT_FILTER_SKIP_STATS
 NO_ARP = 0x80  # IFF_NOARP
-OVERLAY_KINDS = ("vxlan",)
+OVERLAY_KINDS = ("vxlan", "ifb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,12 @@ def making(host_name: str, link: Link, peer_namespace: int) -> tuple[Message, Me
 
 
 def making_overlay(name: str, row: OverlayDevice) -> tuple[Message, Message]:
-    """The device down, and marked. Each packet tells by itself where it goes and where it came from."""
-    data = [("IFLA_VXLAN_COLLECT_METADATA", 1), ("IFLA_VXLAN_LEARNING", 0), ("IFLA_VXLAN_PORT", row.port)]
-    info = {"attrs": [("IFLA_INFO_KIND", row.kind), ("IFLA_INFO_DATA", {"attrs": data})]}
-    said = [*_said(name, row.mac, row.mtu_bytes), ("IFLA_LINKINFO", info)]
+    """The device down, and marked. Of vxlan each packet tells by itself where it goes and where it came from."""
+    info: list[tuple[str, object]] = [("IFLA_INFO_KIND", row.kind)]
+    if row.kind == "vxlan":
+        data = [("IFLA_VXLAN_COLLECT_METADATA", 1), ("IFLA_VXLAN_LEARNING", 0), ("IFLA_VXLAN_PORT", row.port)]
+        info.append(("IFLA_INFO_DATA", {"attrs": data}))
+    said = [*_said(name, row.mac, row.mtu_bytes), ("IFLA_LINKINFO", {"attrs": info})]
     body = encoded(ifinfmsg(), {"flags": NO_ARP, "change": NO_ARP}, said)
     return Message(NEW, CREATE | EXCL, body), marking(name)
 

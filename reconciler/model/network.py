@@ -48,10 +48,10 @@ class OverlayDevice:
     It answers no ARP: behind it are only the tunnels that the BPF programs know.
     """
 
-    kind: str  # vxlan
+    kind: str  # vxlan; ifb where the programs wrap packets themselves, and need no more than a device to hang on
     mac: str
     mtu_bytes: int
-    port: int  # UDP
+    port: int  # UDP, of vxlan; else 0
 
 
 @dataclass(frozen=True, slots=True)

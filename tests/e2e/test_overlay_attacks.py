@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -17,14 +18,20 @@ from tests.e2e.hosts import STRANGER, Hosts, made_hosts
 
 pytestmark = pytest.mark.root
 
-VXLAN_PORT = 8472
+PORTS = {"vxlan": 8472, "geneve": 6081}
+HEADERS = {"vxlan": b"\x08\0\0\0", "geneve": b"\0\0\x65\x58"}
 DEADLINE_S, PAUSE_S = 10.0, 0.02
 
 
+@pytest.fixture(scope="module", params=["vxlan", "geneve"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+def hosts(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """Three hosts; the second is the one that is attacked."""
-    with made_hosts(tmp_path_factory.mktemp("hosts"), 3, network={"mode": "vxlan"}) as found:
+    with made_hosts(tmp_path_factory.mktemp("hosts"), 3, network={"mode": mode}) as found:
         yield found
 
 
@@ -36,17 +43,25 @@ def victim(hosts: Hosts) -> Iterator[socket.socket]:
         yield found
 
 
-def wrapped(vni: int, source: str, destination: str) -> bytes:
-    """What a UDP datagram to the overlay's port has in it."""
-    inner = packets.udp(source, 40000, destination, PORT)
-    return b"\x08\0\0\0" + vni.to_bytes(3, "big") + b"\0" + inner
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """Datagrams to the second host's overlay."""
+
+    hosts: Hosts
+    mode: str
+
+    def send(self, space: str, node: str, vni: int, source: str, destination: str) -> None:
+        """From a namespace and its address `node`: a datagram of a workload's, wrapped."""
+        inner = packets.udp(source, 40000, destination, PORT)
+        payload = HEADERS[self.mode] + vni.to_bytes(3, "big") + b"\0" + inner
+        with netns.inside(self.hosts.space(space)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            made.bind((node, 0))
+            made.sendto(payload, ("10.98.0.2", PORTS[self.mode]))
 
 
-def send(hosts: Hosts, space: str, source: str, payload: bytes) -> None:
-    """To the second host's overlay, from an address of the namespace."""
-    with netns.inside(hosts.space(space)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
-        made.bind((source, 0))
-        made.sendto(payload, ("10.98.0.2", VXLAN_PORT))
+@pytest.fixture
+def attack(hosts: Hosts, mode: str) -> Attack:
+    return Attack(hosts, mode)
 
 
 def counted(hosts: Hosts, reason: Reason) -> int:
@@ -56,10 +71,10 @@ def counted(hosts: Hosts, reason: Reason) -> int:
     return counters.by_reason[reason].packets
 
 
-def refused(hosts: Hosts, reason: Reason, attack: Callable[[], None]) -> bool:
+def refused(hosts: Hosts, reason: Reason, send: Callable[[], None]) -> bool:
     """Whether the attack is counted under the reason, in time."""
     before, deadline = counted(hosts, reason), time.monotonic() + DEADLINE_S
-    attack()
+    send()
     while counted(hosts, reason) == before and time.monotonic() < deadline:
         time.sleep(PAUSE_S)
     return counted(hosts, reason) == before + 1
@@ -78,42 +93,40 @@ def identity_of(hosts: Hosts, workload: str) -> int:
         return next(row["identity"] for row in host.listing().endpoints() if row["workload"] == f"default/{workload}")
 
 
-def test_what_the_right_node_sends_arrives(hosts: Hosts) -> None:
+def test_what_the_right_node_sends_arrives(hosts: Hosts, attack: Attack) -> None:
     """The attacks below differ from this in one thing each."""
     vni = identity_of(hosts, "a1")
     with listening(hosts.space("a2"), hosts.address("a2"), socket.SOCK_DGRAM) as found:
-        send(hosts, "h1", "10.98.0.1", wrapped(vni, hosts.address("a1"), hosts.address("a2")))
+        attack.send("h1", "10.98.0.1", vni, hosts.address("a1"), hosts.address("a2"))
         assert found.recv(1) == b"x"
 
 
-def test_a_stranger_speaks_for_nobody(hosts: Hosts, victim: socket.socket) -> None:
-    payload = wrapped(identity_of(hosts, "a1"), hosts.address("a1"), hosts.address("a2"))
-    assert refused(hosts, Reason.TUNNEL_NODE, lambda: send(hosts, "wire", f"10.98.0.{STRANGER}", payload))
-    assert is_quiet(victim)
-
-
-def test_a_node_does_not_speak_for_another_ones_workloads(hosts: Hosts, victim: socket.socket) -> None:
-    payload = wrapped(identity_of(hosts, "a1"), hosts.address("a1"), hosts.address("a2"))
-    assert refused(hosts, Reason.TUNNEL_NODE, lambda: send(hosts, "h3", "10.98.0.3", payload))
-    assert is_quiet(victim)
-
-
-def test_nobody_sends_in_the_name_of_the_hosts_own_workloads(hosts: Hosts, victim: socket.socket) -> None:
-    payload = wrapped(identity_of(hosts, "b2"), hosts.address("b2"), hosts.address("a2"))
-    assert refused(hosts, Reason.TUNNEL_NODE, lambda: send(hosts, "h1", "10.98.0.1", payload))
+@pytest.mark.parametrize(
+    ("space", "node", "source"),
+    [
+        pytest.param("wire", f"10.98.0.{STRANGER}", "a1", id="a stranger"),
+        pytest.param("h3", "10.98.0.3", "a1", id="a node for another one"),
+        pytest.param("h1", "10.98.0.1", "b2", id="a node for a workload of the host itself"),
+    ],
+)
+def test_nobody_speaks_for_workloads_that_are_not_theirs(
+    hosts: Hosts, attack: Attack, victim: socket.socket, space: str, node: str, source: str
+) -> None:
+    said = identity_of(hosts, source), hosts.address(source), hosts.address("a2")
+    assert refused(hosts, Reason.TUNNEL_NODE, lambda: attack.send(space, node, *said))
     assert is_quiet(victim)
 
 
 @pytest.mark.parametrize("destination", ["10.47.2.77", "10.98.0.2", "10.47.3.10", "127.0.0.1", "192.0.2.1"])
-def test_what_is_for_nobody_here_goes_nowhere(hosts: Hosts, destination: str) -> None:
-    payload = wrapped(identity_of(hosts, "a1"), hosts.address("a1"), destination)
-    assert refused(hosts, Reason.TUNNEL_DESTINATION, lambda: send(hosts, "h1", "10.98.0.1", payload))
+def test_what_is_for_nobody_here_goes_nowhere(hosts: Hosts, attack: Attack, destination: str) -> None:
+    said = identity_of(hosts, "a1"), hosts.address("a1"), destination
+    assert refused(hosts, Reason.TUNNEL_DESTINATION, lambda: attack.send("h1", "10.98.0.1", *said))
 
 
 @pytest.mark.parametrize("vni", [0, Reserved.HOST, Reserved.WORLD, Reserved.WORLD_IPV4, FIRST_CLUSTER - 1])
-def test_no_other_node_has_a_reserved_identity(hosts: Hosts, victim: socket.socket, vni: int) -> None:
-    payload = wrapped(vni, hosts.address("a1"), hosts.address("a2"))
-    assert refused(hosts, Reason.TUNNEL_IDENTITY, lambda: send(hosts, "h1", "10.98.0.1", payload))
+def test_no_other_node_has_a_reserved_identity(hosts: Hosts, attack: Attack, victim: socket.socket, vni: int) -> None:
+    said = vni, hosts.address("a1"), hosts.address("a2")
+    assert refused(hosts, Reason.TUNNEL_IDENTITY, lambda: attack.send("h1", "10.98.0.1", *said))
     assert is_quiet(victim)
 
 
@@ -123,12 +136,12 @@ def test_without_a_tunnel_nobody_borrows_the_address_of_another_hosts_workload(
     frame = packets.udp(hosts.address("a1"), 40000, hosts.address("a2"), PORT)
     mac = bytes.fromhex(hosts.mac("h2", "eth0").replace(":", ""))
 
-    def attack() -> None:
+    def send() -> None:
         with netns.inside(hosts.space("wire")), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
             wire.bind(("br0", 0))
             wire.send(mac + frame[6:])
 
     for path in ("all", "eth0"):
         hosts.set("h2", f"net/ipv4/conf/{path}/rp_filter", "0")
-    assert refused(hosts, Reason.SPOOFED_SOURCE, attack)
+    assert refused(hosts, Reason.SPOOFED_SOURCE, send)
     assert is_quiet(victim)
