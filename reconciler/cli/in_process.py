@@ -49,7 +49,7 @@ class HostBackend:
 
     def plan(self, revision: str | None, rows: bool) -> Answer:
         target = self._host.aim(self._revision(revision), preview=True)
-        return plan_answer(self._host.compare(target), target, self._host.tables, rows=rows)
+        return plan_answer(self._host.compare(target), target, self._host.tables, rows=rows, applied=self._host.target)
 
     def trace(self, source: str, destination: str, port: str, revision: str | None) -> Answer:
         return flow_trace(self._host, source, destination, port, revision or self._host.base)

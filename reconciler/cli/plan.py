@@ -36,6 +36,9 @@ def command(session: Session, revision: str | None, rows: bool, out: Path | None
         return
     click.echo(f"{answer['commit'][:12]} against {answer['base'][:12] or 'nothing'}, digest {answer['digest'][:12]}")
     show_plan(answer["text"] or "nothing changes")
+    identities = answer["identities"]
+    if identities["before"] not in (None, identities["after"]):
+        click.echo(f"identities of workloads: {identities['before']} before, {identities['after']} after")
     show_absent(answer["absent"])
     if out:
         click.echo(f"kept in {out}; to do exactly this: plumb apply {out}")

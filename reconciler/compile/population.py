@@ -107,6 +107,7 @@ class Population:
             [one.namespace for one in workloads],
             {name: namespace.labels for name, namespace in snapshot.namespaces.items()},
             snapshot.cluster.name,
+            snapshot.cluster.identity_labels,
         )
         same = self._taken[:-1] == now
         self._taken = (*now, snapshot.workloads)  # which keeps the objects, and so their ids
@@ -134,7 +135,9 @@ def _grouped(snapshot: Snapshot) -> _Groups:
     for workload in snapshot.workloads.values():
         namespace = snapshot.namespaces.get(workload.namespace)
         around = namespace.labels if namespace else {}
-        labels = workload_labels(workload.namespace, workload.labels, around, snapshot.cluster.name)
+        labels = workload_labels(
+            workload.namespace, workload.labels, around, snapshot.cluster.name, snapshot.cluster.identity_labels
+        )
         groups[labels].append(workload)
     return groups
 

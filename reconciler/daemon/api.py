@@ -277,7 +277,8 @@ def _planned(
 ) -> bytes:
     """As JSON; in the writer thread, as it may be long. Names are those of the plan's own commit."""
     target = host.aim(revision, environment, preview=True)
-    return json.dumps(plan_answer(host.compare(target, tables), target, host.tables, rows=rows)).encode()
+    plan = host.compare(target, tables)
+    return json.dumps(plan_answer(plan, target, host.tables, rows=rows, applied=host.target)).encode()
 
 
 def _text(body: dict[str, Any], name: str, default: str) -> str:

@@ -10,12 +10,18 @@ from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record
 from reconciler.engine.table import Table
 from reconciler.host.absent import Absent, absent, named
+from reconciler.host.facts import identity_count
 from reconciler.host.listing import Listing
 from reconciler.host.target import Target
 
 
-def plan_answer(plan: Plan, target: Target, tables: Mapping[str, Table], *, rows: bool) -> dict[str, Any]:
-    """As JSON values. `target` is the plan's own, so that rules that come with it have their names."""
+def plan_answer(
+    plan: Plan, target: Target, tables: Mapping[str, Table], *, rows: bool, applied: Target | None = None
+) -> dict[str, Any]:
+    """As JSON values. `target` is the plan's own, so that rules that come with it have their names.
+
+    `identities`: how many label sets the workloads of the commit have, and of the `applied` one (None: not known).
+    """
     return {
         "commit": plan.commit,
         "base": plan.base,
@@ -23,6 +29,10 @@ def plan_answer(plan: Plan, target: Target, tables: Mapping[str, Table], *, rows
         "counts": {table: asdict(counts) for table, counts in plan.counts.items()},
         "text": plan.render(rows=rows, fields=Listing(target, tables).fields()),
         "plan": plan.to_document(),
+        "identities": {
+            "before": identity_count(applied.snapshot) if applied else None,
+            "after": identity_count(target.snapshot),
+        },
         "absent": [one.to_json() for one in absent(target).workloads],
     }
 

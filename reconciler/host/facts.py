@@ -164,9 +164,8 @@ def _origin(said: Registration | None) -> Origin:
 
 def labels_of(snapshot: Snapshot, workload: Workload) -> LabelSet:
     namespace = snapshot.namespaces.get(workload.namespace)
-    return workload_labels(
-        workload.namespace, workload.labels, namespace.labels if namespace else {}, snapshot.cluster.name
-    )
+    around, cluster = namespace.labels if namespace else {}, snapshot.cluster
+    return workload_labels(workload.namespace, workload.labels, around, cluster.name, cluster.identity_labels)
 
 
 def _addresses(snapshot: Snapshot, node: Node, store: Store) -> Addressed:
@@ -193,3 +192,8 @@ def release_gone(snapshot: Snapshot, node: str, store: Store) -> None:
     gone = set(allocator.held().values()) - there
     if gone:
         allocator.release(gone)
+
+
+def identity_count(snapshot: Snapshot) -> int:
+    """How many label sets, and so identities, all workloads of a commit have."""
+    return len({labels_of(snapshot, workload) for workload in snapshot.workloads.values()})

@@ -8,6 +8,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.model.balancing import Algorithm
+from reconciler.model.labels import EVERY_LABEL, IdentityLabels
 from reconciler.model.origin import Origin
 from reconciler.model.outside import NO_MASQUERADE, Masquerade
 
@@ -139,6 +140,7 @@ class Cluster:
     origin: Origin
     id: int = 0
     store: StoreChoice = StoreChoice()
+    identity_labels: IdentityLabels = EVERY_LABEL
     pools: tuple[Pool, ...] = ()  # at most one for each family
     enforcement: Enforcement = Enforcement.DEFAULT
     allow_localhost: AllowLocalhost = AllowLocalhost.AUTO

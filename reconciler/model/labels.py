@@ -35,17 +35,42 @@ def parse_label(text: str) -> Label:
     return Label(source, key, value) if colon else Label("any", head, value)
 
 
+@dataclass(frozen=True, slots=True)
+class IdentityLabels:
+    """Which labels make identities, by prefixes of their keys: those `included` (none: all) and not `excluded`.
+
+    A label of a namespace is meant by its key behind NAMESPACE_LABELS_PREFIX.
+    """
+
+    included: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+
+    def matter(self, key: str) -> bool:
+        return (not self.included or key.startswith(self.included)) and not key.startswith(self.excluded)
+
+
+EVERY_LABEL = IdentityLabels()
+
+
 def workload_labels(
-    namespace: str, labels: Mapping[str, str], namespace_labels: Mapping[str, str], cluster: str
+    namespace: str,
+    labels: Mapping[str, str],
+    namespace_labels: Mapping[str, str],
+    cluster: str,
+    which: IdentityLabels = EVERY_LABEL,
 ) -> LabelSet:
-    """The identity labels of a workload: its own, its namespace's name and labels, its cluster."""
-    own = [Label("k8s", key, value) for key, value in labels.items()]
-    return frozenset((*own, *_of_namespace(namespace, tuple(namespace_labels.items()), cluster)))
+    """The identity labels of a workload: of its own and its namespace's those that matter; its namespace's name, its
+    cluster."""
+    own = [Label("k8s", key, value) for key, value in labels.items() if which.matter(key)]
+    return frozenset((*own, *_of_namespace(namespace, tuple(namespace_labels.items()), cluster, which)))
 
 
 @lru_cache(maxsize=1 << 12)  # what is the same for all workloads of a namespace is there once
-def _of_namespace(namespace: str, labels: tuple[tuple[str, str], ...], cluster: str) -> tuple[Label, ...]:
-    own = (Label("k8s", NAMESPACE_LABELS_PREFIX + key, value) for key, value in labels)
+def _of_namespace(
+    namespace: str, labels: tuple[tuple[str, str], ...], cluster: str, which: IdentityLabels
+) -> tuple[Label, ...]:
+    keyed = ((NAMESPACE_LABELS_PREFIX + key, value) for key, value in labels)
+    own = (Label("k8s", key, value) for key, value in keyed if which.matter(key))
     return (Label("k8s", NAMESPACE_KEY, namespace), Label("k8s", CLUSTER_KEY, cluster), *own)
 
 

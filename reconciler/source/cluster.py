@@ -13,6 +13,7 @@ from reconciler.model.cluster import (
     Probe,
     Timeouts,
 )
+from reconciler.model.labels import IdentityLabels
 from reconciler.model.origin import Origin
 from reconciler.model.outside import Masquerade
 from reconciler.source import addresses, balancing, stores
@@ -41,6 +42,9 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
         origin=base.origin,
         id=int(spec.read("id", default=base.id)),
         store=stores.choice(spec, findings),
+        identity_labels=IdentityLabels(
+            *(tuple(node.value for node in spec.items("identityLabels", which)) for which in ("include", "exclude"))
+        ),
         pools=stores.pools(spec, findings),
         enforcement=Enforcement(spec.read("policy", "enforcement", default=base.enforcement.value)),
         allow_localhost=AllowLocalhost(spec.read("policy", "allowLocalhost", default=base.allow_localhost.value)),

@@ -116,7 +116,8 @@ def _address(text: str) -> IpAddress | None:
 def labels_of(snapshot: Snapshot, namespace: str, labels: Mapping[str, str]) -> LabelSet:
     """The identity labels of a workload in this namespace."""
     there = snapshot.namespaces.get(namespace)
-    return workload_labels(namespace, labels, there.labels if there else {}, snapshot.cluster.name)
+    around, cluster = there.labels if there else {}, snapshot.cluster
+    return workload_labels(namespace, labels, around, cluster.name, cluster.identity_labels)
 
 
 class Directory:

@@ -25,6 +25,7 @@ GROUPS = (
     "verdict",
     "push",
     "push_hosts",
+    "cluster",
     "repair",
     "daemon",
     "playbook",
