@@ -130,7 +130,7 @@ def _joins(made: Joined, crowd: Crowd) -> Iterator[Figure]:
 
 
 def _follows(made: Joined, crowd: Crowd) -> Iterator[Figure]:
-    """So many changes a second: how late each tenth of a second's last one is known, and the daemon's share of a CPU."""
+    """So many changes a second: how late every tenth is known, and the daemon's share of a CPU."""
     seen, lags = Seen(made["alpha"].config.pin_root), []
     pid = made["alpha"].status()["daemon"]["pid"]
     used, began = _cpu_s(pid), time.perf_counter()
