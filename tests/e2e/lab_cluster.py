@@ -27,13 +27,15 @@ from reconciler.config import PIN_ROOT, RUN_ROOT
 from reconciler.daemon.client import Client
 from reconciler.kernel import netns
 from reconciler.lab import etcd
-from reconciler.lab.processes import running
+from reconciler.lab.processes import LOG_FILE, running
 from reconciler.lab.registry import LABS
+from reconciler.model.cluster import StoreChoice, StoreKind
 from tests.e2e.daemon_host import CHECKOUT, NAMESPACE, NETNS, cluster, document, policy, until
 
 PORTS = (9000, 9001)
 SERVERS = [f"172.30.255.{last}" for last in (251, 252, 253)]
 ETCD_PORT = 2379
+CHOICE = StoreChoice(StoreKind.ETCD, tuple(f"{address}:{ETCD_PORT}" for address in SERVERS))
 WEB = {"ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]}
 _AUTHOR = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "gc.auto=0")
 _numbers = itertools.count()
@@ -57,11 +59,7 @@ class LabCluster:
         """`spec`: of the Cluster. Up and converged."""
         self.tree.mkdir()
         self.git("init", "-q", "-b", "main")
-        store = {
-            "kind": "etcd",
-            "endpoints": [f"{address}:{ETCD_PORT}" for address in SERVERS],
-            **spec.pop("store", {}),
-        }
+        store = {"kind": "etcd", "endpoints": list(CHOICE.endpoints), **spec.pop("store", {})}
         self.write("cluster.yaml", cluster(store=store, **{"network": {"mode": "vxlan"}, **spec}) + NAMESPACE)
         for node in self.nodes:
             self.write(f"nodes/{node}.yaml", self.manifest(node))
@@ -182,7 +180,7 @@ class LabCluster:
 
     def manifest(self, node: str, **spec: Any) -> str:
         number = self.nodes.index(node) + 1
-        addresses, cidrs = [f"172.30.0.{number}", f"fd30::{number}"], [f"10.6{number}.0.0/24", f"fd6{number}::/112"]
+        addresses, cidrs = [self.address(node), f"fd30::{number}"], [f"10.6{number}.0.0/24", f"fd6{number}::/112"]
         return document("Node", self.node(node), {"addresses": addresses, "cidrs": cidrs, **spec})
 
     # Git
@@ -230,6 +228,10 @@ class LabCluster:
         for server in servers or range(len(SERVERS)):
             until(lambda server=server: running(self.kept(server)) is None, "the server has ended")  # type: ignore[misc]
 
+    def start_etcd(self) -> None:
+        """Those servers that do not run."""
+        etcd.start_servers(etcd.directory(self.name), self.underlay, etcd.servers(CHOICE))
+
     def etcd(self, server: int, path: str, **body: Any) -> dict[str, Any]:
         """An answer of etcd's own JSON interface (etcd Documentation/dev-guide/api_grpc_gateway.md)."""
         with netns.inside(self.underlay):
@@ -256,18 +258,21 @@ class LabCluster:
         revision = self.etcd(0, "kv/range", key=key)["header"]["revision"]
         self.etcd(0, "kv/compaction", revision=revision, physical=True)
 
+    def address(self, node: str) -> str:
+        """On the underlay."""
+        return f"172.30.0.{self.nodes.index(node) + 1}"
+
     @contextmanager
     def cut_off_from_etcd(self, node: str) -> Iterator[None]:
         """The servers' answers do not reach that node, while hosts reach each other."""
-        address = f"172.30.0.{self.nodes.index(node) + 1}"
-        rules = [["rule", "{}", "from", server, "to", address, "blackhole", "prio", "10"] for server in SERVERS]
+        rules = [["from", server, "to", self.address(node), "blackhole", "prio", "10"] for server in SERVERS]
         for rule in rules:
-            self.ip(self.underlay, *(word.format("add") for word in rule))
+            self.ip(self.underlay, "rule", "add", *rule)
         try:
             yield
         finally:
             for rule in rules:
-                self.ip(self.underlay, *(word.format("del") for word in rule))
+                self.ip(self.underlay, "rule", "del", *rule)
 
     @contextmanager
     def cut(self, one: str, other: str) -> Iterator[None]:
@@ -294,6 +299,15 @@ class LabCluster:
         return subprocess.run(
             command, capture_output=True, text=True, check=False, env={**os.environ, **own}, timeout=120
         )
+
+    def spawn(self, config: Path, space: str) -> subprocess.Popen[bytes]:
+        """A daemon that is none of the lab's, in a namespace; its log is beside its configuration."""
+        command = [sys.executable, "-m", "reconciler.cli", "--config", str(config), "daemon"]
+        with config.with_suffix(".log").open("ab") as log, netns.inside(space):
+            return subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def log(self, node: str) -> str:
+        return (RUN_ROOT / self.node(node) / LOG_FILE).read_text()
 
     def ip(self, space: str, *arguments: str) -> str:
         return _said("ip", "-n", Path(space).name, *arguments)
