@@ -27,10 +27,8 @@ INLINE int hand_over(__u32 ifindex)
 /* Hands the packet to a workload of this host. */
 INLINE int deliver(struct __sk_buff *skb, const struct endpoint *endpoint, const bool v6)
 {
-	if (!take_hop(skb, v6))
+	if (!take_hop_to(skb, endpoint->mac, v6))
 		return PASS;
-	if (!address_frame(skb, endpoint->mac))
-		return TC_ACT_SHOT;
 	return hand_over(endpoint->ifindex);
 }
 
@@ -261,7 +259,6 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 	}
 	if (!owns_address(skb, outbound ? &source : &destination, v6))
 		return drop(skb, at, outbound ? REASON_SPOOFED_SOURCE : REASON_UNKNOWN_DESTINATION, v6);
-	at->beyond = device_beyond(outbound ? &destination : &source, v6);
 	if (!outbound && is_forged(skb, entry, at->end, at->beyond, &source, v6))
 		return drop(skb, at, REASON_SPOOFED_SOURCE, v6);
 
@@ -330,6 +327,26 @@ GLOBAL int examine_received6(struct __sk_buff *skb, struct passage *at, struct c
 	return at ? examine(skb, at, entry, false, true) : TC_ACT_SHOT;
 }
 
+/* Whether the other end of the packet is on another node; of an ICMP error, its own other end. */
+INLINE int look_beyond(struct __sk_buff *skb, struct passage *at, bool outbound, const bool v6)
+{
+	union address source = at->flow.source, destination = at->flow.destination;
+
+	if (!at->flow.related || load_addresses(skb, &source, &destination, v6))
+		at->beyond = device_beyond(outbound ? &destination : &source, v6);
+	return 0;
+}
+
+GLOBAL int look_beyond4(struct __sk_buff *skb, struct passage *at, __u32 outbound)
+{
+	return at ? look_beyond(skb, at, outbound, false) : 0;
+}
+
+GLOBAL int look_beyond6(struct __sk_buff *skb, struct passage *at, __u32 outbound)
+{
+	return at ? look_beyond(skb, at, outbound, true) : 0;
+}
+
 /* An ICMP error goes where it is addressed itself. */
 INLINE int send_error(struct __sk_buff *skb, const struct passage *at, const bool v6)
 {
@@ -356,6 +373,10 @@ INLINE int look_closely(struct __sk_buff *skb, struct passage *at, struct conntr
 {
 	int action;
 
+	if (overlay && v6)
+		look_beyond6(skb, at, outbound);
+	else if (overlay)
+		look_beyond4(skb, at, outbound);
 	if (!outbound)
 		return v6 ? examine_received6(skb, at, entry) : examine_received4(skb, at, entry);
 	action = v6 ? examine_sent6(skb, at, entry) : examine_sent4(skb, at, entry);

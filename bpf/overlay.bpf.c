@@ -102,10 +102,8 @@ INLINE bool read_addresses(struct __sk_buff *skb, union address *source, union a
 INLINE int hand_in(struct __sk_buff *skb, const struct endpoint *endpoint, __u32 identity, const bool v6)
 {
 	skb->mark = identity;
-	if (!take_hop(skb, v6))
+	if (!take_hop_to(skb, endpoint->mac, v6))
 		return PASS;
-	if (!address_frame(skb, endpoint->mac))
-		return TC_ACT_SHOT;
 	return bpf_redirect(endpoint->ifindex, 0);
 }
 

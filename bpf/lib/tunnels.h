@@ -86,29 +86,11 @@ INLINE struct tunnel *find_tunnel(const union address *address, const bool v6)
 }
 
 /* The device by which packets from and to a workload of another node go, 0 for any other address. */
-GLOBAL int device_beyond4(__u32 v4)
-{
-	union address address = { .v4 = v4 };
-	struct tunnel *tunnel = find_tunnel(&address, false);
-
-	return tunnel ? tunnel->ifindex : 0;
-}
-
-GLOBAL int device_beyond6(const union address *address)
-{
-	struct tunnel *tunnel;
-
-	if (!address)
-		return 0;
-	tunnel = find_tunnel(address, true);
-	return tunnel ? tunnel->ifindex : 0;
-}
-
 INLINE __u32 device_beyond(const union address *address, const bool v6)
 {
-	if (!overlay)
-		return 0;
-	return v6 ? device_beyond6(address) : device_beyond4(address->v4);
+	struct tunnel *tunnel = find_tunnel(address, v6);
+
+	return tunnel ? tunnel->ifindex : 0;
 }
 
 /* What the network between the nodes carries now, learned path MTUs included. */
