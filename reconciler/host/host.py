@@ -40,6 +40,7 @@ from reconciler.host.obstacles import refuse_obstructed
 from reconciler.host.outside import absent_devices, facing_outside
 from reconciler.host.rehung import Rehung, rehung
 from reconciler.host.resolver import TargetResolver
+from reconciler.host.service_facts import service_facts
 from reconciler.host.sharing import Joined, Sharing
 from reconciler.host.status import host_status
 from reconciler.host.tables import HostTables, WatchedMap
@@ -156,6 +157,7 @@ class Host:
             sharing.register(this_node(snapshot, self.config.node))
         identities = None if preview else sharing.identities
         facts = gather(snapshot, self.config.node, store, host_addresses(), identities, sharing.others())
+        facts = replace(facts, services=service_facts(snapshot, store))
         devices = facing_outside(snapshot, self.config.node)
         return self._compiled_for(snapshot, replace(facts, devices=devices))
 

@@ -1,0 +1,100 @@
+"""What the cluster's services were given: addresses inside the cluster, and ports on every node.
+
+All hosts agree on it by the store. An address that a Service asks for outside the cluster's CIDRs is taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.errors import CompileError
+from reconciler.model.cluster import Services
+from reconciler.model.facts import NO_SERVICES, ServiceFacts, port_name
+from reconciler.model.service import Address, FamilyPolicy, Network, Service, ServiceType
+from reconciler.model.snapshot import Snapshot
+from reconciler.store.protocol import Store
+from reconciler.store.service_addresses import NodePorts, ServiceAddresses
+
+_ON_NODES = (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER)
+
+
+def service_facts(snapshot: Snapshot, store: Store) -> ServiceFacts:
+    """Raises CompileError if a range is used up, or a Service needs a family that the cluster has no CIDR of."""
+    settings = snapshot.cluster.services
+    if settings is None:
+        return NO_SERVICES
+    served = _served(snapshot)
+    given = {name: list(service.cluster_ips) for name, service in served.items()}
+    for cidr in settings.cidrs:
+        wanted = {name: _asked(one, cidr) for name, one in served.items() if _needs(one, cidr, settings)}
+        if not wanted:
+            continue
+        for name, address in ServiceAddresses(store, cidr, snapshot.cluster.name).allocate(wanted).items():
+            if address not in given[name]:
+                given[name].append(address)
+    for name, service in served.items():
+        _require(service, given[name], settings)
+    return ServiceFacts(
+        {name: tuple(_in_order(served[name], addresses)) for name, addresses in given.items()},
+        _node_ports(snapshot, served, settings, store),
+    )
+
+
+def _served(snapshot: Snapshot) -> dict[str, Service]:
+    return {
+        name: one
+        for name, one in snapshot.services.items()
+        if not one.headless and one.type is not ServiceType.EXTERNAL_NAME
+    }
+
+
+def _families(service: Service, settings: Services) -> tuple[int, ...]:
+    """Of its addresses, the preferred one first (Kubernetes pkg/registry/core/service/storage/alloc.go)."""
+    of_cluster = [cidr.version for cidr in settings.cidrs]
+    asked = [address.version for address in service.cluster_ips]
+    preferred = list(dict.fromkeys([*asked, *service.families, *of_cluster]))
+    if service.family_policy is FamilyPolicy.SINGLE:
+        return tuple(preferred[: max(1, len(asked), len(service.families))])
+    return tuple(preferred)
+
+
+def _needs(service: Service, cidr: Network, settings: Services) -> bool:
+    """Whether an address of this CIDR is, or is to be, the service's."""
+    asked = [address for address in service.cluster_ips if address.version == cidr.version]
+    return asked[0] in cidr if asked else cidr.version in _families(service, settings)
+
+
+def _asked(service: Service, cidr: Network) -> Address | None:
+    return next((address for address in service.cluster_ips if address.version == cidr.version), None)
+
+
+def _require(service: Service, given: list[Address], settings: Services) -> None:
+    wanted = 2 if service.family_policy is FamilyPolicy.REQUIRE_DUAL else 1
+    missing = set(_families(service, settings)) - {address.version for address in given}
+    if len(given) < wanted or (missing and service.families):
+        there = ", ".join(map(str, settings.cidrs)) or "none"
+        raise CompileError(
+            f"{service.origin}: {service.reference} needs an address that services.cidrs of the Cluster cannot give: "
+            f"there are {there}",
+            remedy="add a CIDR of the missing family to services.cidrs, or ask for clusterIPs",
+        )
+
+
+def _in_order(service: Service, addresses: list[Address]) -> list[Address]:
+    preferred: list[int] = [address.version for address in service.cluster_ips] or [*service.families]
+    return sorted(addresses, key=lambda one: [*preferred, one.version].index(one.version))
+
+
+def _node_ports(
+    snapshot: Snapshot, served: Mapping[str, Service], settings: Services, store: Store
+) -> Mapping[str, int]:
+    wanted = {
+        port_name(name, port.port, port.protocol): port.node_port
+        for name, service in served.items()
+        for port in service.ports
+        if service.type in _ON_NODES and (port.node_port or service.allocates_node_ports)
+    }
+    if not wanted:
+        return {}
+    ports = NodePorts(store, settings.first_node_port, settings.last_node_port, snapshot.cluster.name)
+    return ports.allocate(wanted)

@@ -1,0 +1,87 @@
+"""Addresses and node ports of services: kept, the same for whoever asks, and taken from the absent only in need."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from reconciler.errors import CompileError
+from reconciler.store.embedded import EmbeddedStore
+from reconciler.store.protocol import Store
+from reconciler.store.service_addresses import NodePorts, ServiceAddresses
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return EmbeddedStore(tmp_path / "store.sqlite")
+
+
+def addresses(store: Store, cidr: str = "10.96.0.0/29") -> ServiceAddresses:
+    return ServiceAddresses(store, ip_network(cidr), "demo")
+
+
+def ports(store: Store, first: int = 30000, last: int = 30002) -> NodePorts:
+    return NodePorts(store, first, last, "demo", Random(1))
+
+
+def test_a_service_keeps_its_address_while_it_is_away(store: Store) -> None:
+    first = addresses(store).allocate({"a": None, "b": None})
+    assert addresses(store).allocate({"b": None, "c": None})["b"] == first["b"]
+    assert addresses(store).allocate({"a": None, "b": None, "c": None})["a"] == first["a"]
+
+
+def test_an_address_that_is_asked_for_is_given_and_to_nobody_else(store: Store) -> None:
+    asked = ip_address("10.96.0.1")
+    found = addresses(store).allocate({"a": asked, "b": None})
+    assert found["a"] == asked != found["b"]
+
+
+def test_families_have_addresses_of_their_own(store: Store) -> None:
+    four = addresses(store).allocate({"a": None})
+    six = addresses(store, "fd96::/120").allocate({"a": None})
+    assert (four["a"] in ip_network("10.96.0.0/29"), six["a"] in ip_network("fd96::/120")) == (True, True)
+    assert addresses(store).allocate({"a": None}) == four
+
+
+def test_in_need_the_addresses_of_absent_services_are_used(store: Store) -> None:
+    addresses(store).allocate(dict.fromkeys("abcdef"))
+    found = addresses(store).allocate(dict.fromkeys("ghijkl"))
+    assert len(set(found.values())) == 6
+
+
+def test_a_range_that_is_used_up_is_said_with_the_way_out(store: Store) -> None:
+    with pytest.raises(CompileError, match=r"services: 10\.96\.0\.0/29 .* used up") as caught:
+        addresses(store).allocate(dict.fromkeys("abcdefg"))
+    assert "larger services.cidrs" in caught.value.remedy
+
+
+def test_a_node_port_stays_even_while_its_service_is_away(store: Store) -> None:
+    first = ports(store).allocate({"a 80/6": 0, "b 80/6": 0})
+    ports(store).allocate({"b 80/6": 0})
+    assert ports(store).allocate({"a 80/6": 0, "b 80/6": 0}) == first
+    assert len(set(first.values())) == 2
+
+
+def test_a_node_port_that_is_asked_for_is_given_whoever_held_it(store: Store) -> None:
+    (held,) = ports(store).allocate({"a 80/6": 0}).values()
+    found = ports(store).allocate({"a 80/6": 0, "b 80/6": held, "c 80/6": 80})
+    assert (found["b 80/6"], found["c 80/6"]) == (held, 80)
+    assert found["a 80/6"] != held
+
+
+def test_protocols_have_node_ports_of_their_own(store: Store) -> None:
+    found = ports(store, 30000, 30000).allocate({"a 53/6": 0, "a 53/17": 0})
+    assert set(found.values()) == {30000}
+
+
+def test_in_need_a_node_port_of_an_absent_service_is_used(store: Store) -> None:
+    ports(store).allocate(dict.fromkeys(("a 1/6", "b 1/6", "c 1/6"), 0))
+    assert ports(store).allocate({"d 1/6": 0})["d 1/6"] in range(30000, 30003)
+
+
+def test_node_ports_that_are_used_up_are_said_with_the_way_out(store: Store) -> None:
+    with pytest.raises(CompileError, match="no node port is left for b 1/6: 30000 to 30000 are in use"):
+        ports(store, 30000, 30000).allocate({"a 1/6": 0, "b 1/6": 0})
