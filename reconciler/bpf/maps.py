@@ -23,6 +23,7 @@ HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY = 1, 2, 5, 6
 LRU_HASH, LPM_TRIE, ARRAY_OF_MAPS, HASH_OF_MAPS, RINGBUF = 9, 11, 12, 13, 27
 
 NO_PREALLOC = 1  # BPF_F_NO_PREALLOC, which LPM tries insist on
+INNER_MAP = 1 << 12  # BPF_F_INNER_MAP: beside others of other sizes in one map of maps
 
 _ELEMENT = struct.Struct("=IIQQQ")  # of union bpf_attr: map_fd, key, value or next_key, flags
 _BATCH = struct.Struct("=QQQQIIQQ")  # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
@@ -142,6 +143,11 @@ def lookup(descriptor: int, keys: Records, values: np.dtype[Any]) -> tuple[NDArr
             raise refusal(error, "looking a key up")
         found[index] = not error
     return found, rows
+
+
+def freeze(descriptor: int) -> None:
+    """Nobody writes the map by a system call any more."""
+    bpf(syscalls.MAP_FREEZE, packed("I", descriptor), "freezing a map")
 
 
 def is_empty(descriptor: int, key_size: int) -> bool:

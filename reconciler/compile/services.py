@@ -84,7 +84,13 @@ def services(snapshot: Snapshot, facts: Facts, memory: ServiceMemory, budget: Bu
         return _NONE
     serving = {name: one for name, one in snapshot.services.items() if _is_served(one)}
     with _without_collecting():
-        all_given = _given(snapshot, facts, serving, memory)
+        return _served(snapshot, facts, memory, serving, budget or Budget())
+
+
+def _served(
+    snapshot: Snapshot, facts: Facts, memory: ServiceMemory, serving: Mapping[str, Service], budget: Budget
+) -> Balancing:
+    all_given = _given(snapshot, facts, serving, memory)
     results = [memory.known[name][2] for name in all_given]
     joined = memory.joined = _joined(results, memory.joined, serving)
     if joined[1].redrawn:
@@ -92,7 +98,7 @@ def services(snapshot: Snapshot, facts: Facts, memory: ServiceMemory, budget: Bu
         joined = memory.joined_again = _joined(results, memory.joined_again, serving)
     rows = joined[1]
     counts = len(rows.frontend_keys), len(rows.rows), len(rows.backend_keys)
-    check_services(dict(zip(TABLES, counts, strict=True)), budget or Budget())
+    check_services(dict(zip(TABLES, counts, strict=True)), budget)
     origins = tuple(one.origin for one in serving.values())
     row_origins = dict(zip(rows.rows, (origins[place] for place in rows.row_of), strict=True))
     return Balancing(

@@ -12,6 +12,11 @@ from reconciler.model.datapath import GATEWAY_MAC
 _TICK_BITS = 30  # bpf/lib/base.h: a tick is 2^30 ns
 _NS = 10**9
 _NONE = 16  # entries that such a map has at least to have
+_OF_SERVICES = (
+    *("frontends4", "frontends6", "services", "service_tables", "service_sources4", "service_sources6", "backends"),
+    *("service_flows4", "service_flows6", "affinities"),
+)
+_UNUSED = 64  # entries of these where the cluster serves no services: they take their room whether they are used or not
 
 
 def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, Option]:
@@ -38,7 +43,8 @@ def map_sizes_of(cluster: Cluster) -> Mapping[str, int]:
     """Map name -> entries, for `Datapath`."""
     entries = cluster.conntrack.max_entries
     translations = 2 * entries if cluster.masquerade.enabled else _NONE  # one for each direction
-    return {"conntrack4": entries, "conntrack6": entries, "translations": translations}
+    sizes = {"conntrack4": entries, "conntrack6": entries, "translations": translations}
+    return sizes if cluster.services else {**sizes, **dict.fromkeys(_OF_SERVICES, _UNUSED)}
 
 
 def ticks(seconds: int) -> int:

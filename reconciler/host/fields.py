@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from reconciler.engine.render import fields_of
+from reconciler.model.balancing import BackendFlag, Scope, address_of
 from reconciler.model.datapath import IpcacheFlag, PolicyFlag, Verdict
 from reconciler.model.policy import PROTOCOLS
 
@@ -33,6 +34,10 @@ class RowFields:
                 return self._policy_key(value)
             if "verdict" in value.dtype.names:
                 return self._policy_value(value)
+            if "scope" in value.dtype.names:
+                return _frontend(value)
+            if table == "backends" and "high" in value.dtype.names:
+                return _backend(value)
             if "high" in value.dtype.names:
                 return {"": str(prefix(int(value["high"]), int(value["low"]), int(value["bits"])))}
             if table == "ipcache":
@@ -61,6 +66,25 @@ class RowFields:
         if value["flags"]:
             shown["flags"] = str(IpcacheFlag(int(value["flags"])).name).lower().replace("|", " ")
         return shown
+
+
+def _frontend(key: np.void) -> Mapping[str, object]:
+    scope = Scope(int(key["scope"])).name.lower()
+    return {"": f"{endpoint(key)} {scope}"}
+
+
+def _backend(value: np.void) -> Mapping[str, object]:
+    shown: dict[str, object] = {"": endpoint(value)}
+    if value["flags"]:
+        shown["flags"] = str(BackendFlag(int(value["flags"])).name).lower().replace("|", " ")
+    return shown
+
+
+def endpoint(row: np.void) -> str:
+    """`10.96.0.1:80/tcp`, `[fd96::1]:53/udp`."""
+    address, protocol = address_of(int(row["high"]), int(row["low"])), int(row["protocol"])
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return f"{host}:{row['port']}/{_PROTOCOL_NAMES.get(protocol, protocol)}"
 
 
 def prefix(high: int, low: int, bits: int) -> IPv4Network | IPv6Network | IPv4Address | IPv6Address:

@@ -26,11 +26,13 @@ from reconciler.host.touched import Keys, Touched, TouchedMap, TouchedNamespace,
 from reconciler.kernel import cgroups
 from reconciler.kernel.addresses import AddressesTable
 from reconciler.kernel.attachments import AttachmentsTable
+from reconciler.kernel.backends import BackendsTable
 from reconciler.kernel.bpf_maps import PinnedMaps
 from reconciler.kernel.carriers import CarriersTable
 from reconciler.kernel.cgroups import CgroupsTable
 from reconciler.kernel.devices import DevicesTable
 from reconciler.kernel.endpoints import EndpointsTable
+from reconciler.kernel.frontends import FrontendsTable
 from reconciler.kernel.generation import Generation
 from reconciler.kernel.ipcache import IpcacheTable
 from reconciler.kernel.links import LinksTable
@@ -41,6 +43,7 @@ from reconciler.kernel.policy import PolicyTable
 from reconciler.kernel.programs import ProgramsTable
 from reconciler.kernel.routes import RoutesTable
 from reconciler.kernel.rules import RulesTable
+from reconciler.kernel.services import ServicesTable
 from reconciler.kernel.sysctls import SysctlsTable
 from reconciler.kernel.tcx import key_of_pin
 from reconciler.kernel.tunnels import TunnelsTable
@@ -52,7 +55,8 @@ from reconciler.observe.counters import Counters
 
 log = logging.getLogger(__name__)
 
-COLLECTOR = "collect_conntrack"
+COLLECTORS = ("collect_conntrack", "collect_services")
+_COLLECTION = 16  # size of struct collection in bpf/collect.bpf.c, and of what bpf/services.bpf.c answers
 TABLES_OF_MAPS = {
     "endpoints4": frozenset(("endpoints",)),
     "endpoints6": frozenset(("endpoints",)),
@@ -63,7 +67,12 @@ TABLES_OF_MAPS = {
     "cidr4": frozenset(("ipcache",)),
     "cidr6": frozenset(("ipcache",)),
     "policy": frozenset(("policy",)),
-    "state": frozenset(("ipcache", "policy")),
+    "backends": frozenset(("backends",)),
+    "services": frozenset(("services",)),
+    "service_tables": frozenset(("services",)),
+    "frontends4": frozenset(("frontends",)),
+    "frontends6": frozenset(("frontends",)),
+    "state": frozenset(("ipcache", "policy", "frontends")),
     "devices": frozenset(("devices",)),
     "plain4": frozenset(("plain",)),
     "plain6": frozenset(("plain",)),
@@ -92,6 +101,9 @@ class HostTables:
         self._tunnels = TunnelsTable(self.maps)
         self._ipcache = IpcacheTable(self.maps, self.generation)
         self._policy = PolicyTable(self.maps, self.generation)
+        self._backends = BackendsTable(self.maps, self.generation)
+        self._services = ServicesTable(self.maps, self.generation)
+        self._frontends = FrontendsTable(self.maps, self.generation)
         self._attachments = AttachmentsTable(config.pin_root, tcx=has("tcx"))
         self._cgroups = CgroupsTable(config.pin_root)
         self._names: dict[int, str] = {}
@@ -107,6 +119,9 @@ class HostTables:
             DevicesTable(self.maps),
             self._ipcache,
             self._policy,
+            self._backends,
+            self._services,
+            self._frontends,
             self._attachments,
             self._cgroups,
             CarriersTable(self._attachments.guarded),
@@ -153,12 +168,13 @@ class HostTables:
     def collect_flows(self) -> None:
         """Forget expired flows. Nothing happens while there is no datapath."""
         live = self.by_name["programs"].live()
-        row = live.rows.get(COLLECTOR) if isinstance(live, DictRows) else None
-        if row is None or not row.digest:
-            return
-        path = self._config.pin_root / "programs" / f"{COLLECTOR}-{row.digest}"
-        with held(get(str(path))) as program:
-            run_syscall(program, bytes(16))  # struct collection, bpf/collect.bpf.c
+        for name in COLLECTORS:
+            row = live.rows.get(name) if isinstance(live, DictRows) else None
+            if row is None or not row.digest:
+                continue
+            path = self._config.pin_root / "programs" / f"{name}-{row.digest}"
+            with held(get(str(path))) as program:
+                run_syscall(program, bytes(_COLLECTION))
 
     def counters(self) -> Counters | None:
         """None while there is no datapath."""
@@ -223,12 +239,18 @@ class HostTables:
             yield "tunnels", self._tunnels.keys_of(name, touched.key)
         elif name.startswith(("ipcache", "cidr")):
             yield "ipcache", self._ipcache.keys_of(name, touched.key)
+        elif name.startswith("frontends"):
+            yield "frontends", self._frontends.keys_of(name, touched.key)
+        elif name == "backends":
+            yield "backends", self._backends.keys_of(touched.key)
+        elif name in ("services", "service_tables"):
+            yield "services", self._services.keys_of(touched.key)
 
     def mend(self, plan: Plan) -> bool:
         """Write a plan of one table in place, if that table and its state allow it; else nothing counts yet."""
         if len(plan.deltas) != 1 or not isinstance(delta := plan.deltas[0], ColumnDelta):
             return False
-        for table in (self._ipcache, self._policy):
+        for table in (self._ipcache, self._policy, self._frontends):
             if table.name == delta.table:
                 return table.mend(delta.upserts(), delta.deletes())
         return False

@@ -24,7 +24,7 @@ from reconciler.errors import KernelError
 Dtype = np.dtype[Any]
 
 _LAYOUT_OBJECT = "policy_layout.bpf.o"  # types that no map carries
-_OUTER_KEY = "subject_key"
+_OUTER_KEYS = {"policy": "subject_key"}  # of maps of maps with more than a number as key
 _READ_WHOLE = 8  # from a key for so many rows of room on, reading a full hash is no slower than asking key by key
 _FULL = (errno.E2BIG, errno.ENOSPC, errno.ENOMEM)
 
@@ -45,7 +45,7 @@ class Map:
     @cached_property
     def key_dtype(self) -> Dtype:
         if self.info.kind == HASH_OF_MAPS:
-            return self._types.struct(_OUTER_KEY)
+            return self._types.struct(_OUTER_KEYS[self.name]) if self.name in _OUTER_KEYS else btf.NUMBER
         return self._dtype(self.info.key_type, self.info.key_size)
 
     @cached_property

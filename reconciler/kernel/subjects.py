@@ -54,10 +54,15 @@ def open_rows(numbers: Iterable[int]) -> Iterator[int]:
 
 def enter(outer: Map, generation: int, subjects: Numbers, open_: Callable[[slice], Iterable[int]]) -> None:
     """Enter subjects under a generation; `open_` opens the maps of a part of them and hands the descriptors over."""
-    at_once = _descriptors_for(len(subjects))
-    for start in range(0, len(subjects), at_once):
+    enter_at(outer, keys_of(outer, generation, subjects), open_)
+
+
+def enter_at(outer: Map, every: Records, open_: Callable[[slice], Iterable[int]]) -> None:
+    """Enter maps under these keys; `open_` as for `enter`."""
+    at_once = _descriptors_for(len(every))
+    for start in range(0, len(every), at_once):
         part = slice(start, start + at_once)
-        keys = keys_of(outer, generation, subjects[part])
+        keys = every[part]
         descriptors: list[int] = []
         try:
             descriptors.extend(open_(part))

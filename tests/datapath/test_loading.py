@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from reconciler.datapath.options import map_sizes_of, options_of, ticks
 from reconciler.errors import KernelError
 from reconciler.kernel.bpf_maps import PinnedMaps
 from reconciler.kernel.programs import ProgramsTable
-from reconciler.model.cluster import Cluster, Conntrack, Timeouts
+from reconciler.model.cluster import Cluster, Conntrack, Services, Timeouts
 from reconciler.model.datapath import ProgramRow
 from reconciler.model.origin import Origin
 
@@ -165,8 +166,14 @@ def test_a_clusters_settings_become_options_and_sizes() -> None:
     cluster = Cluster("c", origin, conntrack=Conntrack(1000, Timeouts(udp_s=60)))
     assert options_of(cluster, redirect_peer=False)["timeout_udp"] == 56
     assert options_of(cluster)["gateway_mac"] == bytes.fromhex("ee" * 6)
-    assert map_sizes_of(cluster) == {"conntrack4": 1000, "conntrack6": 1000}
+    assert map_sizes_of(cluster)["conntrack6"] == 1000
     assert [ticks(0), ticks(1), ticks(2)] == [0, 1, 2]
+
+
+def test_maps_of_services_are_small_until_the_cluster_serves_them() -> None:
+    cluster = Cluster("c", Origin("cluster.yaml", 1, "Cluster", "c", "0" * 40))
+    assert {map_sizes_of(cluster)[name] for name in ("frontends4", "service_flows6", "affinities")} == {64}
+    assert "frontends4" not in map_sizes_of(replace(cluster, services=Services()))
 
 
 def test_objects_are_built_once_and_the_same_bytes_anywhere(tmp_path: Path) -> None:
