@@ -26,6 +26,8 @@ class Backend(Protocol):
 
     def identities(self) -> list[Answer]: ...
 
+    def services(self) -> list[Answer]: ...
+
     def tables(self) -> dict[str, int]: ...
 
     def rows(self, table: str) -> list[Answer]: ...
@@ -69,6 +71,9 @@ class DaemonBackend:
 
     def identities(self) -> list[Answer]:
         return _items(self._client.get("/v1/identities"))
+
+    def services(self) -> list[Answer]:
+        return _items(self._client.get("/v1/services"))
 
     def tables(self) -> dict[str, int]:
         return dict(self._client.get("/v1/tables"))

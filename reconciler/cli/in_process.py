@@ -39,6 +39,9 @@ class HostBackend:
     def identities(self) -> list[Answer]:
         return self._host.listing().identities()
 
+    def services(self) -> list[Answer]:
+        return self._host.listing().services()
+
     def tables(self) -> dict[str, int]:
         return self._host.row_counts()
 

@@ -38,6 +38,7 @@ _COMMANDS = {
     "endpoint": ("reconciler.cli.endpoint", "List the workloads of this host."),
     "node": ("reconciler.cli.node", "List the hosts of the cluster."),
     "identity": ("reconciler.cli.identity", "List identities and their labels."),
+    "service": ("reconciler.cli.service", "List Services, their frontends and backends."),
     "map": ("reconciler.cli.map", "Show the rows that this host holds, by table."),
     "verdict": ("reconciler.cli.verdict", "Say what policy makes of flows, case by case."),
     "trace": ("reconciler.cli.trace", "Show what policy makes of a flow, and why."),

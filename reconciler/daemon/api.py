@@ -45,6 +45,7 @@ class Api:
             ("GET", "/v1/history"): self._history,
             ("GET", "/v1/endpoints"): self._endpoints,
             ("GET", "/v1/identities"): self._identities,
+            ("GET", "/v1/services"): self._services,
             ("GET", "/v1/nodes"): self._nodes,
             ("POST", "/v1/nodes/forget"): self._forget,
             ("GET", "/v1/tables"): self._tables,
@@ -126,6 +127,9 @@ class Api:
 
     async def _identities(self, request: Request) -> Response:
         return json_response(await self._service.on_host(lambda: self._service.host.listing().identities()))
+
+    async def _services(self, request: Request) -> Response:
+        return json_response(await self._service.on_host(lambda: self._service.host.listing().services()))
 
     async def _tables(self, request: Request) -> Response:
         return json_response(await self._service.on_host(self._service.host.row_counts))

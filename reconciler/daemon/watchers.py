@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 
 NAMESPACES = Path("/run/netns")
 BY_ITSELF = frozenset(("addresses", "routes", "rules", "neighbours"))  # what can be put right before all else is read
-ON_PINS = frozenset(("programs", "attachments", "cgroups", "endpoints", "ipcache", "policy"))
+ON_PINS = frozenset(
+    ("programs", "attachments", "cgroups", "endpoints", "ipcache", "policy", "frontends", "services", "backends")
+)
 
 
 class _Readable(Protocol):

@@ -12,6 +12,7 @@ from reconciler.engine.rows import Columns, Rows
 from reconciler.engine.table import Table
 from reconciler.engine.values import to_plain
 from reconciler.host.fields import RowFields, prefix
+from reconciler.host.service_listing import services
 from reconciler.host.target import Target
 from reconciler.model.facts import Endpoint, Facts
 from reconciler.model.labels import LabelSet
@@ -66,6 +67,9 @@ class Listing:
             {"identity": number, "labels": sorted(map(str, labels)), "workloads": self._workloads_of(number)}
             for number, labels in sorted(everyone.items())
         ]
+
+    def services(self) -> list[dict[str, Any]]:
+        return services(self._target) if self._target else []
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """The live rows, each with its origin where the applied commit asked for it."""

@@ -1,0 +1,137 @@
+"""Services of a commit on a real host: rows in the kernel, what commands show of them, what is put right again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from reconciler.errors import CompileError
+from reconciler.host import Host
+from reconciler.kernel.netns import inside
+from tests.e2e.daemon_host import DaemonHost, cluster, made_host
+
+pytestmark = pytest.mark.root
+TABLES = ("frontends", "services", "backends")
+
+WEB = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  selector: {app: web}
+  clusterIP: 10.96.0.9
+  sessionAffinity: ClientIP
+  ports: [{name: http, port: 80, targetPort: 8080}]
+"""
+LEDGER = """
+apiVersion: v1
+kind: Service
+metadata: {name: ledger}
+spec: {ports: [{port: 443}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: ledger-1, labels: {kubernetes.io/service-name: ledger}, annotations: {plumbline/weight: "2"}}
+addressType: IPv4
+endpoints:
+  - {addresses: [203.0.113.7]}
+  - {addresses: [203.0.113.8], conditions: {ready: false, serving: true, terminating: true}}
+ports: [{port: 8443}]
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonHost]:
+    """It serves two Services: `web` of one workload, and `ledger` of addresses elsewhere."""
+    with made_host(tmp_path_factory.mktemp("services"), "web", started=False) as found:
+        found.write("cluster.yaml", cluster(services={"cidrs": ["10.96.0.0/24"]}))
+        found.write("services/web.yaml", WEB)
+        found.write("services/ledger.yaml", LEDGER)
+        found.commit()
+        yield found
+
+
+@pytest.fixture
+def host(made: DaemonHost) -> Iterator[Host]:
+    with inside(made.path), Host.open(made.config) as opened:
+        opened.converge(made.git("rev-parse", "HEAD"))
+        yield opened
+
+
+def shown(host: Host, service: str) -> Any:
+    (found,) = (one for one in host.listing().services() if one["service"] == service)
+    return found
+
+
+def test_after_a_commit_nothing_is_left_to_do(host: Host) -> None:
+    assert not host.plan(host.base)
+    assert {name: len(host.tables[name].live()) > 0 for name in TABLES} == dict.fromkeys(TABLES, True)
+
+
+def test_a_service_is_shown_with_its_frontends_and_backends_and_their_places(host: Host) -> None:
+    web, ledger = shown(host, "default/web"), shown(host, "default/ledger")
+    (port,) = web["ports"]
+    assert "10.96.0.9:80/tcp" in [one["frontend"] for one in port["frontends"]]
+    assert port["node_port"] in range(30000, 32768)
+    [backend] = [one for one in port["backends"] if one["backend"].startswith("10.46.0.")]
+    assert (backend["state"], backend["local"], backend["origin"]["path"]) == ("active", True, "workloads/web.yaml")
+    states = {one["backend"]: (one["state"], one["new_flows"], one["weight"]) for one in ledger["ports"][0]["backends"]}
+    assert states == {"203.0.113.7:8443": ("active", True, 2), "203.0.113.8:8443": ("draining", False, 2)}
+
+
+def test_an_address_that_was_given_stays_over_commits(made: DaemonHost, host: Host) -> None:
+    (before,) = shown(host, "default/ledger")["addresses"]
+    made.write("services/other.yaml", LEDGER.replace("ledger", "other"))
+    host.converge(made.commit())
+    assert shown(host, "default/ledger")["addresses"] == [before] != shown(host, "default/other")["addresses"]
+
+
+def test_a_change_of_backends_is_another_version_and_the_old_one_goes(made: DaemonHost, host: Host) -> None:
+    before = set(host.tables["services"].live().rows)  # type: ignore[union-attr]
+    made.write("services/ledger.yaml", LEDGER.replace("203.0.113.7", "203.0.113.9"))
+    record = host.converge(made.commit())
+    assert record is not None
+    assert record.counts["services"].added == record.counts["services"].removed == 1
+    assert len(before & set(host.tables["services"].live().rows)) == len(before) - 1  # type: ignore[union-attr]
+    assert not host.plan(host.base)
+
+
+def test_going_back_restores_every_row(made: DaemonHost, host: Host) -> None:
+    before, rows = host.base, {name: host.listing().rows(name) for name in TABLES}
+    made.write("services/ledger.yaml", LEDGER.replace("203.0.113.7", "203.0.113.10"))
+    host.converge(made.commit())
+    host.converge(before)
+    assert {name: host.listing().rows(name) for name in TABLES} == rows
+
+
+@pytest.mark.parametrize("name", ["frontends4", "services", "service_tables", "backends"])
+def test_rows_that_somebody_takes_away_are_put_back(host: Host, name: str) -> None:
+    map_ = host._tables.maps.open(name)
+    map_.delete(map_.read()[0])
+    plan = host.drift(TABLES)
+    assert plan is not None
+    host.repair(plan)
+    assert host.drift(TABLES) is None
+
+
+def test_commands_show_services(made: DaemonHost, host: Host) -> None:
+    listed = made.plumb("service", "list")
+    assert listed.returncode == 0, listed.stderr
+    assert "default/web" in listed.stdout
+    told = made.plumb("service", "show", "web")
+    assert "services/web.yaml:2" in told.stdout
+    assert json.loads(made.plumb("service", "show", "web", "-o", "json").stdout)["addresses"] == ["10.96.0.9"]
+    assert "10.96.0.9:80/tcp inside" in made.plumb("map", "show", "frontends").stdout
+    assert "no service is called nobody" in made.plumb("service", "show", "nobody").stderr
+
+
+def test_a_cluster_without_room_for_a_service_refuses_the_commit(made: DaemonHost, host: Host) -> None:
+    base = host.base
+    made.write("services/six.yaml", LEDGER.replace("ledger", "six").replace("{ports", "{ipFamilies: [IPv6], ports"))
+    with pytest.raises(CompileError, match=r"services/six\.yaml:2 .* services\.cidrs of the Cluster cannot give"):
+        host.converge(made.commit())
+    assert host.base == base
