@@ -10,7 +10,9 @@
 #include "lib/neighbour.h"
 #include "lib/passage.h"
 #include "lib/too_big.h"
+#include "lib/translate.h"
 #include "lib/tunnels.h"
+#include "lib/unreachable.h"
 
 /* Deliver past the other pair's host end, into its namespace (kernel 5.10). */
 OPTION(bool, redirect_peer, true);
@@ -142,30 +144,20 @@ INLINE int deny(struct __sk_buff *skb, struct passage *at, struct conntrack_entr
 	return refuse(skb, at, denial.identity, outcome->cookie, outcome->reason, outcome->side, origin, v6);
 }
 
-/* Where the entry of a new flow is put together; too large for the stack. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct conntrack_entry);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} new_entry SEC(".maps");
-
 /* Remembers an allowed flow. Returns 0 or a reason. */
 INLINE int remember(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry,
 		    const struct outcome *outcome, bool from_host, const bool outbound, const bool v6)
 {
 	const union address *peer = outbound ? &at->flow.destination : &at->flow.source;
 	struct endpoint *other = find_endpoint(peer, v6);
-	__u32 theirs = other ? other->ifindex : at->beyond, zero = 0;
+	__u32 theirs = other ? other->ifindex : at->beyond;
 	bool second = outbound ? at->end : !at->end; /* our end of the flow is end 1 */
 	struct conntrack_entry *known = entry;
 
 	if (!entry) {
-		entry = bpf_map_lookup_elem(&new_entry, &zero);
+		entry = conntrack_draft();
 		if (!entry)
 			return REASON_CONNTRACK_FULL;
-		__builtin_memset(entry, 0, sizeof(*entry));
 		entry->origin = at->end;
 		entry->icmp_type = at->flow.icmp_type;
 		entry->from_host = from_host;
@@ -175,6 +167,8 @@ INLINE int remember(struct __sk_buff *skb, struct passage *at, struct conntrack_
 	entry->ifindex[1] = second ? skb->ifindex : theirs;
 	entry->wrapped = !other && at->beyond;
 	entry->vouched = at->vouched || (at->beyond && entry->vouched);
+	if (serving && outbound)
+		remember_frontend(entry, at);
 	if (known) {
 		conntrack_touch(entry, &at->flow, at->end, at->now, skb->len);
 		return 0;
@@ -367,24 +361,93 @@ GLOBAL int send_error6(struct __sk_buff *skb, struct passage *at)
 	return at ? send_error(skb, at, true) : TC_ACT_SHOT;
 }
 
+/* A packet for a client that knows the sender as a service gets its address back. A packet between two workloads of
+ * this host passes a program at each end, if it is not delivered past the second one's: then that one does it. False:
+ * no way.
+ */
+INLINE bool show_service(struct __sk_buff *skb, const struct passage *at, const struct conntrack_entry *entry,
+			 const bool outbound, const bool v6)
+{
+	if (outbound && !redirect_peer && entry->ifindex[(at->end ^ 1) & 1])
+		return true;
+	return !(v6 ? restore6(skb, at, entry) : restore4(skb, at, entry));
+}
+
+/* The same after a closer look, which may have made the entry anew. `end` sent the packet, or the one that it quotes.
+ */
+INLINE bool show_service_closely(struct __sk_buff *skb, const struct passage *at, __u32 end, const bool outbound,
+				 const bool v6)
+{
+	struct conntrack_entry *entry;
+
+	if (at->flow.icmp)
+		return true;
+	entry = conntrack_find(&at->key, v6);
+	if (!entry || !is_answer(entry, at->flow.related ? end ^ 1 : end))
+		return true;
+	return show_service(skb, at, entry, outbound, v6);
+}
+
 /* Lets a packet go on if a closer look allows it. */
 INLINE int look_closely(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry, const bool outbound,
 			const bool v6)
 {
+	__u32 end = at->end;
 	int action;
 
 	if (overlay && v6)
 		look_beyond6(skb, at, outbound);
 	else if (overlay)
 		look_beyond4(skb, at, outbound);
-	if (!outbound)
-		return v6 ? examine_received6(skb, at, entry) : examine_received4(skb, at, entry);
-	action = v6 ? examine_sent6(skb, at, entry) : examine_sent4(skb, at, entry);
-	if (action != GOES_ON)
+	if (outbound)
+		action = v6 ? examine_sent6(skb, at, entry) : examine_sent4(skb, at, entry);
+	else
+		action = v6 ? examine_received6(skb, at, entry) : examine_received4(skb, at, entry);
+	if (action != (outbound ? GOES_ON : PASS))
 		return action;
+	if (serving && !show_service_closely(skb, at, end, outbound, v6))
+		return TC_ACT_SHOT;
+	if (!outbound)
+		return PASS;
 	if (unlikely(at->flow.related))
 		return v6 ? send_error6(skb, at) : send_error4(skb, at);
 	return send_on(skb, at, &at->flow.source, &at->flow.destination, v6);
+}
+
+/* What a workload sends to a service, where no backend gets it as it is. */
+INLINE int answer_client(struct __sk_buff *skb, const struct passage *at, int result, const bool v6)
+{
+	struct other_end *other = other_end_of_packet();
+	struct endpoint *endpoint;
+	struct tunnel *tunnel;
+
+	switch (result) {
+	case SELF_ASKED:
+	case SELF_ANSWERED:
+		if (!other || turn_to_self(skb, &at->flow, other->port, result == SELF_ANSWERED, v6))
+			return TC_ACT_SHOT;
+		endpoint = find_endpoint(&at->flow.source, v6);
+		return endpoint && endpoint->ifindex == skb->ifindex ? deliver(skb, endpoint, v6) : TC_ACT_SHOT;
+	case TOO_LARGE:
+		tunnel = find_tunnel(&at->flow.destination, v6);
+		return tunnel ? refuse_size(skb, tunnel->mtu, v6) : TC_ACT_SHOT;
+	case UNSERVED:
+		if (v6 ? answer_unreachable6(skb, at->flow.protocol) : answer_unreachable4(skb, at->flow.protocol))
+			return TC_ACT_SHOT;
+		return hand_over(skb->ifindex);
+	default:
+		return result;
+	}
+}
+
+GLOBAL int answer_client4(struct __sk_buff *skb, const struct passage *at, int result)
+{
+	return at ? answer_client(skb, at, result, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int answer_client6(struct __sk_buff *skb, const struct passage *at, int result)
+{
+	return at ? answer_client(skb, at, result, true) : TC_ACT_SHOT;
 }
 
 /* The common part of both programs, from the parsed flow on. */
@@ -396,6 +459,14 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 
 	at->end = conntrack_key(&at->flow, &at->key, v6);
 	entry = conntrack_find(&at->key, v6);
+	if (serving && outbound && !entry) {
+		int result = translate(skb, at, v6);
+
+		if (result == TRANSLATED)
+			entry = conntrack_find(&at->key, v6);
+		else if (result != NO_SERVICE)
+			return v6 ? answer_client6(skb, at, result) : answer_client4(skb, at, result);
+	}
 	if (unlikely(!entry || at->flow.related))
 		return look_closely(skb, at, entry, outbound, v6);
 	ours = (outbound ? at->end : at->end ^ 1) & 1;
@@ -403,10 +474,13 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 	judgement = judgement_of(entry);
 	if (likely(judgement.epoch == at->version.epoch && !judgement.reason && entry->ifindex[ours] == skb->ifindex &&
 		   (outbound || may_send(skb, entry->ifindex[theirs], entry->identity[theirs])) &&
-		   !passed(at->now, entry->expires) && !reopens(entry, &at->flow))) {
+		   !passed(at->now, entry->expires) && !reopens(entry, &at->flow) &&
+		   (!serving || !outbound || knows_frontend(entry, at, v6)))) {
 		conntrack_touch(entry, &at->flow, at->end, at->now, skb->len);
 		if (unlikely(at->flow.first_fragment))
 			remember_fragment(&at->flow, v6);
+		if (serving && is_answer(entry, at->end) && !show_service(skb, at, entry, outbound, v6))
+			return TC_ACT_SHOT;
 		if (!outbound || !entry->ifindex[theirs])
 			return PASS;
 		if (overlay && entry->wrapped) {

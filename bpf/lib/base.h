@@ -16,7 +16,7 @@
 #include <bpf/bpf_helpers.h>
 
 #define INLINE static __always_inline
-#define NOINLINE static __attribute__((noinline))
+#define NOINLINE static __attribute__((noinline, unused))
 #define GLOBAL __attribute__((noinline)) /* the verifier checks it once, for any arguments */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)

@@ -55,7 +55,10 @@ struct conntrack_entry {
 	__u8 from_host; /* the first packet came from this host itself */
 	__u8 wrapped; /* the other end is on another node, and its ifindex the overlay device */
 	__u8 vouched; /* the other end's identity is what its node told */
-	__u8 pad2;
+	__u8 fronted; /* 1 and the end that knows the other one as a service only; 0: neither does */
+	union address frontend; /* the service's, where `fronted` */
+	__be16 frontend_port;
+	__u8 pad2[6];
 };
 
 /* Flows that were allowed at least once. Written and read by the programs, counted and collected by the daemon. Full:
@@ -76,6 +79,25 @@ struct {
 	__type(value, struct conntrack_entry);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } conntrack6 SEC(".maps");
+
+/* Where the entry of a new flow is put together; too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct conntrack_entry);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} new_entry SEC(".maps");
+
+INLINE struct conntrack_entry *conntrack_draft(void)
+{
+	__u32 zero = 0;
+	struct conntrack_entry *entry = bpf_map_lookup_elem(&new_entry, &zero);
+
+	if (entry)
+		__builtin_memset(entry, 0, sizeof(*entry));
+	return entry;
+}
 
 struct denial {
 	__u32 epoch;

@@ -30,6 +30,7 @@ enum reason {
 	REASON_TUNNEL_NODE = 15, /* wrapped by another than the node whose workloads have the source address */
 	REASON_TUNNEL_IDENTITY = 16, /* wrapped with an identity that no other node can have */
 	REASON_TUNNEL_DESTINATION = 17, /* wrapped for an address that is not here */
+	REASON_NO_BACKEND = 18, /* for a service that has no backend, or whose backend is dead */
 	REASONS,
 };
 

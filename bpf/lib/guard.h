@@ -96,20 +96,21 @@ INLINE int guard_closely(struct __sk_buff *skb, struct passage *at, struct connt
 	if (entry) {
 		conntrack_touch(entry, &at->flow, at->end, at->now, skb->len);
 	} else if (!at->flow.related) {
-		struct conntrack_entry fresh = {
-			.origin = at->end,
-			.icmp_type = at->flow.icmp_type,
-			.from_host = outbound,
-		};
+		struct conntrack_entry *fresh = conntrack_draft();
 
-		settle(&fresh, &outcome, at->version.epoch);
-		fresh.packets[0] = !at->end;
-		fresh.packets[1] = at->end;
-		fresh.bytes[0] = at->end ? 0 : skb->len;
-		fresh.bytes[1] = at->end ? skb->len : 0;
-		fresh.expires = at->now + conntrack_timeout(&fresh, at->flow.protocol);
+		if (!fresh)
+			return drop(skb, at, REASON_CONNTRACK_FULL, v6);
+		fresh->origin = at->end;
+		fresh->icmp_type = at->flow.icmp_type;
+		fresh->from_host = outbound;
+		settle(fresh, &outcome, at->version.epoch);
+		fresh->packets[0] = !at->end;
+		fresh->packets[1] = at->end;
+		fresh->bytes[0] = at->end ? 0 : skb->len;
+		fresh->bytes[1] = at->end ? skb->len : 0;
+		fresh->expires = at->now + conntrack_timeout(fresh, at->flow.protocol);
 		count(COUNTER_NEW_FLOWS, skb->len);
-		if (conntrack_add(&at->key, &fresh, v6))
+		if (conntrack_add(&at->key, fresh, v6))
 			return drop(skb, at, REASON_CONNTRACK_FULL, v6);
 	}
 	if (unlikely(at->flow.first_fragment))

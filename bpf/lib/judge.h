@@ -16,7 +16,8 @@ struct passage {
 	union version version;
 	__u32 now; /* ticks */
 	__u32 end; /* which end of the flow sent it */
-	__u32 events; /* enum event_mask */
+	__u16 events; /* enum event_mask */
+	bool fronted; /* it was for a service, and is for a backend now (lib/translate.h) */
 	__u32 vouched; /* identity of the sender as its node tells it with the packet, 0: not told */
 	__u32 remembered; /* what it told with an earlier one */
 	__u32 beyond; /* overlay device, if the other end of the packet is on another node */

@@ -41,7 +41,7 @@ struct neighbour_advertisement {
 #define ND_FLAGS bpf_htonl(0xe0000000) /* router, solicited, override */
 
 /* Turns an ARP request into its answer and sends it back where it came from. */
-INLINE int answer_arp(struct __sk_buff *skb)
+NOINLINE int answer_arp(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data;
 	void *data_end = (void *)(long)skb->data_end;
@@ -76,7 +76,7 @@ INLINE __sum16 fold(__u64 sum)
 }
 
 /* The same for a neighbour solicitation. The packet is written anew, as the option may be missing in the question. */
-INLINE int answer_neighbour(struct __sk_buff *skb)
+NOINLINE int answer_neighbour(struct __sk_buff *skb)
 {
 	struct neighbour_advertisement advertisement = {
 		.type = ND_NEIGHBOUR_ADVERTISEMENT,

@@ -265,6 +265,17 @@ INLINE int load_transport(struct __sk_buff *skb, __u32 offset, struct flow *flow
 	return 0;
 }
 
+/* Apart from the rest of a program, whose frame is scarce; few packets come here. */
+NOINLINE int load_transport4(struct __sk_buff *skb, __u32 offset, struct flow *flow)
+{
+	return skb && flow ? load_transport(skb, offset, flow, false) : REASON_MALFORMED;
+}
+
+NOINLINE int load_transport6(struct __sk_buff *skb, __u32 offset, struct flow *flow)
+{
+	return skb && flow ? load_transport(skb, offset, flow, true) : REASON_MALFORMED;
+}
+
 /* The same, straight from the packet, for the two protocols that nearly all packets have. False: use the safe way. */
 INLINE bool read_transport(const void *transport, const void *data_end, struct flow *flow)
 {
@@ -353,7 +364,7 @@ INLINE int load_fragment4(struct __sk_buff *skb, const struct iphdr *ip, __u32 o
 		return follow(bpf_map_lookup_elem(&fragments4, &key), flow, false);
 	}
 	flow->first_fragment = true;
-	return load_transport(skb, offset, flow, false);
+	return load_transport4(skb, offset, flow);
 }
 
 INLINE int load_fragment6(struct __sk_buff *skb, const struct extensions *at, struct flow *flow)
@@ -366,7 +377,7 @@ INLINE int load_fragment6(struct __sk_buff *skb, const struct extensions *at, st
 		return follow(bpf_map_lookup_elem(&fragments6, &key), flow, true);
 	}
 	flow->first_fragment = true;
-	return load_transport(skb, at->offset, flow, true);
+	return load_transport6(skb, at->offset, flow);
 }
 
 /* Returns 0 or a reason. `ip` lies within the packet, which is what the caller made sure of. */
@@ -381,7 +392,7 @@ INLINE int parse_ipv4(struct __sk_buff *skb, const struct iphdr *ip, const void 
 		return load_fragment4(skb, ip, ETH_HLEN + ip->ihl * 4, flow);
 	if (likely(ip->ihl == 5) && read_transport(ip + 1, data_end, flow))
 		return 0;
-	return load_transport(skb, ETH_HLEN + ip->ihl * 4, flow, false);
+	return load_transport4(skb, ETH_HLEN + ip->ihl * 4, flow);
 }
 
 INLINE int parse_ipv6(struct __sk_buff *skb, const struct ipv6hdr *ip, const void *data_end, struct flow *flow)
@@ -402,7 +413,7 @@ INLINE int parse_ipv6(struct __sk_buff *skb, const struct ipv6hdr *ip, const voi
 	flow->protocol = at.protocol;
 	if (at.fragment)
 		return load_fragment6(skb, &at, flow);
-	return load_transport(skb, at.offset, flow, true);
+	return load_transport6(skb, at.offset, flow);
 }
 
 INLINE bool is_neighbour_discovery(struct __sk_buff *skb, const struct ipv6hdr *ip, __u8 *type)

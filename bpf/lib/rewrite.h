@@ -2,6 +2,7 @@
 /* Other addresses and ports in a packet, with the checksums that cover them (RFC 1624). */
 #pragma once
 
+#include "crc32c.h"
 #include "packet.h"
 
 /* One end of a packet that changes: the address, and the port or what an ICMP echo has for one. */
@@ -93,6 +94,29 @@ INLINE int checksum_address(struct __sk_buff *skb, __u32 checksum, const struct 
 				   flags | BPF_F_PSEUDO_HDR | 4);
 }
 
+/* Bytes from the transport header at `transport` to the end of the packet; 0 if its IP header says otherwise. */
+INLINE __u32 transport_length(struct __sk_buff *skb, __u32 transport, const bool v6)
+{
+	const __u32 at = v6 ? offsetof(struct ipv6hdr, payload_len) : offsetof(struct iphdr, tot_len);
+	__be16 length;
+	__u32 end;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + at, &length, sizeof(length)))
+		return 0;
+	end = ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : 0) + bpf_ntohs(length);
+	return end > transport ? end - transport : 0;
+}
+
+/* One port in the transport header at `transport`, with the checksum that covers it. */
+INLINE int rewrite_port(struct __sk_buff *skb, __u32 transport, __u8 protocol, bool source, __be16 was, __be16 port,
+			__u64 flags, const bool v6)
+{
+	if (unlikely(protocol == IPPROTO_SCTP))
+		return rewrite_sctp_port(skb, transport, transport_length(skb, transport, v6), source, was, port);
+	return bpf_l4_csum_replace(skb, transport + checksum_offset(protocol), was, port, flags | 2) ||
+	       bpf_skb_store_bytes(skb, transport + port_offset(protocol, source), &port, 2, 0);
+}
+
 /* One end of a packet. A later fragment has no transport header. Returns 0 or not. */
 INLINE int rewrite(struct __sk_buff *skb, const struct change *change, __u8 protocol, bool later_fragment,
 		   const bool v6)
@@ -106,11 +130,11 @@ INLINE int rewrite(struct __sk_buff *skb, const struct change *change, __u8 prot
 			return -1;
 		checksum = transport + checksum_offset(protocol);
 		if (change->port != change->was_port &&
-		    (bpf_l4_csum_replace(skb, checksum, change->was_port, change->port, flags | 2) ||
-		     bpf_skb_store_bytes(skb, transport + port_offset(protocol, change->source), &change->port, 2, 0)))
+		    rewrite_port(skb, transport, protocol, change->source, change->was_port, change->port, flags, v6))
 			return -1;
-		/* ICMP's checksum covers no addresses, that of ICMPv6 does. */
-		if (protocol != IPPROTO_ICMP && checksum_address(skb, checksum, change, flags, v6))
+		/* The checksums of ICMP and SCTP cover no addresses, that of ICMPv6 does. */
+		if (protocol != IPPROTO_ICMP && protocol != IPPROTO_SCTP &&
+		    checksum_address(skb, checksum, change, flags, v6))
 			return -1;
 	}
 	return rewrite_address(skb, ETH_HLEN, change, v6);

@@ -90,6 +90,8 @@ class Reason(IntEnum):
     TUNNEL_IDENTITY = 16, "not a node's to tell", "It came out of a tunnel with an identity that no other node has."
     TUNNEL_DESTINATION = 17, "not here", "It was wrapped for an address that no workload of that node has."
 
+    NO_BACKEND = 18, "no backend", "It is for a service that has no backend, or for a connection whose backend is dead."
+
     @property
     def word(self) -> str:
         """As JSON shows it: `policy-default`."""
