@@ -33,7 +33,7 @@ from reconciler.store.announcements import (
     endpoints_prefix,
     of_node,
 )
-from reconciler.store.identities import Identities
+from reconciler.store.identities import Identities, identities_prefix
 from reconciler.store.mirror import Mirror
 from reconciler.store.mirror_file import MirrorFile
 from reconciler.store.node_cidrs import NodeCidrs
@@ -77,6 +77,7 @@ class Sharing:
         self._lock = threading.Lock()
         self._pending: set[str] = set()
         self._filled = False
+        self._labelled = True  # whether the labels of all endpoints are known: a store that was lost has them last
         self._registration: Registration | None = None
         self._session: Session | None = None
         self._refusal: NameClaimed | None = None
@@ -116,14 +117,15 @@ class Sharing:
         if not (self._filled and self.store.synchronised):
             self._table.replace(self.store.range(endpoints_prefix(self._cluster.name)).items)
             self._filled = self.store.synchronised
-        elif not changed:
+        elif not changed and self._labelled:
             return
         endpoints = {key for key in changed if key.startswith(endpoints_prefix(self._cluster.name))}
         self._table.update({key: self.store.get(key) for key in endpoints})
         columns = self._table.columns()
         numbers: list[int] = np.unique(columns.rows["identity"]).tolist()
         self._labels = self.identities.labels_of(numbers)
-        self._columns = columns.of_identities(self._labels) if len(self._labels) < len(numbers) else columns
+        self._labelled = len(self._labels) == len(numbers)
+        self._columns = columns if self._labelled else columns.of_identities(self._labels)
 
     def _take_pending(self) -> set[str]:
         with self._lock:
@@ -144,6 +146,8 @@ class Sharing:
         own = node_key(name, node)
         if own in keys:
             self._look_at_own(own)
+        if not self._labelled:
+            told |= {key for key in keys if key.startswith(identities_prefix(name))}
         nodes, cidrs = nodes_prefix(name), nodes_prefix(name).replace("/nodes/", "/node-cidrs/nodes/")
         if told or any(key != own and key.startswith((nodes, cidrs)) for key in keys):
             self._joined.news()
@@ -154,6 +158,8 @@ class Sharing:
             return
         if item is None or registration_of(item).instance != mine.instance:
             session.begin_again()
+        if item is None and self._joined is not None:
+            self._joined.back()  # a store that was lost, or is an older one now, has to be told everything
 
     # What this host says
 

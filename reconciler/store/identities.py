@@ -27,6 +27,10 @@ GRACE_S = 900.0
 ATTEMPTS = 64  # each lost one means that somebody else has allocated meanwhile
 
 
+def identities_prefix(cluster: str) -> str:
+    return f"{root(cluster)}identities/"
+
+
 @dataclass(frozen=True, slots=True)
 class _Record:
     labels: LabelSet
@@ -41,8 +45,8 @@ class Identities:
         self._store = store
         self._high = cluster_id << CLUSTER_SHIFT
         self._grace_s = grace_s
-        self._label_sets = f"{root(cluster)}identities/{cluster_id}/label-sets/"
-        self._numbers = f"{root(cluster)}identities/{cluster_id}/numbers/"
+        self._label_sets = f"{identities_prefix(cluster)}{cluster_id}/label-sets/"
+        self._numbers = f"{identities_prefix(cluster)}{cluster_id}/numbers/"
         self._parsed: dict[str, _Record] = {}
         self._marked: dict[int, tuple[int, float]] = {}  # number -> revision of its mark, and when we saw it
 

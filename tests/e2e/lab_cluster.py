@@ -13,6 +13,7 @@ import http.client
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -227,6 +228,11 @@ class LabCluster:
         self.signal_etcd(signal.SIGKILL, *servers)
         for server in servers or range(len(SERVERS)):
             until(lambda server=server: running(self.kept(server)) is None, "the server has ended")  # type: ignore[misc]
+
+    def wipe_etcd(self) -> None:
+        """Of servers that do not run."""
+        for server in range(len(SERVERS)):
+            shutil.rmtree(self.kept(server) / "data")
 
     def start_etcd(self) -> None:
         """Those servers that do not run."""

@@ -136,6 +136,22 @@ def test_a_host_that_was_cut_off_while_etcd_was_compacted_catches_up(cluster: La
         pass
 
 
+def test_an_etcd_that_lost_everything_is_told_everything_again(cluster: LabCluster) -> None:
+    before = {workload: cluster.identity(workload) for workload in cluster.where}
+    seen = {node: read_again(cluster, node) for node in cluster.nodes}
+    with flow(cluster, "stranger", PORTS[1]) as forbidden:
+        cluster.kill_etcd()
+        cluster.wipe_etcd()
+        cluster.start_etcd()
+        for node in cluster.nodes:
+            until(lambda node=node: read_again(cluster, node) > seen[node], f"{node} reads it again")  # type: ignore[misc]
+        cluster.heard()
+        assert {workload: cluster.identity(workload) for workload in cluster.where} == before
+        served(cluster, "client")
+        forbidden.more(50)
+    assert forbidden.arrived == 0
+
+
 def test_a_connection_survives_a_cut_between_its_hosts_and_others_notice_nothing(cluster: LabCluster) -> None:
     with echo_server(cluster.inside("web"), 9003), connected(cluster, "client", 9003) as one:
         assert echoes(one)
