@@ -21,6 +21,7 @@ _KNOWN = (*_TRANSPORTS, "ICMP", "ICMPV6", ANY, *PORTLESS)
 _NAME = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*\Z")
 _LONGEST_NAME = 15
 NAME_FORM = f"a name of up to {_LONGEST_NAME} lower case letters, digits and single -, with at least one letter"
+_EVERY_PORT = 'every port of the protocol is `port: "0"`'
 _NUMBER = re.compile(r"(0|[1-9][0-9]*)\Z")
 
 _ICMP4 = {
@@ -103,6 +104,7 @@ def cilium(nodes: Iterable[Node], findings: Findings) -> Matches:
             found += [PortMatch(protocol, name=number) for protocol in protocols]
             _refuse_range_of_name(node, findings)
         elif number == 0:
+            _refuse_range_of_all(node, findings)
             found += [_whole(protocol) for protocol in protocols]
         else:
             last = _last(node, number, findings)
@@ -127,7 +129,10 @@ def _protocols(node: Node, findings: Findings) -> tuple[int, ...]:
 
 def _number(node: Node, findings: Findings) -> int | str:
     """The number, or the name in lower case (names compare without case)."""
-    text: str = node.read("port", default="") or "0"
+    text: str = node.read("port", default="0")
+    if not text:
+        findings.fault(node.place_of("port"), f"port is empty; {_EVERY_PORT}, or none")
+        return 0
     if _NUMBER.match(text):
         if len(text) > 5 or int(text) > LAST_PORT:
             findings.fault(node.place_of("port"), f"port {text} is above {LAST_PORT}")
@@ -149,6 +154,17 @@ def _last(node: Node, first: int, findings: Findings) -> int:
 def _refuse_range_of_name(node: Node, findings: Findings) -> None:
     if node.read("endPort"):
         findings.fault(node.place_of("endPort"), "endPort cannot go with a named port")
+
+
+def _refuse_range_of_all(node: Node, findings: Findings) -> None:
+    """Taken for every port, the range would allow more than it says: Cilium's agent does that to 0 with 65535 only."""
+    last = node.read("endPort")
+    if last and node.read("port", default="0") == "0":
+        said = f"port 0 with endPort {last}" if node.get("port") else f"endPort {last} without port"
+        findings.fault(
+            node.place_of("endPort"),
+            f"{said}: a range begins at a port from 1 to {LAST_PORT}; {_EVERY_PORT} without endPort",
+        )
 
 
 def is_name(text: str) -> bool:

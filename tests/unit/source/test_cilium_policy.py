@@ -32,6 +32,11 @@ def rule(spec: str, *, cluster_wide: bool = False) -> PolicyRule:
     return found
 
 
+def faults(spec: str) -> list[str]:
+    head = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: web, namespace: shop}\n"
+    return [one.message for one in manifests.read(f"{head}spec: {{endpointSelector: {{}}, {spec}}}".encode()).faults]
+
+
 def ingress(item: str, *, cluster_wide: bool = False) -> RuleItem:
     return rule(f"ingress: [{item}]", cluster_wide=cluster_wide).ingress[0]
 
@@ -184,6 +189,25 @@ def test_19_exceptions_belong_to_their_entry() -> None:
 )
 def test_23_24_a_port(port: str, matches: list[PortMatch]) -> None:
     assert ingress(f"{{toPorts: [{{ports: [{port}]}}]}}").ports == tuple(matches)
+
+
+@pytest.mark.parametrize(
+    ("port", "said"),
+    [
+        ('{port: "0", endPort: 10, protocol: TCP}', "port 0 with endPort 10: a range begins at a port from 1 to 65535"),
+        ('{port: "0", endPort: 65535}', "port 0 with endPort 65535: "),
+        ("{endPort: 10, protocol: TCP}", "endPort 10 without port: "),
+        ('{port: "", protocol: TCP}', 'port is empty; every port of the protocol is `port: "0"`, or none'),
+        ('{port: "70000", endPort: 10}', "port 70000 is above 65535"),
+    ],
+)
+def test_23_what_could_be_taken_for_every_port_is_refused_where_it_says_something_else(port: str, said: str) -> None:
+    [fault] = faults(f"ingress: [{{toPorts: [{{ports: [{port}]}}]}}]")
+    assert said in fault
+
+
+def test_23_the_range_that_is_none_goes_with_every_port() -> None:
+    assert ingress('{toPorts: [{ports: [{port: "0", endPort: 0, protocol: TCP}]}]}').ports == (PortMatch(6),)
 
 
 def test_25_icmp_types_stand_in_as_ports() -> None:
