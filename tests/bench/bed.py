@@ -118,18 +118,24 @@ class Wires:
 
 class Bed(Wires):
     """`rows`: policy rows of the two workloads together, few of which any packet here meets; `ports`: what those allow
-    that do not matter, and the ones that matter too if it is not `SINGLE`.
+    that do not matter, and the ones that matter too if it is not `SINGLE`; `serving`: whether there are services.
     """
 
     def __init__(
-        self, name: str, rows: int = 10, map_sizes: Mapping[str, int] | None = None, ports: Ports = SINGLE
+        self,
+        name: str,
+        rows: int = 10,
+        map_sizes: Mapping[str, int] | None = None,
+        ports: Ports = SINGLE,
+        *,
+        serving: bool = False,
     ) -> None:
         super().__init__(name)
         self.pins = BPFFS / f"{PREFIX}-{name}"
         self._rows = rows
         self._ports = ports
         cluster = Cluster("bench", Origin("", 0, "Cluster", "bench", ""))
-        self._datapath = Datapath(self.pins, options_of(cluster), map_sizes)
+        self._datapath = Datapath(self.pins, {**options_of(cluster), "serving": serving}, map_sizes)
         self.maps = PinnedMaps(self.pins)
         self.generation = Generation(self.maps)
         self.columns: dict[str, ColumnTable] = {
