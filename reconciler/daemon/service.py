@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from reconciler import __version__
 from reconciler.config import Config
 from reconciler.daemon.api import Api
+from reconciler.daemon.backend_checks import BackendChecks
 from reconciler.daemon.convergence import Convergence, Pass
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.follower import Follower
@@ -38,6 +39,7 @@ from reconciler.daemon.watchers import Watchers
 from reconciler.engine.lock import host_lock
 from reconciler.errors import PlumbError, RepositoryError
 from reconciler.host import Host
+from reconciler.host.service_checks import Unhealthy, checks
 from reconciler.host.sharing import Joined
 from reconciler.model.network import HOST_NETNS
 from reconciler.observe.drift_log import DriftReport
@@ -113,6 +115,7 @@ class Service:
         self.convergence = Convergence(self.host, self.suspects)
         self.follower = Follower(self.config)
         self.health = Health(self._on_health)
+        self.checks = BackendChecks(self._on_checks)
         self.fleet = Fleet(self.host, self.follower, self.health)
         refs = RefWatcher(self.config.repository, self.config.ref, self._on_ref)
         server = await serve(self.config.socket, self.config.group, Api(self).respond)
@@ -139,6 +142,7 @@ class Service:
             self.tamper.close()
             self.watchers.close()
             self.health.close()
+            self.checks.close()
             await asyncio.to_thread(self.follower.close)
             await asyncio.to_thread(self.fleet.close)
             self.config.socket.unlink(missing_ok=True)
@@ -150,6 +154,10 @@ class Service:
 
     def _on_health(self) -> None:
         asyncio.get_running_loop().run_in_executor(self._writer, self.fleet.passed, None, self.state)
+
+    def _on_checks(self, unhealthy: Unhealthy) -> None:
+        self.host.unhealthy = unhealthy
+        self.trigger.poke("backends changed their state", news=True)
 
     async def _converge(self) -> None:
         while True:
@@ -211,6 +219,9 @@ class Service:
             absent, cgroups = self.host.absent.namespaces, target.cgroups if target is not None else ()
             self.watchers.listen_to({HOST_NETNS, *namespaces}, pins, absent, cgroups)
             self.tamper.watch(await self.on_host(self.host.watched_maps))
+        if target is not None:
+            with _surviving("checking backends"):
+                self.checks.follow(checks(target.desired.services), self.host.unhealthy)
 
     async def _audit(self) -> None:
         while True:

@@ -25,7 +25,7 @@ from reconciler.engine.journal import Journal
 from reconciler.engine.lock import host_lock
 from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, Result
-from reconciler.engine.rows import Rows
+from reconciler.engine.rows import Columns, Rows
 from reconciler.engine.seals import Seals
 from reconciler.engine.table import Table
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, StoreError, UsageError
@@ -40,6 +40,7 @@ from reconciler.host.obstacles import refuse_obstructed
 from reconciler.host.outside import absent_devices, facing_outside
 from reconciler.host.rehung import Rehung, rehung
 from reconciler.host.resolver import TargetResolver
+from reconciler.host.service_checks import Unhealthy, checks, unhealthy_by_rows
 from reconciler.host.service_facts import service_facts
 from reconciler.host.sharing import Joined, Sharing
 from reconciler.host.status import host_status
@@ -67,13 +68,14 @@ class Host:
 
     `lock` is what `apply` holds while it writes; whoever holds the host already passes a null context.
     `target` is the applied commit as it was last compiled; None until it is known. `absent` is what it waited for when
-    it was last compared.
+    it was last compared. `unhealthy`: backends that do not answer their checks; counts from the next aim on.
     """
 
     def __init__(self, config: Config, lock: AbstractContextManager[object] | None = None) -> None:
         self.config = config
         self.target: Target | None = None
         self.absent = Absent()
+        self.unhealthy: Unhealthy = {}
         config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.journal = Journal(config.state_directory / "journal")
         self._hold = HoldFile(config.state_directory)
@@ -157,7 +159,7 @@ class Host:
             sharing.register(this_node(snapshot, self.config.node))
         identities = None if preview else sharing.identities
         facts = gather(snapshot, self.config.node, store, host_addresses(), identities, sharing.others())
-        facts = replace(facts, services=service_facts(snapshot, store))
+        facts = replace(facts, services=replace(service_facts(snapshot, store), unhealthy=self.unhealthy))
         devices = facing_outside(snapshot, self.config.node)
         return self._compiled_for(snapshot, replace(facts, devices=devices))
 
@@ -344,6 +346,8 @@ class Host:
             return None
         sharing = self._sharing(old.snapshot.cluster)
         facts = heard(old.snapshot, old.facts, sharing.others())
+        if facts.services.unhealthy != self.unhealthy:
+            facts = replace(facts, services=replace(facts.services, unhealthy=self.unhealthy))
         if facts is old.facts:
             return None
         self.target = new = self._compiled_for(old.snapshot, facts)
@@ -372,7 +376,13 @@ class Host:
         """
         require_capabilities()
         self.recall()
-        return self.journal.recover(self.tables)
+        record = self.journal.recover(self.tables)
+        if self.target is not None and any(checks(self.target.desired.services)):
+            self.unhealthy = unhealthy_by_rows(
+                self.target.desired.services, cast(Columns, self.tables["backends"].live())
+            )
+            self.recall()
+        return record
 
     def recall(self) -> None:
         """Compile the applied commit again; one that can no longer be read (a forced push) leaves `target` None."""
