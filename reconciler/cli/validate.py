@@ -28,7 +28,7 @@ def command(what: str | None, repository: Path | None, jsonl: bool, output: str)
     What is wrong is printed as path:line:column: message, and the exit code is 3.
 
     With --jsonl each line is a JSON object with an id and a doc (a manifest, or its text) or a rule (what stands under
-    spec in a Cilium policy), and gets {"id", "valid", "errors"}; what is valid and not enforced yet is valid there.
+    spec in a Cilium policy), and gets {"id", "valid", "errors"}, an empty line too; what is valid and not enforced yet is valid there.
 
     \b
     Examples:
@@ -64,10 +64,9 @@ def _answer(what: str | None) -> int:
 
     path = what if what and what != "-" else "standard input"
     for number, line in enumerate(_lines(what), 1):
-        if line.strip():
-            found = answer(line, path, number)
-            errors = [str(fault) for fault in found.faults]
-            click.echo(json.dumps({"id": found.id, "valid": not errors, "errors": errors}, ensure_ascii=False))
+        found = answer(line, path, number)
+        errors = [str(fault) for fault in found.faults]
+        click.echo(json.dumps({"id": found.id, "valid": not errors, "errors": errors}, ensure_ascii=False))
     return 0
 
 

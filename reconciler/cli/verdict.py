@@ -48,7 +48,8 @@ def command(cases: BinaryIO, engine: str, allow_localhost: str, ipblock_matches_
     """Judge the flows of CASES (JSON Lines, standard input by default); answer one line of JSON for each line.
 
     A line has policies (docs, rules or policies), ends (endpoints or pods) and what is asked (flows, or expect with
-    tables to fill). The answer to a line that cannot be judged is its id and an error.
+    tables to fill). An end with labels and an ip is a workload with that address. The answer to a line that cannot be
+    judged, an empty one too, is its id (null if it has none) and an error.
 
     \b
     Examples:
@@ -63,7 +64,7 @@ def command(cases: BinaryIO, engine: str, allow_localhost: str, ipblock_matches_
         judge = stream.Judge(judging, settings, cases.name)
         for block in stream.blocks(cases.fileno()):
             for answered in judge.answers(block):
-                sys.stdout.write(json.dumps(answered, ensure_ascii=False) + "\n")
+                sys.stdout.write(json.dumps(answered) + "\n")  # in ASCII: an id may be half a character
             sys.stdout.flush()
 
 

@@ -32,6 +32,8 @@ def answer(line: bytes, path: str, number: int) -> Answer:
 
     What comes as text has places in that text, and for a path what the line says in `file`, or its `id`.
     """
+    if not line.strip():
+        return Answer(None, (Fault(path, number, 1, "the line is empty"),))
     try:
         nodes = documents.parse(line, is_json=True)
     except documents.ParseError as e:

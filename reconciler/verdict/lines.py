@@ -1,14 +1,16 @@
 """A line of JSON as a case with questions, in any of the forms that public conformance data has.
 
 docs | rules | policies    what is in force; `rules` have the shape of a `spec` and are taken as written
-endpoints | pods           the ends: by labels, by namespace and labels, by reserved name, by address; one that has
-                           `policyAuditMode: true` is in audit mode, as a Workload
+endpoints | pods           the ends: by labels, by namespace and labels, by reserved name, by address. One with labels
+                           and an address is a workload there; one that has `policyAuditMode: true` is in audit mode,
+                           as a Workload
 flows | expect             the questions: a list of flows, or tables of which only the shape is read
 from_labels, to_labels     both ends and the one question of a line without the latter two
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -131,13 +133,20 @@ def _endpoint(
     name: str, value: Any, namespaces: Mapping[str, Any], settings: Settings, ports: frozenset[NamedPort]
 ) -> End:
     end = _typed(value, dict, f"endpoint {name}")
-    if "ip" in end:
-        return End(Standing.OUTSIDE, address=ip_address(end["ip"]))
-    if "reserved" in end:
+    address = ip_address(end["ip"]) if end.get("ip") is not None else None
+    if end.get("reserved") is not None:
+        if others := [key for key in ("labels", "namespace", "ip") if end.get(key) is not None]:
+            raise CaseError(f"endpoint {name} has reserved and {others[0]}, which exclude each other")
         return _reserved(end["reserved"], ports)
+    if address is not None and end.get("labels") is None and end.get("namespace") is None:
+        return End(Standing.OUTSIDE, address=address)
     if isinstance(end.get("labels"), list):
-        return replace(_labelled(end["labels"], ports), audit=_audit(end))
-    return End(Standing.POLICED, _namespaced(end, namespaces, settings), ports=ports, audit=_audit(end))
+        labelled = _labelled(end["labels"], ports)
+        if labelled.reserved and address is not None:
+            raise CaseError(f"endpoint {name} has a reserved label and ip, which exclude each other")
+        return replace(labelled, address=address, audit=_audit(end))
+    labels = _namespaced(end, namespaces, settings)
+    return End(Standing.POLICED, labels, address=address, ports=ports, audit=_audit(end))
 
 
 def _namespaced(value: Mapping[str, Any], namespaces: Mapping[str, Any], settings: Settings) -> LabelSet:
@@ -214,7 +223,9 @@ def _name(value: Any, known: Mapping[str, End]) -> str:
 
 
 def _protocol_and_port(value: Mapping[str, Any]) -> tuple[int, int]:
-    return _protocol(value.get("proto") or value.get("protocol")), _port(value.get("port") or 0)
+    return _protocol(value.get("proto") or value.get("protocol")), _port(
+        0 if value.get("port") is None else value["port"]
+    )
 
 
 def _protocol(name: Any) -> int:
@@ -225,10 +236,11 @@ def _protocol(name: Any) -> int:
 
 
 def _port(value: Any) -> int:
-    number = int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else -1
-    if not 0 <= number <= _LAST_PORT:
-        raise CaseError(f'port "{value}" is no number from 0 to {_LAST_PORT}')
-    return number
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= _LAST_PORT:  # a boolean is no number here
+        raise CaseError(f"port {json.dumps(value)} is no number from 0 to {_LAST_PORT}")
+    return value
 
 
 def _typed(value: Any, kind: type, what: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from reconciler.errors import ManifestError, PlumbError
 from reconciler.model.policy import PolicyRule
 from reconciler.source import given, stamp
+from reconciler.source.documents import MAX_DEPTH
 from reconciler.verdict import answer, lines
 from reconciler.verdict.by_rows import Engine
 from reconciler.verdict.case import Case, CaseError, Question, Settings, Sides
@@ -18,6 +20,7 @@ from reconciler.verdict.lines import Flows, Tables
 from reconciler.verdict.world import Numbers, World, compiled
 
 _BLOCK = 1 << 20  # bytes read at once
+_FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*("[ !#-\[\]-~]{0,1000}"|-?(?:0|[1-9][0-9]{0,18}))\s*,')
 _REMEMBERED = 1000  # compiled cases
 
 
@@ -56,21 +59,22 @@ class Judge:
         self._count = 0
 
     def answers(self, listed: Iterable[bytes]) -> list[dict[str, Any]]:
-        """One for each line that is not blank. What is wrong with a line is its answer.
+        """One for each line. What is wrong with a line is its answer.
 
         Raises KernelError where the engine does.
         """
         read: list[_Asked | dict[str, Any]] = []
         for line in listed:
             self._count += 1
-            if line.strip():
-                read.append(self._read(line, self._count))
+            read.append(self._read(line, self._count))
         asked = [one for one in read if isinstance(one, _Asked)]
         sides = iter(self._engine.judge([(one.world, one.questions) for one in asked]))
         return [self._answer(one, next(sides)) if isinstance(one, _Asked) else one for one in read]
 
     def _read(self, line: bytes, number: int) -> _Asked | dict[str, Any]:
         name: Any = None
+        if not line.strip():
+            return {"id": None, "error": f"line {number} is empty"}
         try:
             value = json.loads(line)
             if not isinstance(value, dict):
@@ -83,7 +87,10 @@ class Judge:
             return {"id": None, "error": f"{self._path}:{number}:{error.colno}: no JSON: {error.msg}"}
         except ManifestError as error:
             return {"id": name, "error": "; ".join(fault.message for fault in error.faults)}
-        except (PlumbError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except RecursionError:
+            found = name if name is not None else _first_id(line)
+            return {"id": found, "error": f"line {number} is nested deeper than {MAX_DEPTH} levels"}
+        except (PlumbError, ValueError, TypeError, AttributeError) as error:
             return {"id": name, "error": str(error)}
 
     def _world(self, value: dict[str, Any], number: int) -> World:
@@ -112,6 +119,12 @@ class Judge:
 
 # What the ends of a line depend on.
 _ENDS = ("pods", "endpoints", "namespaces", "named_ports_tcp", "from_labels", "to_labels", "dst_named_ports_tcp")
+
+
+def _first_id(line: bytes) -> Any:
+    """The id of a line that cannot be read as a whole; None where it is not the first thing in it, and short."""
+    found = _FIRST_ID.match(line)
+    return json.loads(found[1]) if found else None
 
 
 def _questions(form: Flows | Tables, world: World) -> tuple[Question, ...]:

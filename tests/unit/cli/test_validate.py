@@ -127,9 +127,15 @@ def test_lines_on_standard_input_are_answered_one_by_one() -> None:
     lines = [{"id": 1, "rule": rule}, {"id": "b", "rule": {}}, {"id": [3], "doc": BAD_POLICY}]
     result = plumb("validate", "--jsonl", stdin="\n".join(["", *map(json.dumps, lines), ""]))
     answers = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [(one["id"], one["valid"]) for one in answers] == [(1, True), ("b", False), ([3], False)]
-    assert answers[0]["errors"] == []
-    assert answers[1]["errors"][0].startswith("standard input:3:")
+    assert [(one["id"], one["valid"]) for one in answers] == [
+        (None, False),
+        (1, True),
+        ("b", False),
+        ([3], False),
+    ]
+    assert answers[0]["errors"] == ["standard input:1:1: the line is empty"]
+    assert answers[1]["errors"] == []
+    assert answers[2]["errors"][0].startswith("standard input:3:")
     assert result.returncode == 0
 
 

@@ -79,8 +79,17 @@ def test_a_default_deny_names_the_policy_that_isolates() -> None:
 
 def test_the_place_is_that_of_the_line_even_if_the_case_was_compiled_before() -> None:
     line = asked(flow("client", "web"), docs=[FROM_CLIENT])
-    places = [answer["flows"][0]["rules"][0]["at"] for answer in answers(line, b"", line)]
-    assert places == ["cases.jsonl:1", "cases.jsonl:3"]
+    places = [answer["flows"][0]["rules"][0]["at"] for answer in answers(line, line)]
+    assert places == ["cases.jsonl:1", "cases.jsonl:2"]
+
+
+def test_an_empty_line_is_answered_too() -> None:
+    line = asked(flow("client", "web"), docs=[FROM_CLIENT])
+    assert [answer.get("error") for answer in answers(b"", line, b" \r")] == [
+        "line 1 is empty",
+        None,
+        "line 3 is empty",
+    ]
 
 
 def test_a_side_that_nobody_polices_is_null() -> None:
@@ -205,7 +214,7 @@ def test_a_named_port_is_looked_up_at_each_destination() -> None:
         ({"id": 1, "docs": [], "flows": []}, "neither pods nor endpoints"),
         ({"id": 1, "docs": [], "endpoints": ENDS}, "neither flows nor tables"),
         (asked(flow("web", "nobody"), docs=[]), 'no endpoint "nobody"'),
-        (asked(flow("web", "client", 70000), docs=[]), 'port "70000" is no number from 0 to 65535'),
+        (asked(flow("web", "client", 70000), docs=[]), "port 70000 is no number from 0 to 65535"),
         (asked(flow("web", "client", proto="XYZ"), docs=[]), 'unknown protocol "XYZ"'),
         (asked(docs=[policy({"fromEndpoint": []})]), 'did you mean "fromEndpoints"?'),
         (asked(docs=[{"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "x"}}]), "is no policy"),
@@ -213,13 +222,57 @@ def test_a_named_port_is_looked_up_at_each_destination() -> None:
         (asked(docs=[], ends={"a": {"reserved": "me"}}), 'no reserved identity "me"'),
         ({"id": 1, "policies": [], "pods": [PODS[0], {**PODS[1], "ip": "10.0.0.1"}], "expect": {}}, "the same address"),
         ({"id": 1, "policies": [], "pods": PODS, "expect": {"TCP/80": {"combined": ["."]}}}, "3 rows of 3 characters"),
-        (b'{"id": 1, "docs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "recursion"),
+        (asked(flow("web", "client", True), docs=[]), "port true is no number from 0 to 65535"),
+        (asked(flow("web", "client", False), docs=[]), "port false is no number"),
+        (asked(flow("web", "client", ""), docs=[]), 'port "" is no number'),
+        (asked(docs=[], ends={"a": {"reserved": "host", "ip": "::1"}}), "endpoint a has reserved and ip"),
+        (asked(docs=[], ends={"a": {"labels": ["reserved:world"], "ip": "::1"}}), "has a reserved label and ip"),
+        (asked(docs=[], ends={"a": {**WEB, "ip": "no"}}), "does not appear to be an IPv4 or IPv6 address"),
     ],
 )
 def test_a_line_that_cannot_be_judged_is_answered_by_what_is_wrong(line: Line | bytes, words: str) -> None:
     (answer,) = answers(line)
     assert words in answer["error"]
     assert answer["id"] == (line["id"] if isinstance(line, dict) else None)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (b'{"id": 1, "docs": %s}', 1),
+        (b' { "id" :"a-7","docs": %s}', "a-7"),
+        (b'{"docs": %s, "id": 1}', None),
+        (b'{"id": {"a": 1}, "docs": %s}', None),
+    ],
+)
+def test_a_line_that_is_nested_too_deep_is_told_by_its_id_if_that_comes_first(line: bytes, name: object) -> None:
+    deep = line % (b"[" * 100_000 + b"]" * 100_000)
+    assert answers(deep) == [{"id": name, "error": "line 1 is nested deeper than 64 levels"}]
+
+
+def test_an_endpoint_with_labels_and_an_address_is_a_workload_there() -> None:
+    block = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "n", "namespace": "default"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "web"}},
+            "ingress": [{"from": [{"ipBlock": {"cidr": "::/1"}}]}],
+        },
+    }
+    ends = {"web": WEB, "client": {**CLIENT, "ip": "::7"}, "stranger": {**CLIENT, "ip": "fd00::7"}}
+    (by_label,) = answers(asked(flow("client", "web"), flow("stranger", "web"), docs=[FROM_CLIENT], ends=ends))
+    (by_address,) = answers(asked(flow("client", "web"), flow("stranger", "web"), docs=[block], ends=ends))
+    assert [found["verdict"] for found in by_label["flows"]] == ["allowed", "allowed"]
+    assert [found["verdict"] for found in by_address["flows"]] == ["allowed", "denied"]
+
+
+def test_half_a_character_in_an_id_ends_nothing() -> None:
+    line = asked(flow("client", "web"), docs=[FROM_CLIENT])
+    text = "".join(json.dumps({**line, "id": name}) + "\n" for name in ("\ud800", "ü"))
+    command = [sys.executable, "-m", "reconciler.cli", "verdict"]
+    ran = subprocess.run(command, input=text, capture_output=True, text=True, check=True, timeout=60)
+    assert [json.loads(answer)["id"] for answer in ran.stdout.splitlines()] == ["\ud800", "ü"]
 
 
 def test_the_command_answers_line_by_line_in_order() -> None:
