@@ -28,7 +28,8 @@ def command(what: str | None, repository: Path | None, jsonl: bool, output: str)
     What is wrong is printed as path:line:column: message, and the exit code is 3.
 
     With --jsonl each line is a JSON object with an id and a doc (a manifest, or its text) or a rule (what stands under
-    spec in a Cilium policy), and gets {"id", "valid", "errors"}, an empty line too; what is valid and not enforced yet is valid there.
+    spec in a Cilium policy). It gets {"id", "valid", "errors"}, as does an empty line; what is valid and not enforced
+    yet is valid there.
 
     \b
     Examples:
