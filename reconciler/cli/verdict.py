@@ -48,7 +48,6 @@ def command(cases: BinaryIO, engine: str, allow_localhost: str, ipblock_matches_
     """Judge the flows of CASES (JSON Lines, standard input by default); answer one line of JSON for each line.
 
     A line has policies (docs, rules or policies), ends (endpoints or pods) and what is asked (flows, or expect with
-    A line has policies (docs, rules or policies), ends (endpoints or pods) and what is asked (flows, or expect with
     tables to fill). An end with labels and an ip is a workload with that address. The answer to a line that cannot be
     judged, an empty one too, is its id (null if it has none) and an error.
 
