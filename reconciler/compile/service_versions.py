@@ -71,12 +71,14 @@ def served(given: Given) -> Served:
     redrawn = dict(given.redrawn)
     for port, number, node_port in zip(given.service.ports, given.names, given.node_ports, strict=True):
         found = given.backends(port)
-        used |= {one.key: one for one in found}
+        families = set()
         for address, service_port, front in fronts(given, port, node_port):
+            families.add(address.version)
             row = _row(given, found, address.version, number, front, redrawn)
             flags = (FrontendFlag.LOCAL if front.local else 0) | (FrontendFlag.SOURCES if front.sources else 0)
             key = frontend_key(address, service_port, port.protocol, front.scope)
             frontends.append((key, int(flags), rows.setdefault(row, len(rows))))
+        used |= {one.key: one for one in found if one.address.version in families}
     versions = tuple((version_id(row), row) for row in rows)
     return Served(tuple(frontends), versions, b"".join(_record(one, redrawn) for one in used.values()))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reconciler.engine.render import fields_of
-from reconciler.model.balancing import BackendFlag, Scope, address_of
+from reconciler.model.balancing import BackendFlag, FrontendFlag, Scope, ServiceRow, address_of
 from reconciler.model.datapath import IpcacheFlag, PolicyFlag, Verdict
 from reconciler.model.policy import PROTOCOLS
 
@@ -42,6 +42,11 @@ class RowFields:
                 return {"": str(prefix(int(value["high"]), int(value["low"]), int(value["bits"])))}
             if table == "ipcache":
                 return self._ipcache_value(value)
+            if table == "frontends":
+                return _frontend_value(value)
+        if isinstance(value, ServiceRow):
+            weights = [f"{number}*{weight}" for number, weight in value.backends]
+            return {**fields_of(table, value), "backends": weights}
         return fields_of(table, value)
 
     def _policy_key(self, key: np.void) -> Mapping[str, object]:
@@ -71,6 +76,13 @@ class RowFields:
 def _frontend(key: np.void) -> Mapping[str, object]:
     scope = Scope(int(key["scope"])).name.lower()
     return {"": f"{endpoint(key)} {scope}"}
+
+
+def _frontend_value(value: np.void) -> Mapping[str, object]:
+    shown: dict[str, object] = {"service": int(value["service"])}
+    if value["flags"]:
+        shown["flags"] = str(FrontendFlag(int(value["flags"])).name).lower().replace("|", " ")
+    return shown
 
 
 def _backend(value: np.void) -> Mapping[str, object]:

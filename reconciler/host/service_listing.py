@@ -54,7 +54,8 @@ def _service(name: str, given: Given, origins: _Origins) -> dict[str, Any]:
 
 
 def _port(given: Given, port: ServicePort, node_port: int, origins: _Origins) -> dict[str, Any]:
-    found = given.backends(port)
+    families = {address.version for address, _, _ in fronts(given, port, node_port)}
+    found = [one for one in given.backends(port) if one.address.version in families]
     protocol = _PROTOCOLS.get(port.protocol, str(port.protocol))
     frontends = [
         _frontend(f"{_host(str(address))}:{number}/{protocol}", front)

@@ -106,6 +106,10 @@ def test_both_families_have_frontends_with_backends_of_their_own() -> None:
     assert world.backends("fd96::1") == {"fd44:1::2:8080": 1}
 
 
+def test_a_family_without_frontends_needs_no_backends() -> None:
+    assert set(World([service()], [workload("a", APP)]).states()) == {"10.44.1.2:8080"}
+
+
 def test_an_address_that_was_given_is_a_frontend() -> None:
     world = World([service(cluster_ips=())], said=ServiceFacts({"default/web": (ip_address("10.96.0.7"),)}))
     assert set(world.frontends()) == {("10.96.0.7", 80, "inside")}
