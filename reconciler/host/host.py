@@ -510,7 +510,8 @@ class Host:
             self.recall()
         if (target := self.target) is None:
             return []
-        return list(nodes_shown(target, self._sharing(target.snapshot.cluster).registered()))
+        sharing = self._sharing(target.snapshot.cluster)
+        return list(nodes_shown(target, {**sharing.others().registered, **sharing.registered()}))
 
     def forget(self, node: str) -> int:
         """Take back what a node said of itself: how many keys. Raises StoreError."""
@@ -539,4 +540,4 @@ class Host:
 
 
 def _sharing_key(cluster: Cluster) -> object:
-    return cluster.name, cluster.id, cluster.store
+    return cluster.name, cluster.id, cluster.store, cluster.clusters

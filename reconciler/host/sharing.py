@@ -6,37 +6,31 @@ has not joined (a command) reads the store, allocates in it, and says nothing of
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
 from reconciler import __version__
 from reconciler.config import Config
 from reconciler.engine.durable import replace_durably
+from reconciler.errors import StoreError
+from reconciler.host.hearing import Hearing, IpNetwork, Nodes
 from reconciler.host.others import Others
-from reconciler.host.remote import RemoteTable
-from reconciler.model.cluster import Cluster, Node, StoreKind
-from reconciler.model.facts import NO_REMOTE, Facts
-from reconciler.model.labels import LabelSet
+from reconciler.host.remote import joined
+from reconciler.model.cluster import Cluster, JoinedCluster, Node, StoreKind
+from reconciler.model.facts import NO_REMOTE, Facts, RemoteEndpoints
 from reconciler.model.snapshot import Snapshot
-from reconciler.store.announcements import (
-    Announcement,
-    differences,
-    endpoint_key,
-    endpoints_prefix,
-    of_node,
-)
-from reconciler.store.identities import Identities, identities_prefix
+from reconciler.store.announcements import Announcement, differences, endpoint_key, of_node
+from reconciler.store.identities import Identities
 from reconciler.store.mirror import Mirror
 from reconciler.store.mirror_file import MirrorFile
-from reconciler.store.node_cidrs import NodeCidrs
 from reconciler.store.opening import open_store
 from reconciler.store.protocol import Store
 from reconciler.store.registrations import (
@@ -44,9 +38,7 @@ from reconciler.store.registrations import (
     Registration,
     claim,
     node_key,
-    nodes_prefix,
     registration_of,
-    registrations,
 )
 from reconciler.store.session import Session
 
@@ -63,47 +55,75 @@ class Joined:
 class Sharing:
     """Of one cluster, until `close`. `store` is what all reads and writes go through."""
 
-    def __init__(self, config: Config, cluster: Cluster, joined: Joined | None = None) -> None:
+    def __init__(self, config: Config, cluster: Cluster, member: Joined | None = None) -> None:
         self._config = config
         self._cluster = cluster
-        self._joined = joined
+        self._joined = member
         self.beneath: Store = open_store(cluster, config.store_file, config.store_credentials)
         file = MirrorFile(_mirror_path(config, cluster)) if cluster.store.kind is not StoreKind.EMBEDDED else None
         self.store = Mirror(self.beneath, cluster.name, config.node, file)
         self.identities = Identities(self.store, cluster.id, cluster.name, grace_s=cluster.store.ttl_s)
-        self._table = RemoteTable(but=config.node)
-        self._columns = NO_REMOTE
-        self._labels: dict[int, LabelSet] = {}
-        self._lock = threading.Lock()
-        self._pending: set[str] = set()
-        self._filled = False
-        self._labelled = True  # whether the labels of all endpoints are known: a store that was lost has them last
+        self._own = Hearing(self.store, cluster.name, cluster.id, node=config.node)
+        self._foreign = {one.name: self._foreign_hearing(one) for one in cluster.clusters}
+        self._compared: dict[str, tuple[Nodes, Nodes, str]] = {}
+        self._heard: tuple[tuple[RemoteEndpoints, ...], RemoteEndpoints] = ((), NO_REMOTE)
         self._registration: Registration | None = None
         self._session: Session | None = None
         self._refusal: NameClaimed | None = None
         self._told: dict[str, Announcement] | None = None
-        if joined is not None:
+        if member is not None:
             self.store.follow(self._on_change)
+            for hearing in self._foreign.values():
+                hearing.store.follow(partial(self._on_foreign_change, hearing))
+
+    def _foreign_hearing(self, other: JoinedCluster) -> Hearing:
+        """Of another cluster, in which this host writes nothing."""
+        there = replace(self._cluster, name=other.name, id=other.id, store=other.store)
+        store = open_store(there, self._config.store_file, self._config.store_credentials)
+        mirror = Mirror(store, other.name, "", MirrorFile(_mirror_path(self._config, there)))
+        return Hearing(mirror, other.name, other.id, prefix=f"{other.name}/")
 
     def close(self) -> None:
         """What this node said stays until its lease ends: it may be back before that."""
         if self._session is not None:
             self._session.leave()
         self.store.close()
+        for hearing in self._foreign.values():
+            hearing.store.close()
 
     # What others say
 
     def others(self) -> Others:
         """As far as it is known now. Raises StoreError if nothing is."""
-        found = self.registered()
-        found.pop(self._config.node, None)
-        self._hear_of_endpoints()
-        cidrs = NodeCidrs(self.store, (), self._cluster.name).held()
-        return Others(found, cidrs, self._columns, self._labels)
+        own = self._own.nodes()
+        columns, labels = self._own.endpoints()
+        nodes, parts, known = [own], [columns], dict(labels)
+        for name, hearing in self._foreign.items():
+            with suppress(StoreError):  # status says so; what nobody knows is not let in
+                theirs = hearing.nodes()
+                if self._clash(name, own, theirs):
+                    continue
+                columns, labels = hearing.endpoints()
+                nodes.append(theirs)
+                parts.append(columns)
+                known = {**labels, **known}
+        if any(one is not other for one, other in zip_longest(parts, self._heard[0])):
+            self._heard = (tuple(parts), joined(parts))
+        registered = {name: one for part in nodes for name, one in part.registered.items()}
+        registered.pop(self._config.node, None)
+        cidrs = {name: pair for part in nodes for name, pair in part.cidrs.items()}
+        return Others(registered, cidrs, self._heard[1], known)
 
-    def registered(self) -> dict[str, Registration]:
+    def _clash(self, name: str, own: Nodes, theirs: Nodes) -> str:
+        """Why nothing of the other cluster is believed, '' if there is no reason."""
+        if self._compared.get(name, ())[:2] != (own, theirs):
+            shared = overlapping(theirs.networks(), own.networks())
+            self._compared[name] = (own, theirs, f"its {shared} overlaps a CIDR of this cluster" if shared else "")
+        return self._compared[name][2]
+
+    def registered(self) -> Mapping[str, Registration]:
         """node -> what it says of itself, this one too. Raises StoreError."""
-        return registrations(self.store.range(nodes_prefix(self._cluster.name)).items)
+        return self._own.nodes().registered
 
     def forget(self, node: str) -> int:
         """How many keys that were. Raises StoreError."""
@@ -111,45 +131,21 @@ class Sharing:
         said = [item.key for item in self.store.range(of_node(name, node)).items]
         return sum(map(self.store.delete, [*said, node_key(name, node)]))
 
-    def _hear_of_endpoints(self) -> None:
-        """Only what changed is looked at, once all was read."""
-        changed = self._take_pending()
-        if not (self._filled and self.store.synchronised):
-            self._table.replace(self.store.range(endpoints_prefix(self._cluster.name)).items)
-            self._filled = self.store.synchronised
-        elif not changed and self._labelled:
-            return
-        endpoints = {key for key in changed if key.startswith(endpoints_prefix(self._cluster.name))}
-        self._table.update({key: self.store.get(key) for key in endpoints})
-        columns = self._table.columns()
-        numbers: list[int] = np.unique(columns.rows["identity"]).tolist()
-        self._labels = self.identities.labels_of(numbers)
-        self._labelled = len(self._labels) == len(numbers)
-        self._columns = columns if self._labelled else columns.of_identities(self._labels)
-
-    def _take_pending(self) -> set[str]:
-        with self._lock:
-            taken, self._pending = self._pending, set()
-        return taken
-
     def _on_change(self, keys: frozenset[str]) -> None:
         """In the mirror's thread; no keys: the store went or came."""
         assert self._joined is not None
         if not keys and self.store.state.connected:
             self._joined.back()
             return
-        name, node = self._cluster.name, self._config.node
-        endpoints, mine = endpoints_prefix(name), of_node(name, node)
-        told = {key for key in keys if key.startswith(endpoints) and not key.startswith(mine)}
-        with self._lock:
-            self._pending |= told
-        own = node_key(name, node)
+        own = node_key(self._cluster.name, self._config.node)
         if own in keys:
             self._look_at_own(own)
-        if not self._labelled:
-            told |= {key for key in keys if key.startswith(identities_prefix(name))}
-        nodes, cidrs = nodes_prefix(name), nodes_prefix(name).replace("/nodes/", "/node-cidrs/nodes/")
-        if told or any(key != own and key.startswith((nodes, cidrs)) for key in keys):
+        if self._own.take(keys):
+            self._joined.news()
+
+    def _on_foreign_change(self, hearing: Hearing, keys: frozenset[str]) -> None:
+        assert self._joined is not None
+        if hearing.take(keys):
             self._joined.news()
 
     def _look_at_own(self, key: str) -> None:
@@ -242,6 +238,17 @@ class Sharing:
             "state": "refused" if self._refusal else "connected" if connected else "unreachable",
             "since": datetime.fromtimestamp(since_s, UTC).isoformat(timespec="seconds"),
             "reason": "" if connected else str(self._refusal or reason),
+            "clusters": [self._foreign_status(name, hearing) for name, hearing in self._foreign.items()],
+        }
+
+    def _foreign_status(self, name: str, hearing: Hearing) -> dict[str, Any]:
+        state = hearing.store.state
+        clash = self._compared[name][2] if name in self._compared else ""
+        return {
+            "cluster": name,
+            "state": "refused" if clash else "connected" if state.connected else "unreachable",
+            "since": datetime.fromtimestamp(state.since_s, UTC).isoformat(timespec="seconds"),
+            "reason": clash or state.reason,
         }
 
 
@@ -264,3 +271,22 @@ def _instance(config: Config) -> str:
     if not path.exists():
         replace_durably(path, uuid.uuid4().hex.encode())
     return path.read_text().strip()
+
+
+def overlapping(networks: Iterable[IpNetwork], others: Iterable[IpNetwork]) -> IpNetwork | None:
+    """One of the networks that shares an address with one of the others. O(n log n)."""
+    every = sorted([*((one, True) for one in networks), *((one, False) for one in others)], key=_by_place)
+    before: IpNetwork | None = None
+    ends = {True: -1, False: -1}  # the last address of either so far
+    for network, ours in every:
+        if before is None or before.version != network.version:
+            ends = {True: -1, False: -1}
+        if int(network.network_address) <= ends[not ours]:
+            return network
+        ends[ours] = max(ends[ours], int(network.broadcast_address))
+        before = network
+    return None
+
+
+def _by_place(one: tuple[IpNetwork, bool]) -> tuple[int, int, int]:
+    return one[0].version, int(one[0].network_address), one[0].prefixlen

@@ -103,6 +103,15 @@ class StoreChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinedCluster:
+    """Another cluster of the same flat network; `id` is in the identities of its workloads."""
+
+    name: str
+    id: int
+    store: StoreChoice
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """What nodes without a CIDR of their own get one from; `node_prefix` is the length of such a CIDR."""
 
@@ -140,6 +149,7 @@ class Cluster:
     origin: Origin
     id: int = 0
     store: StoreChoice = StoreChoice()
+    clusters: tuple[JoinedCluster, ...] = ()
     identity_labels: IdentityLabels = EVERY_LABEL
     pools: tuple[Pool, ...] = ()  # at most one for each family
     enforcement: Enforcement = Enforcement.DEFAULT

@@ -42,6 +42,7 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
         origin=base.origin,
         id=int(spec.read("id", default=base.id)),
         store=stores.choice(spec, findings),
+        clusters=stores.clusters(spec, base.name, findings),
         identity_labels=IdentityLabels(
             *(tuple(node.value for node in spec.items("identityLabels", which)) for which in ("include", "exclude"))
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 
-from reconciler.model.cluster import Pool, StoreChoice, StoreKind
+from reconciler.model.cluster import JoinedCluster, Pool, StoreChoice, StoreKind
 from reconciler.source import addresses
 from reconciler.source.node import Findings, Node
 
@@ -31,6 +31,20 @@ def choice(spec: Node, findings: Findings) -> StoreChoice:
         findings.fault(spec.place_of("store", "endpoints"), "`endpoints` are for a store of `kind: etcd`")
     ttl_s = float(spec.read("store", "ttl", default=StoreChoice().ttl_s))
     return StoreChoice(kind, tuple(node.value for node in nodes), ttl_s)
+
+
+def clusters(spec: Node, own_name: str, findings: Findings) -> tuple[JoinedCluster, ...]:
+    found: list[JoinedCluster] = []
+    names, ids = {own_name: "this cluster"}, {int(spec.read("id", default=0)): "this cluster"}
+    for node in spec.items("clusters"):
+        name, number = node.read("name"), int(node.read("id"))
+        if name in names:
+            findings.fault(node.place_of("name"), f'"{name}" is already the name of {names[name]}')
+        if number in ids:
+            findings.fault(node.place_of("id"), f"{number} is already the id of {ids[number]}: identities carry it")
+        names[name], ids[number] = f"cluster {name}", f"cluster {name}"
+        found.append(JoinedCluster(name, number, choice(node, findings)))
+    return tuple(found)
 
 
 def pools(spec: Node, findings: Findings) -> tuple[Pool, ...]:

@@ -9,6 +9,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,17 +61,29 @@ class JoinedHost(DaemonHost):
 class Joined:
     """`hosts` by name; the first one's methods for git and manifests serve all."""
 
-    def __init__(self, directory: Path, nodes: Sequence[str], cluster: dict[str, Any], **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        nodes: Sequence[str],
+        cluster: dict[str, Any],
+        *,
+        name: str = "demo",
+        beside: Joined | None = None,
+        **settings: Any,
+    ) -> None:
         self.directory = directory
-        self.cluster = cluster
+        self.name = name
+        self.beside = beside
+        self.cluster = deepcopy(cluster)
         self.settings = settings
         tree = directory / "policies"
         self.hosts = {
-            node: JoinedHost(_folder(directory / node), tree, node, place) for place, node in enumerate(nodes, 1)
+            node: JoinedHost(_folder(directory / node), tree, node, place)
+            for place, node in enumerate(nodes, 1 + (len(beside.hosts) if beside else 0))
         }
         self.first = next(iter(self.hosts.values()))
         self.tree = tree
-        self.underlay = f"{self.first.name}-u"
+        self.underlay = beside.underlay if beside else f"{self.first.name}-u"
         self.leg = f"pt-u{os.getpid()}"
         self.etcd = EtcdServer(directory / "etcd", address=HERE)
 
@@ -80,6 +93,18 @@ class Joined:
     def make(self, cidrs: bool = True) -> None:
         if self.cluster.get("store", {}).get("kind") == "etcd":
             self.cluster["store"] |= {"endpoints": [self.etcd.endpoint]}
+        if self.beside is None:
+            self._make_wire()
+        self.tree.mkdir()
+        self.first.git("init", "-q", "-b", "main")
+        self.first.write("cluster.yaml", document("Cluster", self.name, self.cluster))
+        self.first.write("namespace.yaml", NAMESPACE)
+        for host in self.hosts.values():
+            self.connect(host)
+            host.configure(**{key: str(one) for key, one in self.settings.items()})
+            self.first.write(f"nodes/{host.node}.yaml", host.manifest(cidrs))
+
+    def _make_wire(self) -> None:
         make_namespace(f"/run/netns/{self.underlay}")
         self.first.ip("link", "add", "br0", "type", "bridge", netns=self.underlay)
         self.first.ip("link", "set", "br0", "up", netns=self.underlay)
@@ -87,14 +112,6 @@ class Joined:
         run(f"ip address add {HERE}/24 dev {self.leg}")
         run(f"ip link set {self.leg} up")
         self.first.ip("link", "set", "here", "master", "br0", "up", netns=self.underlay)
-        self.tree.mkdir()
-        self.first.git("init", "-q", "-b", "main")
-        self.first.write("cluster.yaml", document("Cluster", "demo", self.cluster))
-        self.first.write("namespace.yaml", NAMESPACE)
-        for host in self.hosts.values():
-            self.connect(host)
-            host.configure(**{key: str(one) for key, one in self.settings.items()})
-            self.first.write(f"nodes/{host.node}.yaml", host.manifest(cidrs))
 
     def connect(self, host: JoinedHost) -> None:
         make_namespace(host.path)
@@ -120,7 +137,8 @@ class Joined:
 
     def remove(self) -> list[str]:
         left = []
-        run(f"ip link delete {self.leg}")
+        if self.beside is None:
+            run(f"ip link delete {self.leg}")
         for host in self.hosts.values():
             if host.directory.exists():
                 left += host.remove()
@@ -130,7 +148,10 @@ class Joined:
 
 @contextmanager
 def joined(directory: Path, *nodes: str, cluster: dict[str, Any] | None = None, **settings: Any) -> Iterator[Joined]:
-    """Not started yet, nothing committed; nothing may be left when the block ends."""
+    """Not started yet, nothing committed; nothing may be left when the block ends.
+
+    `beside`: other hosts, with which they share the wire.
+    """
     cidrs = settings.pop("cidrs", True)
     found = Joined(directory, nodes, cluster or {}, **settings)
     try:
