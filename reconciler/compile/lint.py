@@ -27,8 +27,8 @@ def lint(snapshot: Snapshot, population: Population | None = None) -> tuple[Warn
     population = population or Population()
     population.take(snapshot)
     found = [*passed_over(snapshot), *(_of_workloads(snapshot, population) if snapshot.workloads else ())]
-    warnings = (Warning(origin.path, origin.line, 1, message) for origin, message in dict.fromkeys(found))
-    return tuple(sorted(warnings, key=lambda warning: (warning.path, warning.line)))
+    warnings = (Warning(origin.path, origin.line, origin.column, message) for origin, message in dict.fromkeys(found))
+    return tuple(sorted(warnings, key=lambda warning: (warning.path, warning.line, warning.column)))
 
 
 def _of_workloads(snapshot: Snapshot, population: Population) -> Iterator[Said]:

@@ -130,4 +130,4 @@ def _ports(entries: list[Node], messages: list[Node], findings: Findings) -> Mat
 
 def _origin(node: Node, identity: Identity) -> Origin:
     name = f"{identity.namespace}/{identity.name}" if identity.namespace else identity.name
-    return Origin("", node.place.line, identity.kind, name, "")
+    return Origin("", node.place.line, identity.kind, name, "", node.place.column)

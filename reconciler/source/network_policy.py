@@ -93,4 +93,5 @@ def _peer(node: Node, namespace: str, findings: Findings) -> list[Peer]:
 
 
 def _origin(node: Node, identity: Identity) -> Origin:
-    return Origin("", node.place.line, identity.kind, f"{identity.namespace}/{identity.name}", "")
+    name = f"{identity.namespace}/{identity.name}"
+    return Origin("", node.place.line, identity.kind, name, "", node.place.column)

@@ -83,7 +83,7 @@ def _item(item: RuleItem, path: str, commit: str) -> RuleItem:
 
 
 def _origin(origin: Origin, path: str, commit: str) -> Origin:
-    return Origin(path, origin.line, origin.kind, origin.name, commit)
+    return Origin(path, origin.line, origin.kind, origin.name, commit, origin.column)
 
 
 def own(content: Own, path: str, commit: str) -> Own:

@@ -73,10 +73,8 @@ class ClusterWorld:
             if _FAMILY_OF.get(one.protocol, family) == family
         )
         if not found:
-            raise CaseError(
-                f"no flow from {source} to {destination} is judged: they must be two, one of them a workload, with an "
-                "address family in common"
-            )
+            why = self._why_none(source, destination, port)
+            raise CaseError(f"no flow from {source} to {destination} is judged: {why}")
         return list(found)
 
     def judge(self, flow: Flow) -> Sides:
@@ -117,6 +115,18 @@ class ClusterWorld:
                     ends = self._pair(one, other)
                     found.setdefault(tuple(self.world.peers[end] for end in ends), ends)
         return list(found.values())
+
+    def _why_none(self, source: Party, destination: Party, port: DestinationPort | None) -> str:
+        pairs = [(one, other) for one in self.spots[source] for other in self.spots[destination]]
+        if not any(self._is_policed(one) or self._is_policed(other) for one, other in pairs):
+            return "one of them must be a workload"
+        if all(one.alone and one.alone == other.alone for one, other in pairs):
+            return "they must be two"
+        family = _FAMILY_OF.get(port.protocol, 0) if port else 0
+        for party in (source, destination) if family else ():
+            if all(spot.family not in (0, family) for spot in self.spots[party]):
+                return f"{port} goes over IPv{family}, and {party} is of IPv{10 - family} only"
+        return "they have no address family in common"
 
     def _pair(self, one: Spot, other: Spot) -> Pair:
         """An end that is no workload is only what the other takes it for."""

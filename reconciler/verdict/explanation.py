@@ -14,7 +14,7 @@ from reconciler.compile.contents import INGRESS
 from reconciler.compile.cookies import ALLOW_LOCALHOST, RuleInfo
 from reconciler.compile.entries import Entry
 from reconciler.compile.host import Judging
-from reconciler.compile.ports import ANY_PORT, PORT_BITS, PortPrefix
+from reconciler.compile.ports import ANY_PORT, ICMP, PORT_BITS, PortPrefix
 from reconciler.compile.stance import (
     Context,
     Stance,
@@ -47,7 +47,10 @@ class Condition(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EntryReason:
-    """An entry, its peers and ports in words, and the conditions that the flow does not meet."""
+    """An entry, its peers and ports in words, and the conditions that the flow does not meet.
+
+    `akin`: it names a port and the flow has one, or it names a type of ICMP and the flow is ICMP, of whatever version.
+    """
 
     info: RuleInfo
     action: Word
@@ -55,6 +58,7 @@ class EntryReason:
     ports: str
     misses: tuple[Condition, ...]
     decides: bool
+    akin: bool = True
 
     @property
     def matches(self) -> bool:
@@ -168,7 +172,7 @@ def _nearest(rules: Iterable[RuleReason]) -> EntryReason | None:
     """Of the entries that allow, the likeliest of those that miss one condition."""
     allowing = [entry for rule in rules if rule.counts for entry in rule.entries if entry.action is not Word.DENY]
     one_off = [entry for entry in allowing if len(entry.misses) == 1]
-    return min(one_off, key=lambda entry: _LIKELIHOOD.index(entry.misses[0]), default=None)
+    return min(one_off, key=lambda entry: (_LIKELIHOOD.index(entry.misses[0]), not entry.akin), default=None)
 
 
 class _Reader:
@@ -211,6 +215,7 @@ class _Reader:
             wording.ports(item.ports),
             misses,
             counts and not misses and cookie == self._side.cookie,
+            any((match.protocol in ICMP) == (self._asked.protocol in ICMP) for match in item.ports or ()),
         )
 
     def _misses(self, item: RuleItem, cookie: int) -> Iterator[Condition]:

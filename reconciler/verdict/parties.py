@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -26,6 +27,7 @@ from reconciler.source.phrases import nearest
 from reconciler.verdict.case import CaseError, IpAddress
 
 _DEFAULT_NAMESPACE = "default"
+_ADDRESS_LIKE = re.compile(r"[0-9.]+(/[0-9]+)?\Z|[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*(%\w*)?(/[0-9]+)?\Z")
 _WORLDS = {4: Reserved.WORLD_IPV4, 6: Reserved.WORLD_IPV6}
 
 
@@ -149,6 +151,8 @@ class Directory:
             return alike[0]
         if alike:
             raise CaseError(f'several workloads are called "{name}": {", ".join(sorted(alike))}')
+        if _ADDRESS_LIKE.match(name):
+            raise CaseError(f'"{name}" is neither an address nor a workload')
         full = name if "/" in name else f"{_DEFAULT_NAMESPACE}/{name}"
         raise CaseError(f'there is no workload "{name}"; {nearest(full, workloads)}')
 

@@ -122,6 +122,21 @@ def test_what_looks_wrong_is_a_warning_and_no_fault(repository: Path) -> None:
     assert (pushed.returncode, message in pushed.stdout) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [
+        ("spec:\n  podSelector: {}\n  ingress:\n    - from: [{podSelector: {matchLabels: {app: wbe}}}]\n", "7:7"),
+        ("spec: {podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: wbe}}}]}]}\n", "4:35"),
+    ],
+)
+def test_a_warning_of_an_entry_has_its_column(repository: Path, entry: str, place: str) -> None:
+    (repository / "policies" / "bad.yaml").write_text(BAD_POLICY.partition("spec:")[0] + entry)
+    warned = plumb("validate", str(repository)).stderr
+    assert warned.startswith(
+        f"policies/bad.yaml:{place}: warning: ingress[0] of NetworkPolicy/default/bad: no workload"
+    )
+
+
 def test_lines_on_standard_input_are_answered_one_by_one() -> None:
     rule = {"endpointSelector": {}, "ingress": [{}]}
     lines = [{"id": 1, "rule": rule}, {"id": "b", "rule": {}}, {"id": [3], "doc": BAD_POLICY}]

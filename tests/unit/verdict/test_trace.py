@@ -165,6 +165,14 @@ def test_the_nearest_miss_is_an_entry_that_lacks_one_condition(
     assert (nearest and nearest["misses"]) == misses
 
 
+def test_the_nearest_miss_of_one_icmp_is_the_other_and_no_port(tmp_path: Path) -> None:
+    ports = '{fromEndpoints: [{}], toPorts: [{ports: [{port: "80", protocol: TCP}]}]}'
+    ping = "{fromEndpoints: [{}], icmps: [{fields: [{type: 8}]}]}"
+    spec = f"{{endpointSelector: {{matchLabels: {{app: web}}}}, ingress: [{ports}, {ping}]}}"
+    side = Repository(tmp_path, cilium("web", spec)).side("client", "web", "icmpv6/128")
+    assert (side["nearest_miss"]["ports"], side["nearest_miss"]["misses"]) == ("icmp/8", ["protocol"])
+
+
 def test_a_deny_is_told_beside_the_allow_that_it_beats(tmp_path: Path) -> None:
     deny = "{endpointSelector: {}, ingressDeny: [{fromEndpoints: [{matchLabels: {app: client}}]}]}"
     side = Repository(tmp_path, WEB + cilium("deny", deny)).side("client", "web")
@@ -286,10 +294,15 @@ def test_a_guess_about_an_address_is_called_one(tmp_path: Path) -> None:
         ("client", "web", "http", 'port "http" is none like 80/tcp'),
         ("300", "web", "80/tcp", "what identity 300 is, only a host knows"),
         ("web", "web", "80/tcp", "they must be two"),
-        ("host", "world", "80/tcp", "one of them a workload"),
+        ("host", "world", "80/tcp", "one of them must be a workload"),
         ("=x", "web", "80/tcp", '"=x" is not a list of labels'),
         ("", "web", "80/tcp", "nobody is named"),
-        ("2001:db8::9", "far", "80/tcp", "an address family in common"),
+        ("2001:db8::9", "far", "80/tcp", "they have no address family in common"),
+        ("client", "fd44::2", "icmp/8", "icmp/8 goes over IPv4, and fd44::2 is of IPv6 only"),
+        ("203.0.113.9", "web", "icmpv6/128", "icmpv6/128 goes over IPv6, and 203.0.113.9 is of IPv4 only"),
+        ("client", "10.44.0.999", "80/tcp", '"10.44.0.999" is neither an address nor a workload'),
+        ("client", "fd44:::2", "80/tcp", '"fd44:::2" is neither an address nor a workload'),
+        ("client", "10.44.0.0/24", "80/tcp", '"10.44.0.0/24" is neither an address nor a workload'),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_words(
