@@ -30,6 +30,7 @@ GROUPS = (
     "daemon",
     "playbook",
     "store",
+    "fanout",
 )
 RESULT = CHECKOUT / "build" / "bench.json"
 

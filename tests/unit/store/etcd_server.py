@@ -41,6 +41,11 @@ class EtcdServer:
     def endpoint(self) -> str:
         return f"{self._address}:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def launch(self, cluster: str = "") -> None:
         """Without waiting until it answers: of several, none does until most are there."""
         client = f"{'https' if self._tls else 'http'}://{self.endpoint}"
