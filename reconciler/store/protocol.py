@@ -101,5 +101,13 @@ class Store(Protocol):
 
 
 def root(cluster: str) -> str:
-    """What all keys of a cluster begin with. The version rises with any incompatible change of what is stored."""
+    """What the keys of a cluster begin with that every host follows: each change is passed on to each of them.
+
+    The version rises with any incompatible change of what is stored.
+    """
     return f"/plumbline/v1/{quote(cluster, safe='')}/"
+
+
+def unfollowed(cluster: str) -> str:
+    """What the keys of a cluster begin with that are for who asks: all hosts write them, few read them."""
+    return f"/plumbline/v1/{quote(cluster, safe='')}:unfollowed/"

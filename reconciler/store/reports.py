@@ -1,7 +1,8 @@
 """What hosts tell each other of commits: which one was pushed, and what became of it on each of them.
 
-    revision         the newest push, written by the daemon whose hooks took it; the others wake up by it
-    results/NODE     the node's own report, replaced with every commit it looks at and every change of its state
+    .../revision                  the newest push, written by the daemon whose hooks took it; the others wake up by it
+    ...:unfollowed/results/NODE   the node's own report, replaced with every commit it looks at and every change of its
+                                  state: 1,000 hosts say it after each push, and do not have to hear it from each other
 
 Neither has a lease: a host that is gone leaves its last words. Times are those of the host that wrote them.
 """
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
-from reconciler.store.protocol import Event, Store, root
+from reconciler.store.protocol import Event, Store, root, unfollowed
 
 T = TypeVar("T", "Pushed", "Report")
 
@@ -57,7 +58,7 @@ def pushed_key(cluster: str) -> str:
 
 
 def reports_prefix(cluster: str) -> str:
-    return f"{root(cluster)}results/"
+    return f"{unfollowed(cluster)}results/"
 
 
 def announce(store: Store, cluster: str, pushed: Pushed) -> None:
