@@ -25,7 +25,9 @@ from reconciler.model.snapshot import Snapshot, Warning
 def command(what: str | None, repository: Path | None, jsonl: bool, output: str) -> int:
     """Check the manifests in a directory, or those of a commit (REVISION, HEAD by default) with --repository.
 
-    What is wrong is printed as path:line:column: message, and the exit code is 3.
+    What is wrong is printed as path:line:column: message, and the exit code is 3. It goes in steps: the fields of each
+    document, what they mean, what is not enforced yet and, once all of that is right, what documents say of each other.
+    So after mending, check again.
 
     With --jsonl each line is a JSON object with an id and a doc (a manifest, or its text) or a rule (what stands under
     spec in a Cilium policy). It gets {"id", "valid", "errors"}, as does an empty line; what is valid and not enforced

@@ -1,4 +1,4 @@
-"""The files of a tree as one snapshot, or as everything that is wrong with them."""
+"""The files of a tree as one snapshot, or as what is wrong: in each of them or, if nothing is, between them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def assemble(
 ) -> Snapshot:
     """The snapshot of the files, given as (path, what it says) in the order of their paths.
 
-    `faults` and `warnings` are what was found before any file was read. Raises ManifestError with every fault; what
-    concerns several documents is only looked at once each of them is right.
+    `faults` and `warnings` are what was found before any file was read. Raises ManifestError with every fault of
+    theirs; what concerns several documents is only looked at once each of them is right.
     """
     found = [*faults, *(Fault(path, *finding) for path, manifest in files for finding in manifest.faults)]
     documents, doubles = references.sort(

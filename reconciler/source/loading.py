@@ -128,7 +128,7 @@ def load(
     """The snapshot that a commit describes: all `*.yaml`, `*.yml` and `*.json` of its tree.
 
     Names that begin with a dot are left out unless `hidden`. `environment` is that of a `pre-receive` hook: the
-    objects of a push lie in quarantine until it is accepted. Raises ManifestError, with every fault of the commit, and
+    objects of a push lie in quarantine until it is accepted. Raises ManifestError, as `assemble` does, and
     RepositoryError.
     """
     return cache.commit(repository, revision, environment, hidden=hidden)

@@ -72,6 +72,18 @@ class Members:
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
 
+    def may_have(self, address: IpAddress) -> bool:
+        """Whether a workload of the commit, asked about or not, may be given this address once it is connected."""
+        around = {
+            node.name
+            for node in self._snapshot.nodes.values()
+            if any(cidr is not None and address in cidr for cidr in (node.cidr4, node.cidr6))
+        }
+        return any(
+            one.node in around and (one.address4 if address.version == 4 else one.address6) is None
+            for one in self._snapshot.workloads.values()
+        )
+
     def of(self, one: OfWorkload | Imagined) -> Member:
         return self._members[one.reference if isinstance(one, OfWorkload) else one]
 

@@ -26,6 +26,11 @@ from reconciler.verdict.world import World
 
 _UNKNOWN = "other nodes do not know its address, and take it for unmanaged: give it `addresses`"
 
+_NOT_KNOWN_HERE = (
+    "which workload has it is not known without a host, so it is judged as nobody's; "
+    "a push and `plumb trace` ask the host: name the workload, or give it `addresses`"
+)
+
 
 def cluster_world(
     snapshot: Snapshot, parties: Iterable[Party], known: Known | None = None, cache: CompileCache | None = None
@@ -75,7 +80,9 @@ class _Ends:
         elif isinstance(found, Outside):
             peer = self._ipcache.find(found.address)
             number = peer.identity if self._numbers_known or peer.identity < FIRST_LOCAL else 0
-            end = self._end(str(found.address), Standing.OUTSIDE, peer, Who(str(found.address), number, frozenset()))
+            note = "" if self._numbers_known or not self._members.may_have(found.address) else _NOT_KNOWN_HERE
+            who = Who(str(found.address), number, frozenset(), note)
+            end = self._end(str(found.address), Standing.OUTSIDE, peer, who)
             self.addresses[end] = found.address
             self._spots[found] = [Spot(end, found.address.version)]
         elif isinstance(found, Numbered):

@@ -96,6 +96,20 @@ def test_an_expectation_without_a_name_is_told_by_what_it_asks(tmp_path: Path) -
     assert "expectation app=far,namespace=default to default/web on 53/udp: " in str(found.fault)
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("10.44.0.2", "10.44.0.2: which workload has it is not known without a host"),
+        ("10.44.0.9", ""),  # of web, in its manifest
+        ("10.45.0.2", ""),  # the one workload there has another
+        ("203.0.113.9", ""),
+    ],
+)
+def test_an_address_that_a_workload_may_be_given_is_noted(tmp_path: Path, address: str, said: str) -> None:
+    (found,) = results(tmp_path, expecting(f"{{address: {address}}}", "denied", to="{workload: client-2}"), policy=WEB)
+    assert [note.startswith(said) for note in found.notes] == ([True] if said else [])
+
+
 def test_whom_nobody_is_yet_is_noted(tmp_path: Path) -> None:
     (found,) = results(tmp_path, expecting("{labels: {app: visitor}}", "denied"))
     assert found.notes == ("app=visitor,namespace=default: no workload has these labels: judged as if one had",)
