@@ -65,7 +65,7 @@ class Judging:
     context: Context
 
 
-_PLACE = attrgetter("namespace", "name", "netns", "interface", "labels", "ports", "address4", "address6")
+_PLACE = attrgetter("namespace", "name", "netns", "interface", "labels", "ports", "address4", "address6", "cgroup")
 _SAID = attrgetter("node", "ports", "audit")  # what rows are made of, of a workload whose identity is known
 
 Local = Mapping[str, tuple[Workload, Endpoint]]  # workload reference -> workload and what it was given

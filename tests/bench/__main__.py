@@ -17,6 +17,7 @@ GROUPS = (
     "packet",
     "path",
     "outside",
+    "service",
     "lookup",
     "wire",
     "across",

@@ -162,10 +162,12 @@ class Bed(Wires):
         if self.pins.exists():
             shutil.rmtree(self.pins)
 
+    def digest(self, program: str) -> str:
+        return self._datapath.program_rows()[program].digest
+
     def program(self, name: str) -> int:
         """A descriptor; the caller closes it."""
-        digest = self._datapath.program_rows()[name].digest
-        return syscalls.get(str(self.pins / "programs" / f"{name}-{digest}"))
+        return syscalls.get(str(self.pins / "programs" / f"{name}-{self.digest(name)}"))
 
     def attach(self) -> None:
         """Both programs to both devices."""

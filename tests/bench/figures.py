@@ -20,6 +20,7 @@ TARGETS: dict[str, tuple[float, float]] = {
     "packet.established.rows_100000_to_10": (1.05, 1.02),
     "across.vxlan.established_egress": (185, 115),
     "across.native.established_egress": (185, 115),
+    "service.established": (350, 200),
     "path.forwarded": (780, 655),
     "push.policies_1000.p50": (300, 150),
     "push.policies_1000.p99": (1000, 1000),

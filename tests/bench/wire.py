@@ -32,7 +32,7 @@ def measure() -> Iterator[Figure]:
         ours.attach()
         with on_one_cpu():
             yield _figure("ping", "us", _times(ping, ours, plain))
-            with _serving(ours), _serving(plain):
+            with serving(ours), serving(plain):
                 yield _figure("request_response", "us", _times(lambda on: asked(on, "ask", REQUESTS), ours, plain))
                 yield _figure("connect", "us", _times(lambda on: asked(on, "connect", CONNECTIONS), ours, plain))
         yield _figure("bulk", "Gbit/s", _times(bulk, ours, plain, BULK_ROUNDS))
@@ -80,9 +80,10 @@ def bulk(wires: Wires) -> float:
 
 
 @contextmanager
-def _serving(wires: Wires) -> Iterator[None]:
+def serving(wires: Wires, port: int = PORT) -> Iterator[None]:
+    """B answers requests."""
     server = subprocess.Popen(
-        _in(wires.inside(B), _TOOL, "serve", B.address4, str(PORT)), stdout=subprocess.PIPE, text=True
+        _in(wires.inside(B), _TOOL, "serve", B.address4, str(port)), stdout=subprocess.PIPE, text=True
     )
     try:
         _wait_for_line(server, "listening")
