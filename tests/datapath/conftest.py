@@ -16,7 +16,7 @@ from reconciler.bpf import bpffs
 from reconciler.kernel import netns
 from reconciler.model.datapath import GATEWAY_MAC
 
-from .harness import Device, Harness
+from .harness import Device, Harness, loaded_at
 
 HERE = Path(__file__).parent
 OPTIONS = {"gateway_mac": bytes.fromhex(GATEWAY_MAC.replace(":", ""))}
@@ -34,8 +34,10 @@ def namespace() -> Iterator[str]:
     """The path of a namespace for devices."""
     path = f"/run/netns/pt-dp{os.getpid()}"
     netns.create(path)
-    yield path
-    netns.remove(path)
+    try:
+        yield path
+    finally:
+        netns.remove(path)
 
 
 @pytest.fixture
@@ -51,10 +53,8 @@ def _loaded(namespace: str) -> Iterator[Harness]:
     root = bpffs.MOUNT_POINT / f"pt-{os.getpid()}-all"
     with netns.inside(namespace):
         devices = tuple(_device(number) for number in range(1, WORKLOADS + 1))
-    harness = Harness(root, devices, OPTIONS)
-    yield harness
-    harness.close()
-    shutil.rmtree(root)
+    with loaded_at(root, devices, OPTIONS) as harness:
+        yield harness
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -52,6 +54,7 @@ UNSPEC, OK, SHOT, REDIRECT = -1, 0, 2, 7  # TC_ACT_*
 ROWS = ("endpoints4", "endpoints6", "tunnels4", "tunnels6", "ipcache4", "ipcache6", "cidr4", "cidr6", "policy")
 FLOWS = ("conntrack4", "conntrack6", "denials4", "denials6", "fragments4", "fragments6")
 PROGRAMS = {Direction.INGRESS: "from_workload", Direction.EGRESS: "to_workload"}
+OF_NODES = ("from_netdev", "to_netdev", "from_overlay", "to_overlay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,21 @@ def ipcache_rows(rows: Mapping[Network | Address, tuple[int, int]]) -> Columns:
     return Columns(keys, values)
 
 
+@contextmanager
+def loaded_at(root: Path, devices: tuple[Device, ...], options: Mapping[str, Any]) -> Iterator[Harness]:
+    """Nothing is left at the pin root after the block, nor where a program was refused and there is no block."""
+    try:
+        harness = Harness(root, devices, options)
+        try:
+            yield harness
+        finally:
+            harness.close()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
 class Harness:
-    """Made once; `reset` makes it as new."""
+    """Made once, by `loaded_at`; `reset` makes it as new."""
 
     def __init__(self, root: Path, devices: tuple[Device, ...], options: Mapping[str, Any]) -> None:
         self.root = root
@@ -135,16 +151,17 @@ class Harness:
         self.policy = PolicyTable(self.maps, self.generation)
         self.tables = {table.name: table for table in (self.endpoints, self.tunnels, self.ipcache, self.policy)}
         rows = self.datapath.program_rows()
-        self.programs = {
-            direction: syscalls.get(program_path(root, name, rows[name].digest)) for direction, name in PROGRAMS.items()
+        self.by_name = {
+            name: syscalls.get(program_path(root, name, rows[name].digest)) for name in (*PROGRAMS.values(), *OF_NODES)
         }
+        self.programs = {direction: self.by_name[name] for direction, name in PROGRAMS.items()}
         self._records: list[bytes] = []
         self._ring = RingBuffer(self.maps.open("events").descriptor, self._records.append)
 
     def close(self) -> None:
         self.generation.finish()
         self._ring.close()
-        for descriptor in self.programs.values():
+        for descriptor in self.by_name.values():
             os.close(descriptor)
 
     def reset(self) -> None:
@@ -200,13 +217,17 @@ class Harness:
 
     def run(self, packet: bytes, ifindex: int, direction: Direction, *, ingress_ifindex: int = 0, mark: int = 0) -> Ran:
         """What the program of this direction answers (TC_ACT_*), and the packet as it leaves it."""
+        return self.try_on(self.programs[direction], packet, ifindex, ingress_ifindex, mark)
+
+    def try_on(self, program: int, packet: bytes, ifindex: int, ingress_ifindex: int = 0, mark: int = 0) -> Ran:
+        """The same of any program, one of `by_name`."""
         context = bytearray(192)  # struct __sk_buff
         layout = self._sk_buff().fields
         assert layout is not None
         struct.pack_into("=I", context, layout["ifindex"][1], ifindex)
         struct.pack_into("=I", context, layout["ingress_ifindex"][1], ingress_ifindex)
         struct.pack_into("=I", context, layout["mark"][1], mark)
-        ran = programs.run(self.programs[direction], packet, bytes(context))
+        ran = programs.run(program, packet, bytes(context))
         return Ran(ctypes.c_int32(ran.result).value, ran.packet)
 
     def sent(self, packet: bytes, device: Device) -> Ran:

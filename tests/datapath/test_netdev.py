@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import struct
 from collections.abc import Iterator
@@ -11,8 +10,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import numpy as np
 import pytest
 
-from reconciler.bpf import syscalls
-from reconciler.bpf.pins import program_path
 from reconciler.kernel.devices import DevicesTable
 from reconciler.model.datapath import Direction, Verdict
 from reconciler.model.outside import DeviceFlag, DeviceRow
@@ -59,11 +56,8 @@ class Gate:
 
 @pytest.fixture
 def gate(datapath: Harness) -> Iterator[Gate]:
-    rows = datapath.datapath.program_rows()
     workloads = datapath.programs
-    datapath.programs = {
-        way: syscalls.get(program_path(datapath.root, name, rows[name].digest)) for way, name in PROGRAMS.items()
-    }
+    datapath.programs = {way: datapath.by_name[name] for way, name in PROGRAMS.items()}
     translations, devices = datapath.maps.open("translations"), DevicesTable(datapath.maps)
     row = DeviceRow(ANY, IPv4Address(HOST[4]), IPv6Address(HOST[6]))
     devices.write({datapath.devices[-1].ifname: row}, ())
@@ -71,8 +65,6 @@ def gate(datapath: Harness) -> Iterator[Gate]:
     yield Gate(datapath)
     translations.delete(translations.read()[0])
     devices.write({}, list(devices.live().rows))
-    for descriptor in datapath.programs.values():
-        os.close(descriptor)
     datapath.programs = workloads
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from reconciler.model.identity import Reserved
 from reconciler.observe.flow import Reason
 
 from .conftest import OPTIONS
-from .harness import REDIRECT, SHOT, UNSPEC, Allow, Device, Harness, Ran
+from .harness import REDIRECT, SHOT, UNSPEC, Allow, Device, Harness, Ran, loaded_at
 from .packets import ACK, tcp
 
 HERE, REMOTE = "10.1.0.1", "10.2.0.7"
@@ -33,16 +32,16 @@ def loaded() -> Iterator[Harness]:
     """A workload's device, and one that stands for the overlay's."""
     path, root = f"/run/netns/pt-do{os.getpid()}", bpffs.MOUNT_POINT / f"pt-{os.getpid()}-overlay"
     netns.create(path)
-    with netns.inside(path):
-        for name in ("lxc1", "overlay"):
-            subprocess.run(["ip", "link", "add", name, "type", "veth"], check=True)
-        index, mac = socket.if_nametoindex("lxc1"), "02:00:00:00:00:01"
-        device = Device("lxc1", index, mac, IPv4Address(HERE), IPv6Address("fd00:1::1"), OWN)
-    harness = Harness(root, (device,), {**OPTIONS, "overlay": True})
-    yield harness
-    harness.close()
-    shutil.rmtree(root)
-    netns.remove(path)
+    try:
+        with netns.inside(path):
+            for name in ("lxc1", "overlay"):
+                subprocess.run(["ip", "link", "add", name, "type", "veth"], check=True)
+            index, mac = socket.if_nametoindex("lxc1"), "02:00:00:00:00:01"
+            device = Device("lxc1", index, mac, IPv4Address(HERE), IPv6Address("fd00:1::1"), OWN)
+        with loaded_at(root, (device,), {**OPTIONS, "overlay": True}) as harness:
+            yield harness
+    finally:
+        netns.remove(path)
 
 
 @pytest.fixture
