@@ -45,6 +45,13 @@ INLINE bool is_node_of(const struct tunnel *tunnel, const struct outer *outer)
 					      remote.v4 == outer->remote.v4;
 }
 
+/* Drops what has no flow that could be told. */
+INLINE int discard(struct __sk_buff *skb, __u8 reason)
+{
+	count(reason, skb->len);
+	return TC_ACT_SHOT;
+}
+
 /* Why nobody gets the packet; with its flow, as far as it can be read. */
 NOINLINE int refuse4(struct __sk_buff *skb, struct passage *at, __u8 reason)
 {
@@ -115,13 +122,13 @@ INLINE int unwrap(struct __sk_buff *skb, const bool v6)
 	struct tunnel *tunnel;
 
 	if (!read_addresses(skb, &source, &destination, v6))
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_MALFORMED);
 	tunnel = find_tunnel(&source, v6);
 	if (geneve) /* looked at by the program that unwrapped it, which marked it */
 		outer.identity = skb->mark;
-	else if (!tunnel || !leave_tunnel(skb, &outer) || !is_node_of(tunnel, &outer))
+	if (!tunnel || (!geneve && (!leave_tunnel(skb, &outer) || !is_node_of(tunnel, &outer))))
 		return refuse(skb, REASON_TUNNEL_NODE, v6);
-	if (outer.identity != IDENTITY_REMOTE_NODE && outer.identity < IDENTITY_FIRST_CLUSTER)
+	if (!may_vouch(tunnel, outer.identity))
 		return refuse(skb, REASON_TUNNEL_IDENTITY, v6);
 	endpoint = find_endpoint(&destination, v6);
 	if (likely(endpoint))
@@ -142,11 +149,9 @@ INLINE int wrap(struct __sk_buff *skb, const bool v6)
 	struct tunnel *tunnel;
 
 	if (!read_addresses(skb, &source, &destination, v6))
-		return TC_ACT_SHOT;
-	if (is_multicast(&destination, v6)) {
-		count(REASON_UNSUPPORTED_PROTOCOL, skb->len);
-		return TC_ACT_SHOT;
-	}
+		return discard(skb, REASON_MALFORMED);
+	if (is_multicast(&destination, v6))
+		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	if (skb->ingress_ifindex) {
 		endpoint = find_endpoint(&source, v6);
 		if (!endpoint || endpoint->ifindex != skb->ingress_ifindex)
@@ -189,8 +194,7 @@ int from_overlay(struct __sk_buff *skb)
 		make_readable(skb, HEADERS6);
 		return unwrap(skb, true);
 	default:
-		count(REASON_UNSUPPORTED_PROTOCOL, skb->len);
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	}
 }
 
@@ -207,7 +211,7 @@ int to_overlay(struct __sk_buff *skb)
 		make_readable(skb, HEADERS6);
 		return wrap(skb, true);
 	default:
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	}
 }
 

@@ -28,7 +28,7 @@ enum reason {
 	REASON_NO_PORT = 13, /* to leave with the host's address, and no port is left */
 	REASON_UNTRANSLATABLE = 14, /* to leave with the host's address, and the protocol has no ports */
 	REASON_TUNNEL_NODE = 15, /* wrapped by another than the node whose workloads have the source address */
-	REASON_TUNNEL_IDENTITY = 16, /* wrapped with an identity that no other node can have */
+	REASON_TUNNEL_IDENTITY = 16, /* wrapped with an identity that the other node cannot speak for */
 	REASON_TUNNEL_DESTINATION = 17, /* wrapped for an address that is not here */
 	REASON_NO_BACKEND = 18, /* for a service that has no backend, or whose backend is dead */
 	REASONS,

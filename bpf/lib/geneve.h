@@ -151,7 +151,7 @@ INLINE int doubt_inner(struct __sk_buff *skb, const union address *from, const u
 					    local.v6[0] != to->v6[0] || local.v6[1] != to->v6[1] :
 				    remote.v4 != from->v4 || local.v4 != to->v4)
 		return REASON_TUNNEL_NODE;
-	if (identity != IDENTITY_REMOTE_NODE && identity < IDENTITY_FIRST_CLUSTER)
+	if (!may_vouch(tunnel, identity))
 		return REASON_TUNNEL_IDENTITY;
 	skb->mark = identity;
 	return -(int)tunnel->ifindex;

@@ -2,7 +2,7 @@
 /* Where workloads of other nodes are: by CIDR, the node to wrap packets for, and what passes on the way to it. */
 #pragma once
 
-#include "base.h"
+#include "ipcache.h"
 
 /* Packets to workloads of other nodes are wrapped. */
 OPTION(bool, overlay, false);
@@ -26,7 +26,8 @@ struct tunnel {
 	__u32 ifindex; /* overlay device */
 	__u8 family; /* of the outer addresses: FAMILY_* */
 	__u8 here; /* not another node's CIDR, but the address that this host itself has among workloads */
-	__u8 pad[2];
+	__u8 cluster; /* id of the other node's cluster: bits 16 to 23 of its workloads' identities */
+	__u8 pad;
 	__u32 mtu; /* of packets before they are wrapped, as measured at tick `checked`; written by the programs */
 	__u32 checked;
 	__u32 device; /* of this host, by which the other one is reached: measured too */
@@ -83,6 +84,13 @@ INLINE struct tunnel *find_tunnel(const union address *address, const bool v6)
 	struct tunnel *tunnel = tunnel_row(address, v6);
 
 	return tunnel && !tunnel->here ? tunnel : NULL;
+}
+
+/* Whether a node may say this of a sender: one of its cluster's workloads, or the node itself. */
+INLINE bool may_vouch(const struct tunnel *tunnel, __u32 identity)
+{
+	return identity == IDENTITY_REMOTE_NODE ||
+	       (identity >> 16 == tunnel->cluster && (identity & 0xffff) >= IDENTITY_FIRST_CLUSTER);
 }
 
 /* The device by which packets from and to a workload of another node go, 0 for any other address. */

@@ -95,14 +95,20 @@ def _tunnels(cluster: Cluster, node: Node, facts: Facts) -> Iterator[AskedRow]:
     local = node.address4 if node.address4 is not None and cluster.network.underlay != 6 else node.address6
     for address in own.values():
         if address is not None and local is not None:
-            yield AskedRow("tunnels", ip_network(address), TunnelRow(name, local, local), node.origin)
+            yield AskedRow("tunnels", ip_network(address), TunnelRow(name, local, local, cluster.id), node.origin)
     for peer in facts.peers.values():
         for cidr in cidrs(peer):
             ends = _ends(cluster.network.underlay, node, peer)
-            yield AskedRow("tunnels", cidr, TunnelRow(name, *ends), peer.origin)
+            yield AskedRow("tunnels", cidr, TunnelRow(name, *ends, _cluster_id(cluster, peer)), peer.origin)
             if source := own.get(cidr.version):
                 route = Route(name, source=source)
                 yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, 0), route, peer.origin)
+
+
+def _cluster_id(cluster: Cluster, peer: Peer) -> int:
+    """Of the cluster that the node is in, this one or one that it is joined with."""
+    name, _, _ = peer.name.rpartition("/")
+    return next((one.id for one in cluster.clusters if one.name == name), cluster.id)
 
 
 def _outer_families(cluster: Cluster, node: Node, facts: Facts) -> list[int]:

@@ -57,6 +57,7 @@ class TunnelsTable:
                 value["ifindex"] = indices[row.ifname]
                 value["family"], value["here"] = _FAMILIES[row.remote.version], row.remote == row.local
                 value["remote"], value["local"] = _packed(row.remote), _packed(row.local)
+                value["cluster"] = row.cluster
             map_.update(_keys(map_, wanted), values)
 
     def keys_of(self, map_name: str, raw: bytes) -> list[TunnelKey]:
@@ -74,7 +75,8 @@ def _rows(map_: Map, version: int, names: dict[int, str]) -> Iterator[tuple[Tunn
     for key, value in zip(*map_.read(), strict=True):
         family = 4 if value["family"] == AF_INET else 6
         remote, local = _address(family, value["remote"]), _address(family, value["local"])
-        yield _network(version, key), TunnelRow(device_name(int(value["ifindex"]), names), remote, local)
+        ifname, cluster = device_name(int(value["ifindex"]), names), int(value["cluster"])
+        yield _network(version, key), TunnelRow(ifname, remote, local, cluster)
 
 
 def _keys(map_: Map, networks: list[TunnelKey]) -> Records:

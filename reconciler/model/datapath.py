@@ -39,6 +39,7 @@ class TunnelRow:
     ifname: str  # overlay device; as in EndpointRow
     remote: IPv4Address | IPv6Address  # the outer packets' addresses, of one family
     local: IPv4Address | IPv6Address
+    cluster: int = 0  # id of that node's cluster
 
 
 TunnelKey = IPv4Network | IPv6Network

@@ -87,7 +87,11 @@ class Reason(IntEnum):
         "not the sender's node",
         "It came out of a tunnel, from another address than that of the node whose workloads have its source address.",
     )
-    TUNNEL_IDENTITY = 16, "not a node's to tell", "It came out of a tunnel with an identity that no other node has."
+    TUNNEL_IDENTITY = (
+        16,
+        "not a node's to tell",
+        "It came out of a tunnel with an identity that the other node has not.",
+    )
     TUNNEL_DESTINATION = 17, "not here", "It was wrapped for an address that no workload of that node has."
 
     NO_BACKEND = 18, "no backend", "It is for a service that has no backend, or for a connection whose backend is dead."

@@ -123,8 +123,15 @@ def test_what_is_for_nobody_here_goes_nowhere(hosts: Hosts, attack: Attack, dest
     assert refused(hosts, Reason.TUNNEL_DESTINATION, lambda: attack.send("h1", "10.98.0.1", *said))
 
 
-@pytest.mark.parametrize("vni", [0, Reserved.HOST, Reserved.WORLD, Reserved.WORLD_IPV4, FIRST_CLUSTER - 1])
-def test_no_other_node_has_a_reserved_identity(hosts: Hosts, attack: Attack, victim: socket.socket, vni: int) -> None:
+OF_ANOTHER_CLUSTER = (7 << 16) + FIRST_CLUSTER
+
+
+@pytest.mark.parametrize(
+    "vni", [0, Reserved.HOST, Reserved.WORLD, Reserved.WORLD_IPV4, FIRST_CLUSTER - 1, OF_ANOTHER_CLUSTER]
+)
+def test_no_other_node_has_an_identity_that_is_reserved_or_of_another_cluster(
+    hosts: Hosts, attack: Attack, victim: socket.socket, vni: int
+) -> None:
     said = vni, hosts.address("a1"), hosts.address("a2")
     assert refused(hosts, Reason.TUNNEL_IDENTITY, lambda: attack.send("h1", "10.98.0.1", *said))
     assert is_quiet(victim)

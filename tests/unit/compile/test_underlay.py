@@ -11,7 +11,7 @@ from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import Desired, compile_host
 from reconciler.engine.rows import DictRows
 from reconciler.errors import CompileError
-from reconciler.model.cluster import Network, NetworkMode, Node
+from reconciler.model.cluster import JoinedCluster, Network, NetworkMode, Node, StoreChoice
 from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction, TunnelRow
 from reconciler.model.facts import Peer
 from reconciler.model.identity import Reserved
@@ -56,6 +56,16 @@ def test_an_overlay_has_a_device_a_tunnel_and_a_route_for_each_cidr() -> None:
     tunnels = rows(desired, "tunnels")
     assert tunnels[CIDR4] == tunnels[CIDR6] == TunnelRow("plumb_vxlan", THEIRS[0], OWN[0])
     assert rows(desired, "routes")[RouteKey("", CIDR4, 254, 0)] == Route("plumb_vxlan", source=IPv4Address("10.44.1.1"))
+
+
+def test_a_tunnel_is_for_identities_of_its_cluster() -> None:
+    theirs = JoinedCluster("west", 8, StoreChoice())
+    snapshot = snapshot_of([WEB], id=7, network=VXLAN, clusters=(theirs,))
+    west = replace(peer(), name="west/gamma", cidr4=IPv4Network("10.45.2.0/24"), cidr6=None)
+    facts = replace(facts_of([WEB]), peers={THERE: peer(), west.name: west})
+    found = rows(compile_host(snapshot, facts, CompileCache(), {**PROGRAMS, **OVERLAY}), "tunnels")
+    assert {row.cluster for key, row in found.items() if isinstance(row, TunnelRow) and key == west.cidr4} == {8}
+    assert {row.cluster for key, row in found.items() if isinstance(row, TunnelRow) and key != west.cidr4} == {7}
 
 
 def test_both_directions_of_the_device_run_our_programs() -> None:
