@@ -21,13 +21,13 @@ from reconciler.model.cluster import NamedPort
 from reconciler.model.identity import Reserved, reserved_labels
 from reconciler.model.labels import LabelSet, parse_label, workload_labels
 from reconciler.model.policy import PROTOCOLS
-from reconciler.verdict.case import CaseError, End, Question, Settings, Standing
+from reconciler.verdict.case import CaseError, End, IpAddress, Question, Settings, Standing
 
 _POLICED = (Reserved.HEALTH, Reserved.INIT)  # reserved identities that workloads have
 _SKIPPED = "P?"  # cells of a table that ask nothing: no such port, not probed
 _NAMES = {name.upper(): number for name, number in PROTOCOLS.items()}
 _LAST_PORT = 65535
-_KINDS: Mapping[type, str] = {list: "a list", dict: "a mapping", bool: "true or false"}
+_KINDS: Mapping[type, str] = {list: "a list", dict: "a mapping", str: "a string", bool: "true or false"}
 _DEFAULT_NAMESPACE = "default"
 
 
@@ -116,10 +116,10 @@ def cells(form: Tables, known: Mapping[str, End]) -> Iterable[tuple[str, int, in
 
 def _pod(pod: Mapping[str, Any], namespaces: Mapping[str, Any], settings: Settings) -> End:
     labels = _namespaced(pod, namespaces, settings)
-    address = ip_address(pod["ip"]) if pod.get("ip") else None
+    address = _address(pod["ip"]) if pod.get("ip") else None
     ports = frozenset(
         NamedPort(str(port.get("name") or ""), _port(port.get("port")), _protocol(port.get("protocol") or "TCP"))
-        for port in _typed(pod.get("ports") or [], list, "ports")
+        for port in (_typed(one, dict, "a port of a pod") for one in _typed(pod.get("ports") or [], list, "ports"))
     )
     return End(Standing.POLICED, labels, address=address, ports=ports, audit=_audit(pod))
 
@@ -133,7 +133,7 @@ def _endpoint(
     name: str, value: Any, namespaces: Mapping[str, Any], settings: Settings, ports: frozenset[NamedPort]
 ) -> End:
     end = _typed(value, dict, f"endpoint {name}")
-    address = ip_address(end["ip"]) if end.get("ip") is not None else None
+    address = _address(end["ip"]) if end.get("ip") is not None else None
     if end.get("reserved") is not None:
         if others := [key for key in ("labels", "namespace", "ip") if end.get(key) is not None]:
             raise CaseError(f"endpoint {name} has reserved and {others[0]}, which exclude each other")
@@ -151,8 +151,8 @@ def _endpoint(
 
 def _namespaced(value: Mapping[str, Any], namespaces: Mapping[str, Any], settings: Settings) -> LabelSet:
     namespace = str(value.get("namespace") or _DEFAULT_NAMESPACE)
-    own = _typed(value.get("labels") or {}, dict, "labels")
-    theirs = _typed(namespaces.get(namespace) or {}, dict, f"namespace {namespace}")
+    own = _texts(value.get("labels"), "labels")
+    theirs = _texts(namespaces.get(namespace), f"namespace {namespace}")
     return workload_labels(namespace, own, theirs, settings.cluster)
 
 
@@ -217,9 +217,10 @@ def _check_shape(what: str, rows: Any, size: int) -> None:
 
 
 def _name(value: Any, known: Mapping[str, End]) -> str:
-    if value not in known:
-        raise CaseError(f'there is no endpoint "{value}"')
-    return str(value)
+    name: str = _typed(value, str, "the name of an endpoint")
+    if name not in known:
+        raise CaseError(f'there is no endpoint "{name}"')
+    return name
 
 
 def _protocol_and_port(value: Mapping[str, Any]) -> tuple[int, int]:
@@ -241,6 +242,15 @@ def _port(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= _LAST_PORT:  # a boolean is no number here
         raise CaseError(f"port {json.dumps(value)} is no number from 0 to {_LAST_PORT}")
     return value
+
+
+def _address(value: Any) -> IpAddress:
+    return ip_address(_typed(value, str, "ip"))
+
+
+def _texts(value: Any, what: str) -> dict[str, str]:
+    given = _typed({} if value is None else value, dict, what)
+    return {key: _typed(part, str, f"{key} of {what}") for key, part in given.items()}
 
 
 def _typed(value: Any, kind: type, what: str) -> Any:

@@ -222,6 +222,16 @@ def test_a_named_port_is_looked_up_at_each_destination() -> None:
         (asked(docs=[], ends={"a": {"reserved": "me"}}), 'no reserved identity "me"'),
         ({"id": 1, "policies": [], "pods": [PODS[0], {**PODS[1], "ip": "10.0.0.1"}], "expect": {}}, "the same address"),
         ({"id": 1, "policies": [], "pods": PODS, "expect": {"TCP/80": {"combined": ["."]}}}, "3 rows of 3 characters"),
+        (
+            {**asked(docs=[]), "flows": [{**flow("web", "client"), "from": ["web"]}]},
+            "the name of an endpoint must be a",
+        ),
+        (asked(docs=[], ends={"a": {"ip": 1}}), "ip must be a string"),
+        (asked(docs=[], ends={"a": {"labels": {"app": ["web"]}}}), "app of labels must be a string"),
+        (
+            {"id": 1, "policies": [], "pods": [{**PODS[0], "ports": [80]}], "expect": {}},
+            "a port of a pod must be a mapping",
+        ),
         (asked(flow("web", "client", True), docs=[]), "port true is no number from 0 to 65535"),
         (asked(flow("web", "client", False), docs=[]), "port false is no number"),
         (asked(flow("web", "client", ""), docs=[]), 'port "" is no number'),
