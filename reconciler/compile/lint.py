@@ -3,6 +3,7 @@
     `dangling`       a selector, a service or a port that nobody has
     `passed_over`    a CIDR that holds addresses which it does not match
     `shadows`        an entry that changes nothing because of another one
+    `unserved`       a Service that answers nobody
 
 A commit without workloads says nothing of who is there: they come from elsewhere, and only CIDRs are judged.
 """
@@ -16,6 +17,7 @@ from reconciler.compile.passed_over import passed_over
 from reconciler.compile.population import Population
 from reconciler.compile.port_sets import PortSets
 from reconciler.compile.shadows import Said, Stated, covered, idle
+from reconciler.compile.unserved import unserved
 from reconciler.model.cluster import AllowLocalhost, Cluster, Enforcement
 from reconciler.model.identity import Reserved
 from reconciler.model.policy import PolicyRule, Scope
@@ -26,7 +28,8 @@ def lint(snapshot: Snapshot, population: Population | None = None) -> tuple[Warn
     """Warnings in the order of files and lines. `population` remembers the commit before, and is changed."""
     population = population or Population()
     population.take(snapshot)
-    found = [*passed_over(snapshot), *(_of_workloads(snapshot, population) if snapshot.workloads else ())]
+    found = [*passed_over(snapshot), *unserved(snapshot, population)]
+    found += _of_workloads(snapshot, population) if snapshot.workloads else ()
     warnings = (Warning(origin.path, origin.line, origin.column, message) for origin, message in dict.fromkeys(found))
     return tuple(sorted(warnings, key=lambda warning: (warning.path, warning.line, warning.column)))
 

@@ -43,6 +43,7 @@ def _snapshot(commit: str, documents: Documents, warnings: list[Warning]) -> Sna
     warnings += references.namespace_warnings(unnamed)
     warnings += references.slice_warnings(documents)
     warnings += references.address_warnings(documents)
+    warnings += service_claims.service_warnings(documents)
     warnings.sort(key=lambda warning: (warning.path, warning.line, warning.column))
     cluster = _stamped(documents.clusters[0], Cluster, commit)
     namespaces = {name: _stamped(placed, Namespace, commit) for name, placed in documents.namespaces.items()}

@@ -9,7 +9,8 @@ from reconciler.errors import Fault
 from reconciler.model.cluster import Cluster
 from reconciler.model.cluster import Node as Host
 from reconciler.model.policy import PROTOCOLS
-from reconciler.model.service import Address, Network, Service
+from reconciler.model.service import Address, Network, Service, ServiceType
+from reconciler.model.snapshot import Warning
 from reconciler.source.references import Documents, Placed
 
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
@@ -45,6 +46,23 @@ def service_faults(documents: Documents) -> Iterator[Fault]:
                 yield placed.fault(f"{claim} is already that of {other.document.identity} at {other}", field)
             owners.setdefault(claim, placed)
         yield from _misplaced(placed, service, networks, addresses)
+
+
+def service_warnings(documents: Documents) -> Iterator[Warning]:
+    """Where the cluster serves no Services: at the first of those that somebody would expect an answer of."""
+    cluster = _cluster(documents)
+    if cluster is None or cluster.services is not None:
+        return
+    for placed in documents.services.values():
+        service = placed.document.content
+        assert isinstance(service, Service)
+        if not service.headless and service.type is not ServiceType.EXTERNAL_NAME:
+            place = placed.document.place
+            message = (
+                "nothing answers at the addresses of Services: the Cluster has no spec.services; policies find them"
+            )
+            yield Warning(placed.path, place.line, place.column, message)
+            return
 
 
 def _claims(service: Service) -> Iterator[tuple[_Claim, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from reconciler.compile.host import Desired, compile_host
 from reconciler.compile.lint import lint
 from reconciler.engine.rows import DictRows
 from reconciler.host.facts import gather
+from reconciler.host.service_facts import service_facts
 from reconciler.model.facts import Facts
 from reconciler.model.network import HOST_NETNS
 from reconciler.source.loading import load_directory
@@ -153,3 +155,27 @@ def test_a_node_asks_for_routes_rules_and_sysctls(store: EmbeddedStore) -> None:
         "net/ipv4/ip_forward": "1",
         "net/ipv6/conf/all/forwarding": "1",
     }
+
+
+def test_services_have_the_backends_that_their_manifests_promise(store: EmbeddedStore) -> None:
+    example = Example("services", store)
+    facts = replace(example.facts, services=service_facts(example.snapshot, store))
+    services = compile_host(example.snapshot, facts, CompileCache(), PROGRAMS).services
+    found = {
+        name: {(one.port, one.weight) for one in given.backends(given.service.ports[0])}
+        for name, given in services.items()
+    }
+    assert found == {
+        "shop/api": {(8080, 1), (8081, 1)},
+        "shop/front": {(8443, 1)},
+        "shop/ledger": {(8443, 2), (8443, 1)},
+    }
+    assert services["shop/front"].node_ports == (30080,)
+    assert services["shop/ledger"].addresses == (ip_address("10.96.0.80"),)
+
+
+def test_policy_speaks_of_the_backends_of_services(store: EmbeddedStore) -> None:
+    example = Example("services", store)
+    assert example.passes("shop/front", "shop/api-1", TCP, 8080)
+    assert example.passes("shop/front", "203.0.113.20", TCP, 8443)
+    assert not example.passes("shop/front", "203.0.113.99", TCP, 8443)

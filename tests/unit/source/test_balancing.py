@@ -124,4 +124,6 @@ def test_nothing_clashes_where_services_are_not_served(tmp_path: Path) -> None:
     one, two = (service(name=name, spec="clusterIP: 10.96.0.9, ports: [{port: 80}]") for name in ("one", "two"))
     plain = "apiVersion: plumbline/v1\nkind: Cluster\nmetadata: {name: demo}\n"
     (tmp_path / "all.yaml").write_text("---\n".join([plain, NODE, one, two]))
-    assert len(load_directory(tmp_path).services) == 2
+    found = load_directory(tmp_path)
+    assert len(found.services) == 2
+    assert [one.message.partition(":")[0] for one in found.warnings] == ["nothing answers at the addresses of Services"]
