@@ -27,8 +27,8 @@ from reconciler.verdict.world import World
 _UNKNOWN = "other nodes do not know its address, and take it for unmanaged: give it `addresses`"
 
 _NOT_KNOWN_HERE = (
-    "which workload has it is not known without a host, so it is judged as nobody's; "
-    "a push and `plumb trace` ask the host: name the workload, or give it `addresses`"
+    "which workload has it is not known without a host, so it is judged as unmanaged: "
+    "name the workload, give it `addresses`, or ask a host (`plumb trace` there, a push)"
 )
 
 
