@@ -216,7 +216,30 @@ INLINE bool may_report(struct __sk_buff *skb, const struct conntrack_entry *entr
 	return !find_endpoint(source, v6) || entry->ifindex[end & 1] == skb->ingress_ifindex;
 }
 
-/* A packet whose flow has no verdict of this epoch, or that needs a closer look. Returns an action, or GOES_ON. */
+/* A flow that was denied in this epoch is denied again. Returns an action, or GOES_ON. */
+INLINE int refuse_again(struct __sk_buff *skb, struct passage *at, const bool v6)
+{
+	struct denial *denial = denial_find(&at->key, v6);
+
+	if (!denial || denial->epoch != at->version.epoch || denial->origin != at->end ||
+	    passed(at->now, denial->expires))
+		return GOES_ON;
+	return refuse(skb, at, denial->identity, denial->cookie, denial->reason, denial->side, denial->origin, v6);
+}
+
+GLOBAL int refuse_again4(struct __sk_buff *skb, struct passage *at)
+{
+	return at ? refuse_again(skb, at, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int refuse_again6(struct __sk_buff *skb, struct passage *at)
+{
+	return at ? refuse_again(skb, at, true) : TC_ACT_SHOT;
+}
+
+/* A packet whose flow has no verdict of this epoch, or that needs a closer look; `refuse_again` let it go on. Returns
+ * an action, or GOES_ON.
+ */
 INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry, const bool outbound,
 		   const bool v6)
 {
@@ -224,19 +247,11 @@ INLINE int examine(struct __sk_buff *skb, struct passage *at, struct conntrack_e
 	union address source, destination;
 	union judgement judgement = {};
 	struct outcome outcome = {};
-	struct denial *denial;
 	__u32 origin;
 	int reason;
 
 	if (entry && (passed(at->now, entry->expires) || reopens(entry, &at->flow)))
 		entry = NULL;
-	if (!entry && !at->flow.related) {
-		denial = denial_find(&at->key, v6);
-		if (denial && denial->epoch == at->version.epoch && denial->origin == at->end &&
-		    !passed(at->now, denial->expires))
-			return refuse(skb, at, denial->identity, denial->cookie, denial->reason, denial->side,
-				      denial->origin, v6);
-	}
 	source = at->flow.source;
 	destination = at->flow.destination;
 	if (unlikely(at->flow.related)) {
@@ -388,13 +403,18 @@ INLINE bool show_service_closely(struct __sk_buff *skb, const struct passage *at
 	return show_service(skb, at, entry, outbound, v6);
 }
 
-/* Lets a packet go on if a closer look allows it. */
-INLINE int look_closely(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry, const bool outbound,
-			const bool v6)
+/* Lets a packet go on if a closer look allows it. `looked`: it was looked for among denials. */
+INLINE int look_closely(struct __sk_buff *skb, struct passage *at, struct conntrack_entry *entry, bool looked,
+			const bool outbound, const bool v6)
 {
 	__u32 end = at->end;
 	int action;
 
+	if (!looked && !at->flow.related && (!entry || passed(at->now, entry->expires) || reopens(entry, &at->flow))) {
+		action = v6 ? refuse_again6(skb, at) : refuse_again4(skb, at);
+		if (action != GOES_ON)
+			return action;
+	}
 	if (overlay && v6)
 		look_beyond6(skb, at, outbound);
 	else if (overlay)
@@ -454,21 +474,31 @@ GLOBAL int answer_client6(struct __sk_buff *skb, const struct passage *at, int r
 INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound, const bool v6)
 {
 	struct conntrack_entry *entry;
+	bool looked = false;
 	union judgement judgement;
 	__u32 ours, theirs;
 
 	at->end = conntrack_key(&at->flow, &at->key, v6);
 	entry = conntrack_find(&at->key, v6);
 	if (serving && outbound && !entry) {
-		int result = translate(skb, at, v6);
+		int result;
 
-		if (result == TRANSLATED)
+		if (!at->flow.related && !may_be_service(&at->flow.destination, v6)) {
+			result = v6 ? refuse_again6(skb, at) : refuse_again4(skb, at);
+			if (result != GOES_ON)
+				return result;
+			looked = true;
+		}
+		result = translate(skb, at, v6);
+		if (result == TRANSLATED) {
 			entry = conntrack_find(&at->key, v6);
-		else if (result != NO_SERVICE)
+			looked = false;
+		} else if (result != NO_SERVICE) {
 			return v6 ? answer_client6(skb, at, result) : answer_client4(skb, at, result);
+		}
 	}
 	if (unlikely(!entry || at->flow.related))
-		return look_closely(skb, at, entry, outbound, v6);
+		return look_closely(skb, at, entry, looked, outbound, v6);
 	ours = (outbound ? at->end : at->end ^ 1) & 1;
 	theirs = ours ^ 1;
 	judgement = judgement_of(entry);
@@ -492,7 +522,7 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 		}
 		return send_on(skb, at, &at->flow.source, &at->flow.destination, v6);
 	}
-	return look_closely(skb, at, entry, outbound, v6);
+	return look_closely(skb, at, entry, looked, outbound, v6);
 }
 
 INLINE int handle_ipv4(struct __sk_buff *skb, const bool outbound)

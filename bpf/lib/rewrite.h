@@ -117,6 +117,55 @@ INLINE int rewrite_port(struct __sk_buff *skb, __u32 transport, __u8 protocol, b
 	       bpf_skb_store_bytes(skb, transport + port_offset(protocol, source), &port, 2, 0);
 }
 
+/* The same straight in the packet, for the headers that nearly all packets have: TCP or UDP behind nothing but the
+ * IP header. Checksums of the transport may be the device's to finish, so these are left to the helpers that know.
+ * Returns 0 or not; 1: not such a packet, and it is as it was.
+ */
+INLINE int rewrite_in_place(struct __sk_buff *skb, const struct change *change, __u8 protocol, __u64 flags,
+			    const bool v6)
+{
+	const __u32 transport = ETH_HLEN + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	void *data = (void *)(long)skb->data, *data_end = (void *)(long)skb->data_end;
+	__u32 checksum = transport + checksum_offset(protocol);
+	struct ipv6hdr *ip6 = data + ETH_HLEN;
+	struct iphdr *ip4 = data + ETH_HLEN;
+	struct ports *ports;
+
+	if (data + transport + sizeof(*ports) > data_end || (v6 ? ip6->nexthdr != protocol : ip4->ihl != 5))
+		return 1;
+	if (change->port != change->was_port &&
+	    bpf_l4_csum_replace(skb, checksum, change->was_port, change->port, flags | 2))
+		return -1;
+	if (checksum_address(skb, checksum, change, flags, v6))
+		return -1;
+	data = (void *)(long)skb->data;
+	data_end = (void *)(long)skb->data_end;
+	ip6 = data + ETH_HLEN;
+	ip4 = data + ETH_HLEN;
+	ports = data + transport;
+	if ((void *)(ports + 1) > data_end)
+		return -1;
+	if (change->source)
+		ports->source = change->port;
+	else
+		ports->destination = change->port;
+	if (v6) {
+		__builtin_memcpy(change->source ? &ip6->saddr : &ip6->daddr, change->address.bytes, 16);
+	} else {
+		__u32 sum = (__u16)~ip4->check;
+
+		sum += (__u16)~change->was_address.v4 + (__u16) ~(change->was_address.v4 >> 16);
+		sum += (__u16)change->address.v4 + (__u16)(change->address.v4 >> 16);
+		sum = (sum & 0xffff) + (sum >> 16);
+		ip4->check = ~((sum & 0xffff) + (sum >> 16)); /* RFC 1624 */
+		if (change->source)
+			ip4->saddr = change->address.v4;
+		else
+			ip4->daddr = change->address.v4;
+	}
+	return 0;
+}
+
 /* One end of a packet. A later fragment has no transport header. Returns 0 or not. */
 INLINE int rewrite(struct __sk_buff *skb, const struct change *change, __u8 protocol, bool later_fragment,
 		   const bool v6)
@@ -125,6 +174,12 @@ INLINE int rewrite(struct __sk_buff *skb, const struct change *change, __u8 prot
 	__u32 transport, checksum;
 
 	if (likely(!later_fragment)) {
+		if (likely(protocol == IPPROTO_TCP || protocol == IPPROTO_UDP)) {
+			int done = rewrite_in_place(skb, change, protocol, flags, v6);
+
+			if (likely(done <= 0))
+				return done;
+		}
 		transport = transport_offset(skb, ETH_HLEN, v6);
 		if (!transport)
 			return -1;

@@ -26,6 +26,38 @@ enum translated {
 	UNSERVED, /* the service has no backend, and its clients are told */
 };
 
+/* By a hash of an address: whether packets to it were ever translated. So packets to any other address are not looked
+ * for among service flows. Written and read by the programs; never full, as two addresses may share a mark.
+ */
+struct service_marks {
+	__u8 marks[1 << 16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct service_marks);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} service_marks SEC(".maps");
+
+INLINE __u8 *mark_of(const union address *address, const bool v6)
+{
+	__u32 zero = 0;
+	struct service_marks *found = bpf_map_lookup_elem(&service_marks, &zero);
+	__u64 word = v6 ? address->v6[0] ^ address->v6[1] : address->v4;
+
+	return found ? &found->marks[(word * 0x9e3779b97f4a7c15) >> 48] : NULL; /* Knuth's multiplicative hash */
+}
+
+/* False: nobody's service was ever reached by it. */
+INLINE bool may_be_service(const union address *address, const bool v6)
+{
+	__u8 *mark = mark_of(address, v6);
+
+	return mark && *mark;
+}
+
 union service_flow_key {
 	struct service_flow4_key v4;
 	struct service_flow6_key v6;
@@ -280,13 +312,14 @@ INLINE int choose(struct __sk_buff *skb, struct passage *at, const bool v6)
 	struct flow *flow = &at->flow;
 	struct service_flow *known;
 	bool begins = opens(flow);
+	__u8 *mark = mark_of(&flow->destination, v6);
 	int result;
 
-	if (!other)
+	if (!other || !mark)
 		return TC_ACT_SHOT;
 	service_flow_key(&flow->source, flow->source_port, &flow->destination, flow->destination_port, flow->protocol,
 			 &other->key, v6);
-	known = service_flow_find(&other->key, v6);
+	known = *mark ? service_flow_find(&other->key, v6) : NULL;
 	if (known && unlikely(passed(at->now, known->expires)))
 		known = NULL;
 	if (known && unlikely(!known->backend)) {
@@ -303,6 +336,7 @@ INLINE int choose(struct __sk_buff *skb, struct passage *at, const bool v6)
 		result = begin_flow(skb, at, known, other, v6);
 		if (result != CHOSEN)
 			return result;
+		*mark = 1;
 	} else {
 		service_flow_touch(known, flow, at->now);
 		other->address = known->address;
