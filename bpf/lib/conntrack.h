@@ -13,19 +13,23 @@ OPTION(__u32, timeout_udp, 56);
 OPTION(__u32, timeout_icmp, 28);
 OPTION(__u32, timeout_other, 56);
 
-/* Direction-free: the lower of the two ends is end 0, whoever sent first. */
+/* Direction-free: the lower of the two ends is end 0, whoever sent first. `asker` is 1 and the end that sends an ICMP
+ * echo's requests, 0 of any other protocol: a request the other way is never the same flow, whatever its identifier.
+ */
 struct conntrack4_key {
 	__be32 address[2];
 	__be16 port[2];
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 asker;
+	__u8 pad[2];
 };
 
 struct conntrack6_key {
 	__u64 address[2][2];
 	__be16 port[2];
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 asker;
+	__u8 pad[2];
 };
 
 /* A verdict and the epoch it was given in: one word, so that two packets that judge at once leave one or the other. */
@@ -136,6 +140,13 @@ union conntrack_key {
 	struct conntrack6_key v6;
 };
 
+INLINE __u8 asker_of(const struct flow *flow, bool sender, const bool v6)
+{
+	if (likely(flow->protocol != (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)) || !is_icmp_echo(flow->icmp_type, v6))
+		return 0;
+	return 1 + (is_echo_request(flow->icmp_type, v6) ? sender : !sender);
+}
+
 /* Fills the key and returns the end (0 or 1) that sent this packet. */
 INLINE __u32 conntrack_key(const struct flow *flow, union conntrack_key *key, const bool v6)
 {
@@ -160,6 +171,7 @@ INLINE __u32 conntrack_key(const struct flow *flow, union conntrack_key *key, co
 			key->v6.port[1] = flow->destination_port;
 		}
 		key->v6.protocol = flow->protocol;
+		key->v6.asker = asker_of(flow, second, v6);
 	} else {
 		__be32 a = flow->source.v4, b = flow->destination.v4;
 
@@ -170,6 +182,7 @@ INLINE __u32 conntrack_key(const struct flow *flow, union conntrack_key *key, co
 		key->v4.port[0] = second ? flow->destination_port : flow->source_port;
 		key->v4.port[1] = second ? flow->source_port : flow->destination_port;
 		key->v4.protocol = flow->protocol;
+		key->v4.asker = asker_of(flow, second, v6);
 	}
 	return second;
 }

@@ -9,8 +9,8 @@
 #define IPV6_EXTENSION_HEADERS 6
 
 /* What a flow is known by. Ports are in network order. ICMP has none, so these stand in: of an echo the identifier
- * where the request comes from and its complement where it goes to, so that the reply is the same flow and a request
- * the other way is not; of any other message 0 and the type, so that each type is a flow of its own.
+ * where the request comes from and its complement where it goes to, as the reply then has it the other way round; of
+ * any other message 0 and the type, so that each type is a flow of its own.
  */
 struct flow {
 	union address source;
@@ -112,11 +112,16 @@ INLINE bool is_icmp_echo(__u8 type, const bool v6)
 	return type == ICMP_ECHO_REQUEST || type == ICMP_ECHO_REPLY;
 }
 
+INLINE bool is_echo_request(__u8 type, const bool v6)
+{
+	return type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST);
+}
+
 /* The stand-ins for ports; `header` has the first six bytes of the message. */
 INLINE void name_icmp(struct flow *flow, const __u8 *header, const bool v6)
 {
 	if (is_icmp_echo(header[0], v6)) {
-		bool request = header[0] == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST);
+		bool request = is_echo_request(header[0], v6);
 
 		__builtin_memcpy(&flow->identifier, header + 4, 2);
 		flow->source_port = request ? flow->identifier : ~flow->identifier;

@@ -309,6 +309,29 @@ def test_an_echo_and_its_reply_are_one_flow(datapath: Harness, family: str) -> N
 
 
 @families
+@pytest.mark.parametrize("identifier", [5, 0xFFFF ^ 5])
+def test_a_request_the_other_way_is_another_flow_whatever_its_identifier(
+    datapath: Harness, family: str, identifier: int
+) -> None:
+    client, server, _ = datapath.devices
+    closed = Allow(client.identity, egress=True, verdict=Verdict.DEFAULT_DENY, cookie=5)
+    datapath.become_usual([Allow(server.identity, egress=True), _isolated(server, 6), Allow(client.identity), closed])
+    there, back = _of(client, family), _of(server, family)
+    assert datapath.sent(echo(back, there, identifier=5), server).action == REDIRECT
+    assert datapath.sent(echo(there, back, identifier=identifier), client).action == SHOT
+
+
+@families
+def test_a_reply_that_nobody_asked_for_does_not_pass_as_a_request(datapath: Harness, family: str) -> None:
+    client, server, _ = datapath.devices
+    datapath.become_usual([*_open(server), Allow(client.identity, egress=True), _isolated(client, 5)])
+    there, back = _of(client, family), _of(server, family)
+    assert datapath.sent(echo(there, back, identifier=5), client).action == REDIRECT
+    assert datapath.sent(echo(back, there, identifier=0xFFFF ^ 5), server).action == SHOT
+    assert datapath.sent(echo(back, there, identifier=0xFFFF ^ 5, reply=True), server).action == SHOT
+
+
+@families
 def test_an_echo_is_judged_by_its_type_as_long_as_it_lives(datapath: Harness, family: str) -> None:
     client, server, _ = datapath.devices
     kind, protocol = (8, ICMP) if family == "address4" else (128, ICMPV6)
