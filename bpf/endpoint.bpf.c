@@ -425,7 +425,7 @@ INLINE int look_closely(struct __sk_buff *skb, struct passage *at, struct conntr
 		action = v6 ? examine_received6(skb, at, entry) : examine_received4(skb, at, entry);
 	if (action != (outbound ? GOES_ON : PASS))
 		return action;
-	if (serving && !show_service_closely(skb, at, end, outbound, v6))
+	if (serving && entry && !show_service_closely(skb, at, end, outbound, v6))
 		return TC_ACT_SHOT;
 	if (!outbound)
 		return PASS;
