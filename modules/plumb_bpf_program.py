@@ -10,7 +10,7 @@ module: plumb_bpf_program
 short_description: A host's BPF programs and attachments as a commit has them
 description:
   - The tables C(programs), loaded and pinned with the commit's load-time constants, and C(attachments), a program
-    at each side of each workload's veth pair.
+    at each side of each workload's veth pair, and C(cgroups), those on the hooks of cgroups.
   - Programs of others are never shown, changed or removed.
 extends_documentation_fragment:
   - plumb

@@ -36,7 +36,7 @@ FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
     "endpoint": ("links", "addresses", "neighbours", "endpoints"),
     "policy": ("ipcache", "policy"),
     "bpf_map": ("endpoints", "ipcache", "policy"),
-    "bpf_program": ("programs", "attachments", "carriers"),
+    "bpf_program": ("programs", "attachments", "cgroups", "carriers"),
     "link": ("links",),
     "route": ("routes", "rules"),
 }
