@@ -5,99 +5,30 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 
 import numpy as np
 import pytest
 
-from reconciler.kernel.devices import DevicesTable
-from reconciler.model.datapath import Direction, Verdict
-from reconciler.model.outside import DeviceFlag, DeviceRow
+from reconciler.model.datapath import Verdict
+from reconciler.model.outside import DeviceFlag
 
-from .harness import SHOT, UNSPEC, Allow, Device, Harness
-from .packets import ACK, ICMP, ICMPV6, SYN, TCP, UDP, checksum, echo, ip, tcp, udp
+from .gate import HOST, ROUTER, WORLD, Gate, ends, error, is_whole, made_gate
+from .harness import SHOT, UNSPEC, Allow, Harness
+from .packets import ACK, ICMP, SYN, TCP, UDP, echo, ip, tcp, udp
 
-ANY = DeviceFlag.MASQUERADE4 | DeviceFlag.MASQUERADE6 | DeviceFlag.HOST_POLICY
-HOST = {4: "10.0.0.1", 6: "fd00::1"}
-WORLD = {4: "203.0.113.9", 6: "2001:db8::9"}
-ROUTER = {4: "203.0.113.1", 6: "2001:db8::1"}
-PROGRAMS = {Direction.INGRESS: "from_netdev", Direction.EGRESS: "to_netdev"}
 FIRST_PORT, LAST_PORT = 49152, 65535
 NO_PORT, UNTRANSLATABLE, POLICY_DEFAULT = 13, 14, 1  # enum reason
-VETH = 99  # some other device that brought the packet in
 SCTP = 132
 SHORTEST = 54  # that a test run takes: an IPv6 header
+ANY = DeviceFlag.MASQUERADE4 | DeviceFlag.MASQUERADE6 | DeviceFlag.HOST_POLICY
 families = pytest.mark.parametrize("version", [4, 6])
-
-
-class Gate:
-    """The last of the harness's devices, as a node device; the first one's workload is `sender`."""
-
-    def __init__(self, datapath: Harness) -> None:
-        self.datapath = datapath
-        self.device = datapath.devices[-1]
-        self.sender = datapath.devices[0]
-
-    def address(self, version: int, device: Device | None = None) -> str:
-        one = device or self.sender
-        return str(one.address4 if version == 4 else one.address6)
-
-    def leaves(self, packet: bytes, *, forwarded: bool = True) -> tuple[int, bytes]:
-        return self.datapath.run(
-            packet, self.device.ifindex, Direction.EGRESS, ingress_ifindex=VETH if forwarded else 0
-        )
-
-    def arrives(self, packet: bytes) -> tuple[int, bytes]:
-        return self.datapath.run(packet, self.device.ifindex, Direction.INGRESS, ingress_ifindex=self.device.ifindex)
-
-    def reasons(self) -> list[int]:
-        return list(self.datapath.events()["reason"].tolist())
 
 
 @pytest.fixture
 def gate(datapath: Harness) -> Iterator[Gate]:
-    workloads = datapath.programs
-    datapath.programs = {way: datapath.by_name[name] for way, name in PROGRAMS.items()}
-    translations, devices = datapath.maps.open("translations"), DevicesTable(datapath.maps)
-    row = DeviceRow(ANY, IPv4Address(HOST[4]), IPv6Address(HOST[6]))
-    devices.write({datapath.devices[-1].ifname: row}, ())
-    datapath.become_usual()
-    yield Gate(datapath)
-    translations.delete(translations.read()[0])
-    devices.write({}, list(devices.live().rows))
-    datapath.programs = workloads
-
-
-def _ends(packet: bytes) -> tuple[str, int, str, int]:
-    """Addresses and ports; of an echo the identifier for both ports."""
-    four = packet[12:14] == b"\x08\x00"
-    body = packet[34:] if four else packet[54:]
-    source, destination = (packet[26:30], packet[30:34]) if four else (packet[22:38], packet[38:54])
-    protocol = packet[23] if four else packet[20]
-    echoing = protocol in (ICMP, ICMPV6)
-    ports = struct.unpack("!HH", body[4:6] * 2 if echoing else body[:4])
-    return str(ip_address(source)), ports[0], str(ip_address(destination)), ports[1]
-
-
-def _is_whole(packet: bytes) -> bool:
-    """Whether every checksum is right."""
-    four = packet[12:14] == b"\x08\x00"
-    head, body = (packet[14:34], packet[34:]) if four else (packet[14:54], packet[54:])
-    protocol = head[9] if four else head[6]
-    pseudo = (head[12:20] if four else head[8:40]) + struct.pack("!IxxxB", len(body), protocol)
-    return (not four or checksum(head) == 0) and checksum((b"" if protocol == ICMP else pseudo) + body) == 0
-
-
-def _error(version: int, source: str, destination: str, quoted: bytes) -> bytes:
-    """Destination unreachable, about a packet."""
-    inner = quoted[14:]
-    if version == 4:
-        message = struct.pack("!BBHI", 3, 3, 0, 0) + inner
-        return ip(source, destination, ICMP, message[:2] + struct.pack("!H", checksum(message)) + message[4:])
-    message = struct.pack("!BBHI", 1, 4, 0, 0) + inner
-    ends = ip_address(source).packed + ip_address(destination).packed
-    pseudo = ends + struct.pack("!IxxxB", len(message), ICMPV6)
-    return ip(source, destination, ICMPV6, message[:2] + struct.pack("!H", checksum(pseudo + message)) + message[4:])
+    with made_gate(datapath, ANY) as made:
+        yield made
 
 
 def _there(gate: Gate, version: int, protocol: int) -> bytes:
@@ -120,12 +51,12 @@ def test_a_flow_leaves_with_the_devices_address_and_its_answer_comes_back(
     gate: Gate, version: int, protocol: int
 ) -> None:
     action, packet = gate.leaves(_there(gate, version, protocol))
-    host, port, world, _ = _ends(packet)
+    host, port, world, _ = ends(packet)
     assert (action, host, world) == (UNSPEC, HOST[version], WORLD[version])
-    assert _is_whole(packet)
+    assert is_whole(packet)
     action, packet = gate.arrives(_answer(version, protocol, port))
-    assert (action, _ends(packet)[2:]) == (UNSPEC, (gate.address(version), 7 if protocol == ICMP else 1000))
-    assert _is_whole(packet)
+    assert (action, ends(packet)[2:]) == (UNSPEC, (gate.address(version), 7 if protocol == ICMP else 1000))
+    assert is_whole(packet)
 
 
 @families
@@ -133,23 +64,23 @@ def test_a_flow_leaves_with_the_devices_address_and_its_answer_comes_back(
 def test_an_error_comes_back_with_what_the_workload_sent(gate: Gate, version: int, protocol: int) -> None:
     sent = _there(gate, version, protocol)
     _, packet = gate.leaves(sent)
-    action, told = gate.arrives(_error(version, ROUTER[version], HOST[version], packet))
+    action, told = gate.arrives(error(version, ROUTER[version], HOST[version], packet))
     assert action == UNSPEC
-    assert _is_whole(told)
-    assert _ends(told)[2] == gate.address(version)
+    assert is_whole(told)
+    assert ends(told)[2] == gate.address(version)
     quoted = told[:14] + told[42 if version == 4 else 62 :]
-    assert _ends(quoted) == _ends(sent)
+    assert ends(quoted) == ends(sent)
 
 
 @families
 def test_an_error_of_a_workload_speaks_of_its_own_flows_only(gate: Gate, version: int) -> None:
     sent = _there(gate, version, UDP)
-    port = _ends(gate.leaves(sent)[1])[1]
+    port = ends(gate.leaves(sent)[1])[1]
     got = gate.arrives(_answer(version, UDP, port))[1]
-    action, told = gate.leaves(_error(version, gate.address(version), WORLD[version], got))
-    assert (action, _ends(told)[0], _is_whole(told)) == (UNSPEC, HOST[version], True)
+    action, told = gate.leaves(error(version, gate.address(version), WORLD[version], got))
+    assert (action, ends(told)[0], is_whole(told)) == (UNSPEC, HOST[version], True)
     other = gate.address(version, gate.datapath.devices[1])
-    assert gate.leaves(_error(version, other, WORLD[version], got))[0] == SHOT
+    assert gate.leaves(error(version, other, WORLD[version], got))[0] == SHOT
 
 
 @families
@@ -165,7 +96,7 @@ def test_ports_of_flows_that_are_over_are_given_away_again(gate: Gate, version: 
     _take_every_port(gate, version, expires=0)
     action, packet = gate.leaves(tcp(gate.address(version), 1000, WORLD[version], 80))
     assert action == UNSPEC
-    assert gate.arrives(_answer(version, TCP, _ends(packet)[1]))[0] == UNSPEC
+    assert gate.arrives(_answer(version, TCP, ends(packet)[1]))[0] == UNSPEC
 
 
 def _take_every_port(gate: Gate, version: int, expires: int) -> None:
@@ -219,9 +150,9 @@ def test_no_mutation_of_a_packet_does_more_than_pass_or_drop(gate: Gate) -> None
         for protocol in (TCP, UDP, ICMP):
             sent = _there(gate, version, protocol)
             left = gate.leaves(sent)[1]
-            answer = _answer(version, protocol, _ends(left)[1])
-            seeds += [sent, answer, _error(version, ROUTER[version], HOST[version], left)]
-            seeds.append(_error(version, gate.address(version), WORLD[version], gate.arrives(answer)[1]))
+            answer = _answer(version, protocol, ends(left)[1])
+            seeds += [sent, answer, error(version, ROUTER[version], HOST[version], left)]
+            seeds.append(error(version, gate.address(version), WORLD[version], gate.arrives(answer)[1]))
     dice = random.Random(20261121)
     for _ in range(8_000):
         packet = bytearray(dice.choice(seeds))
