@@ -7,10 +7,12 @@
 #include "lib/geneve.h"
 #include "lib/guard.h"
 #include "lib/masquerade.h"
+#include "lib/nodeport.h"
 
-INLINE bool masquerades(const struct device *device, const bool v6)
+/* Whether addresses and ports change at a device. */
+INLINE bool translates(const struct device *device, const bool v6)
 {
-	return device->flags & (v6 ? DEVICE_MASQUERADE6 : DEVICE_MASQUERADE4);
+	return device->flags & DEVICE_SERVICES || masquerades(device, v6);
 }
 
 /* `reason`: what is wrong with the packet, or 0. */
@@ -18,32 +20,36 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 {
 	int found = NOT_TRANSLATED;
 
-	if (!reason && masquerades(device, v6))
-		found = v6 ? unmasquerade6(skb, at, device) : unmasquerade4(skb, at, device);
+	if (!reason && translates(device, v6))
+		found = unmasquerade(skb, at, device, v6);
+	if (!found)
+		return PASS;
+	if (found < 0 && !reason && device->flags & DEVICE_SERVICES)
+		found = serve(skb, at, v6);
 	if (found > 0)
 		return drop(skb, at, found, v6);
-	if (!found || !(device->flags & DEVICE_HOST_POLICY))
+	if (!(device->flags & DEVICE_HOST_POLICY))
 		return PASS;
 	return guard_arriving(skb, at, reason, v6);
 }
 
-/* What a device of this host brought in is forwarded, anything else is the host's own. */
+/* What a device of this host brought in is forwarded, anything else is the host's own: so may a backend be. */
 INLINE int leave(struct __sk_buff *skb, struct passage *at, const struct device *device, int reason, const bool v6)
 {
 	bool forwarded = skb->ingress_ifindex;
 	int found = NOT_TRANSLATED;
 
-	if (masquerades(device, v6) && (forwarded || at->flow.related)) {
+	if (translates(device, v6) && (forwarded || at->flow.related || device->flags & DEVICE_SERVICES)) {
 		if (likely(!reason))
 			found = masquerade(skb, at, device, v6);
-		else if (is_to_leave(at, v6))
+		else if (is_to_leave(at, device, v6))
 			found = reason;
 		if (found > 0)
 			return drop(skb, at, found, v6);
 	}
-	if (forwarded || !found)
+	if (forwarded || (!found && at->flow.related))
 		return PASS;
-	if (masquerades(device, v6) && !reason)
+	if (found && translates(device, v6) && !reason)
 		give_back(&at->flow, v6);
 	if (!(device->flags & DEVICE_HOST_POLICY))
 		return PASS;

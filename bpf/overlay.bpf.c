@@ -7,6 +7,7 @@
  */
 #include "lib/delivery.h"
 #include "lib/geneve.h"
+#include "lib/masquerade.h"
 #include "lib/passage.h"
 #include "lib/tunnels.h"
 
@@ -114,6 +115,65 @@ INLINE int hand_in(struct __sk_buff *skb, const struct endpoint *endpoint, __u32
 	return bpf_redirect(endpoint->ifindex, 0);
 }
 
+/* The packet is for this host itself. No action has this number. */
+#define HERE 64
+
+/* Services of this host have clients outside whose packets go to other nodes: then the overlay device has a row. */
+INLINE const struct device *serving_device(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+
+	return bpf_map_lookup_elem(&devices, &ifindex);
+}
+
+/* An answer of a backend to this host: it is for the client. Returns a reason to drop it, 0 or less. */
+NOINLINE int answer4(struct __sk_buff *skb, const struct device *device)
+{
+	struct iphdr *ip = (void *)(long)skb->data + ETH_HLEN;
+	struct passage at = {};
+
+	if (!device || (void *)(ip + 1) > (void *)(long)skb->data_end || !enter(&at) ||
+	    parse_ipv4(skb, ip, (void *)(long)skb->data_end, &at.flow))
+		return NOT_TRANSLATED;
+	return unmasquerade(skb, &at, device, false);
+}
+
+NOINLINE int answer6(struct __sk_buff *skb, const struct device *device)
+{
+	struct ipv6hdr *ip = (void *)(long)skb->data + ETH_HLEN;
+	struct passage at = {};
+
+	if (!device || (void *)(ip + 1) > (void *)(long)skb->data_end || !enter(&at) ||
+	    parse_ipv6(skb, ip, (void *)(long)skb->data_end, &at.flow))
+		return NOT_TRANSLATED;
+	return unmasquerade(skb, &at, device, true);
+}
+
+/* A packet of a client outside to a backend of another node: from here on it is this host's. Returns a reason to drop
+ * it, 0, or NOT_TRANSLATED.
+ */
+NOINLINE int ask4(struct __sk_buff *skb, const struct device *device)
+{
+	struct iphdr *ip = (void *)(long)skb->data + ETH_HLEN;
+	struct passage at = {};
+
+	if (!device || (void *)(ip + 1) > (void *)(long)skb->data_end || !enter(&at) ||
+	    parse_ipv4(skb, ip, (void *)(long)skb->data_end, &at.flow))
+		return NOT_TRANSLATED;
+	return masquerade(skb, &at, device, false);
+}
+
+NOINLINE int ask6(struct __sk_buff *skb, const struct device *device)
+{
+	struct ipv6hdr *ip = (void *)(long)skb->data + ETH_HLEN;
+	struct passage at = {};
+
+	if (!device || (void *)(ip + 1) > (void *)(long)skb->data_end || !enter(&at) ||
+	    parse_ipv6(skb, ip, (void *)(long)skb->data_end, &at.flow))
+		return NOT_TRANSLATED;
+	return masquerade(skb, &at, device, true);
+}
+
 INLINE int unwrap(struct __sk_buff *skb, const bool v6)
 {
 	union address source = {}, destination = {};
@@ -137,11 +197,11 @@ INLINE int unwrap(struct __sk_buff *skb, const bool v6)
 	if (!tunnel || !tunnel->here)
 		return refuse(skb, REASON_TUNNEL_DESTINATION, v6);
 	bpf_skb_change_type(skb, 0); /* PACKET_HOST, whatever address the frame has */
-	return PASS;
+	return HERE;
 }
 
 /* What the stack sends: this host's own packets, and those of workloads that it had to cut. */
-INLINE int wrap(struct __sk_buff *skb, const bool v6)
+INLINE int wrap(struct __sk_buff *skb, bool forwarded, const bool v6)
 {
 	union address source = {}, destination = {};
 	__u32 identity = IDENTITY_REMOTE_NODE;
@@ -152,7 +212,7 @@ INLINE int wrap(struct __sk_buff *skb, const bool v6)
 		return discard(skb, REASON_MALFORMED);
 	if (is_multicast(&destination, v6))
 		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
-	if (skb->ingress_ifindex) {
+	if (forwarded) {
 		endpoint = find_endpoint(&source, v6);
 		if (!endpoint || endpoint->ifindex != skb->ingress_ifindex)
 			return refuse(skb, REASON_SPOOFED_SOURCE, v6);
@@ -172,6 +232,61 @@ INLINE int wrap(struct __sk_buff *skb, const bool v6)
 	return enter_tunnel(skb, tunnel, identity, false) ? TC_ACT_SHOT : PASS;
 }
 
+/* Each in a frame of its own: with translation, one would be too large. */
+NOINLINE int refuse_translated(struct __sk_buff *skb, __u8 reason, bool v6)
+{
+	return v6 ? refuse(skb, reason, true) : refuse(skb, reason, false);
+}
+
+NOINLINE int unwrap4(struct __sk_buff *skb)
+{
+	return unwrap(skb, false);
+}
+
+NOINLINE int unwrap6(struct __sk_buff *skb)
+{
+	return unwrap(skb, true);
+}
+
+NOINLINE int wrap4(struct __sk_buff *skb, bool forwarded)
+{
+	return wrap(skb, forwarded, false);
+}
+
+NOINLINE int wrap6(struct __sk_buff *skb, bool forwarded)
+{
+	return wrap(skb, forwarded, true);
+}
+
+INLINE int come_out(struct __sk_buff *skb, const bool v6)
+{
+	int action = v6 ? unwrap6(skb) : unwrap4(skb), reason;
+	const struct device *device;
+
+	if (likely(action != HERE))
+		return action;
+	device = serving_device(skb);
+	if (!device)
+		return PASS;
+	reason = v6 ? answer6(skb, device) : answer4(skb, device);
+	return reason > 0 ? refuse_translated(skb, reason, v6) : PASS;
+}
+
+INLINE int go_in(struct __sk_buff *skb, const bool v6)
+{
+	const struct device *device = serving_device(skb);
+	bool forwarded = skb->ingress_ifindex;
+	int reason;
+
+	if (forwarded && device) {
+		reason = v6 ? ask6(skb, device) : ask4(skb, device);
+		if (reason > 0)
+			return refuse_translated(skb, reason, v6);
+		forwarded = reason;
+	}
+	return v6 ? wrap6(skb, forwarded) : wrap4(skb, forwarded);
+}
+
 INLINE bool is_wrapped(struct __sk_buff *skb)
 {
 	struct bpf_tunnel_key key;
@@ -189,10 +304,10 @@ int from_overlay(struct __sk_buff *skb)
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
 		make_readable(skb, HEADERS4);
-		return unwrap(skb, false);
+		return come_out(skb, false);
 	case bpf_htons(ETH_P_IPV6):
 		make_readable(skb, HEADERS6);
-		return unwrap(skb, true);
+		return come_out(skb, true);
 	default:
 		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	}
@@ -206,10 +321,10 @@ int to_overlay(struct __sk_buff *skb)
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
 		make_readable(skb, HEADERS4);
-		return wrap(skb, false);
+		return go_in(skb, false);
 	case bpf_htons(ETH_P_IPV6):
 		make_readable(skb, HEADERS6);
-		return wrap(skb, true);
+		return go_in(skb, true);
 	default:
 		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	}

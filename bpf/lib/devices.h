@@ -8,6 +8,7 @@ enum device_flags {
 	DEVICE_MASQUERADE4 = 1 << 0, /* workloads leave with address4, over IPv4 */
 	DEVICE_MASQUERADE6 = 1 << 1,
 	DEVICE_HOST_POLICY = 1 << 2, /* there may be rules for the host itself; without rows of its own it is open */
+	DEVICE_SERVICES = 1 << 3, /* services are reached from outside; backends elsewhere see the device's address */
 };
 
 struct device {

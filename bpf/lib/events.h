@@ -31,6 +31,7 @@ enum reason {
 	REASON_TUNNEL_IDENTITY = 16, /* wrapped with an identity that the other node cannot speak for */
 	REASON_TUNNEL_DESTINATION = 17, /* wrapped for an address that is not here */
 	REASON_NO_BACKEND = 18, /* for a service that has no backend, or whose backend is dead */
+	REASON_NOT_ADMITTED = 19, /* for a service that is not for this client */
 	REASONS,
 };
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Workloads talk to the outside with the address of their host's device, each flow on a port of its own. */
+/* Workloads talk to the outside with the address of their host's device, each flow on a port of its own. So do clients
+ * of services to backends that are not here.
+ */
 #pragma once
 
 #include "devices.h"
@@ -41,12 +43,37 @@ INLINE bool is_translatable(const struct flow *flow, const bool v6)
 	       flow->icmp_type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST);
 }
 
-/* Whether a flow without a translation is to get one: it is a workload's own, to somebody outside. */
-INLINE bool is_to_leave(struct passage *at, const bool v6)
+INLINE bool masquerades(const struct device *device, const bool v6)
+{
+	return device->flags & (v6 ? DEVICE_MASQUERADE6 : DEVICE_MASQUERADE4);
+}
+
+/* Whether a packet came in for a service and is now for a backend that is not here. That one is to answer this host.
+ */
+INLINE bool is_for_backend(const struct passage *at, const bool v6)
+{
+	const struct flow *flow = &at->flow;
+	struct translation_key answer = { .protocol = flow->protocol, .v6 = v6 };
+	struct translation *known;
+
+	answer.source = flow->destination;
+	answer.destination = flow->source;
+	answer.source_port = flow->destination_port;
+	answer.destination_port = flow->source_port;
+	known = bpf_map_lookup_elem(&translations, &answer);
+	return known && known->backend && !passed(at->now, known->expires);
+}
+
+/* Whether a flow without a translation is to get one: it is a workload's own, to somebody outside, or it is for a
+ * backend.
+ */
+INLINE bool is_to_leave(struct passage *at, const struct device *device, const bool v6)
 {
 	struct conntrack_entry *entry;
 
-	if (!find_endpoint(&at->flow.source, v6) || is_plain(&at->flow.destination, v6))
+	if (!find_endpoint(&at->flow.source, v6))
+		return device->flags & DEVICE_SERVICES && is_for_backend(at, v6);
+	if (!masquerades(device, v6) || is_plain(&at->flow.destination, v6))
 		return false;
 	at->end = conntrack_key(&at->flow, &at->key, v6);
 	entry = conntrack_find(&at->key, v6);
@@ -82,6 +109,11 @@ INLINE int masquerade_error(struct __sk_buff *skb, const struct flow *flow, cons
 	return rewrite_quoted(skb, &change, flow->protocol, v6) ? REASON_MALFORMED : 0;
 }
 
+INLINE bool is_unset(const union address *address, const bool v6)
+{
+	return v6 ? !(address->v6[0] | address->v6[1]) : !address->v4;
+}
+
 /* The address and the port of a packet's flow on its way out. Returns 0, a reason to drop it, or NOT_TRANSLATED. */
 INLINE int translation_of(struct __sk_buff *skb, struct passage *at, const struct device *device,
 			  struct translation *found, const bool v6)
@@ -91,13 +123,17 @@ INLINE int translation_of(struct __sk_buff *skb, struct passage *at, const struc
 	struct translation *known = bpf_map_lookup_elem(&translations, &key);
 
 	found->address = device_address(device, v6);
-	if (likely(known && !passed(at->now, known->expires) && same_address(&known->address, &found->address, v6))) {
+	if (likely(known && !passed(at->now, known->expires) &&
+		   (known->backend || same_address(&known->address, &found->address, v6)))) {
 		translation_touch(&key, known, flow->tcp_flags, at->now);
+		found->address = known->address;
 		found->port = known->port;
 		return 0;
 	}
-	if (!is_to_leave(at, v6))
+	if (!is_to_leave(at, device, v6))
 		return NOT_TRANSLATED;
+	if (is_unset(&found->address, v6))
+		return REASON_UNTRANSLATABLE;
 	return is_translatable(flow, v6) ? allocate(skb, &key, found, at->now) : REASON_UNTRANSLATABLE;
 }
 
@@ -113,15 +149,61 @@ INLINE int rewrite_source(struct __sk_buff *skb, const struct flow *flow, const 
 	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6) ? REASON_MALFORMED : 0;
 }
 
-/* A packet to the device's own address: back to the workload whose flow it belongs to, if there is one. Returns 0, a
+/* The translation of a packet that comes in, from when it is found to when it is applied; too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct translation);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} towards SEC(".maps");
+
+INLINE struct translation *towards_inside(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&towards, &zero);
+}
+
+/* A packet that comes in gets the destination that its flow's translation says, and so does its flow. Returns 0, a
  * reason to drop it, or NOT_TRANSLATED.
  */
-INLINE int unmasquerade(struct __sk_buff *skb, const struct passage *at, const struct device *device, const bool v6)
+INLINE int rewrite_destination(struct __sk_buff *skb, struct flow *flow, const struct translation *found, const bool v6)
+{
+	struct change change = {};
+
+	change.address = found->address;
+	change.port = found->port;
+	if (unlikely(flow->related)) {
+		union address source, destination;
+
+		change.was_address = flow->source;
+		change.was_port = flow->source_port;
+		if (!load_addresses(skb, &source, &destination, v6) || !same_address(&destination, &flow->source, v6))
+			return NOT_TRANSLATED;
+		if (rewrite_error(skb, &change, v6))
+			return REASON_MALFORMED;
+		change.source = true;
+		return rewrite_quoted(skb, &change, flow->protocol, v6) ? REASON_MALFORMED : 0;
+	}
+	change.was_address = flow->destination;
+	change.was_port = flow->destination_port;
+	if (unlikely(flow->first_fragment))
+		remember_fragment(flow, v6);
+	flow->destination = found->address;
+	flow->destination_port = found->port;
+	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6) ? REASON_MALFORMED : 0;
+}
+
+/* The workload whose flow a packet to the device's own address belongs to, if there is one. Returns 0 or
+ * NOT_TRANSLATED.
+ */
+INLINE int find_masqueraded(const struct passage *at, const struct device *device, struct translation *found,
+			    const bool v6)
 {
 	union address address = device_address(device, v6);
 	const struct flow *flow = &at->flow;
 	struct translation_key key = key_of(flow, true, v6);
-	struct change change = {};
 	struct translation *known;
 
 	if (!same_address(&key.destination, &address, v6))
@@ -129,26 +211,12 @@ INLINE int unmasquerade(struct __sk_buff *skb, const struct passage *at, const s
 	if (!is_in_range(key.destination_port) && !is_icmp(flow->protocol))
 		return NOT_TRANSLATED;
 	known = bpf_map_lookup_elem(&translations, &key);
-	if (!known || passed(at->now, known->expires))
+	if (!known || known->backend || passed(at->now, known->expires))
 		return NOT_TRANSLATED;
-	change.address = known->address;
-	change.port = known->port;
-	change.was_address = address;
-	change.was_port = key.destination_port;
-	if (unlikely(flow->related)) {
-		union address source, destination;
-
-		if (!load_addresses(skb, &source, &destination, v6) || !same_address(&destination, &address, v6))
-			return NOT_TRANSLATED;
-		if (rewrite_error(skb, &change, v6))
-			return REASON_MALFORMED;
-		change.source = true;
-		return rewrite_quoted(skb, &change, flow->protocol, v6) ? REASON_MALFORMED : 0;
-	}
-	translation_touch(&key, known, flow->tcp_flags, at->now);
-	if (unlikely(flow->first_fragment))
-		remember_fragment(flow, v6);
-	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6) ? REASON_MALFORMED : 0;
+	if (likely(!flow->related))
+		translation_touch(&key, known, flow->tcp_flags, at->now);
+	*found = *known;
+	return 0;
 }
 
 /* Each in a frame of its own, as together they would be too large; and each verified once. */
@@ -196,18 +264,44 @@ GLOBAL int masquerade_error6(struct __sk_buff *skb, const struct flow *flow)
 	return masquerade_error(skb, flow, true);
 }
 
-GLOBAL int unmasquerade4(struct __sk_buff *skb, const struct passage *at, const struct device *device)
+GLOBAL int find_masqueraded4(const struct passage *at, const struct device *device)
 {
-	if (!at || !device)
-		return TC_ACT_SHOT;
-	return unmasquerade(skb, at, device, false);
+	struct translation *found = towards_inside();
+
+	return at && device && found ? find_masqueraded(at, device, found, false) : TC_ACT_SHOT;
 }
 
-GLOBAL int unmasquerade6(struct __sk_buff *skb, const struct passage *at, const struct device *device)
+GLOBAL int find_masqueraded6(const struct passage *at, const struct device *device)
 {
-	if (!at || !device)
-		return TC_ACT_SHOT;
-	return unmasquerade(skb, at, device, true);
+	struct translation *found = towards_inside();
+
+	return at && device && found ? find_masqueraded(at, device, found, true) : TC_ACT_SHOT;
+}
+
+GLOBAL int rewrite_destination4(struct __sk_buff *skb, struct flow *flow)
+{
+	struct translation *found = towards_inside();
+
+	return flow && found ? rewrite_destination(skb, flow, found, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int rewrite_destination6(struct __sk_buff *skb, struct flow *flow)
+{
+	struct translation *found = towards_inside();
+
+	return flow && found ? rewrite_destination(skb, flow, found, true) : TC_ACT_SHOT;
+}
+
+/* A packet that comes in: back to the workload whose flow it belongs to. Returns 0, a reason to drop it, or
+ * NOT_TRANSLATED.
+ */
+INLINE int unmasquerade(struct __sk_buff *skb, struct passage *at, const struct device *device, const bool v6)
+{
+	int found = v6 ? find_masqueraded6(at, device) : find_masqueraded4(at, device);
+
+	if (found)
+		return found;
+	return v6 ? rewrite_destination6(skb, &at->flow) : rewrite_destination4(skb, &at->flow);
 }
 
 /* A packet on its way out. Returns 0, a reason to drop it, or NOT_TRANSLATED. */
@@ -221,6 +315,8 @@ INLINE int masquerade(struct __sk_buff *skb, struct passage *at, const struct de
 	reason = v6 ? translation_of6(skb, at, device, &found) : translation_of4(skb, at, device, &found);
 	if (reason)
 		return reason;
+	if (unlikely(at->flow.first_fragment))
+		remember_fragment(&at->flow, v6);
 	return v6 ? rewrite_source6(skb, &at->flow, &found) : rewrite_source4(skb, &at->flow, &found);
 }
 
@@ -237,7 +333,7 @@ INLINE void give_back(const struct flow *flow, const bool v6)
 	reply.source_port = flow->destination_port;
 	reply.destination_port = flow->source_port;
 	known = bpf_map_lookup_elem(&translations, &reply);
-	if (likely(!known))
+	if (likely(!known || known->backend))
 		return;
 	turn(&reply, known, &key, &back);
 	bpf_map_delete_elem(&translations, &key);

@@ -11,7 +11,7 @@ struct translation_key {
 	__be16 source_port;
 	__be16 destination_port;
 	__u8 protocol;
-	__u8 reply; /* from outside, to an address of this host */
+	__u8 reply; /* on its way in: to an address of this host, or to one of a service */
 	__u8 v6;
 	__u8 pad;
 };
@@ -20,13 +20,16 @@ struct translation {
 	union address
 		address; /* what the packet gets: as its source on the way out, as its destination on the way in */
 	__be16 port; /* the same; of an ICMP echo the identifier */
-	__u8 closing; /* 1: the workload sent FIN, 2: the other side did; 3 after RST */
-	__u8 replied;
+	__u8 closing; /* a bit for each side that sent FIN, as in `sent`; both after RST */
+	__u8 sent; /* 1: out of the host something was sent, 2: into it, 3: both */
 	__u32 expires; /* ticks */
+	__u32 backend; /* of a flow to a service; 0: it is masqueraded */
+	__u32 service; /* the version that chose it */
 };
 
-/* Flows that left with an address of this host. Written and read by the programs, collected by the daemon. Full: the
- * least recently used entry goes; the other one of its flow makes it anew. Sized by the loader.
+/* Flows that left with an address of this host, and flows that came in for services. Written and read by the programs,
+ * collected by the daemon. Full: the least recently used entry goes; the other one of its flow makes it anew. Sized by
+ * the loader.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -83,18 +86,20 @@ NOINLINE int write_back(const struct translation_key *key, const struct translat
  */
 INLINE void translation_touch(const struct translation_key *key, struct translation *value, __u8 tcp_flags, __u32 now)
 {
-	__u8 closing = value->closing, replied = value->replied | key->reply;
+	__u8 closing = value->closing, side = key->reply ? 2 : 1, sent = value->sent | side;
 	__u32 expires;
 
-	if (unlikely(tcp_flags & (TCP_FIN | TCP_RST)))
-		closing |= tcp_flags & TCP_RST ? 3 : key->reply ? 2 : 1;
-	else if (unlikely(closing == 3 && (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN))
-		closing = replied = 0;
-	expires = now + flow_timeout(key->protocol, closing, replied);
-	if (likely(value->expires == expires && value->closing == closing))
+	if (unlikely(tcp_flags & (TCP_FIN | TCP_RST))) {
+		closing |= tcp_flags & TCP_RST ? 3 : side;
+	} else if (unlikely(closing == 3 && (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
+		closing = 0;
+		sent = side;
+	}
+	expires = now + flow_timeout(key->protocol, closing, sent == 3);
+	if (likely(value->expires == expires && value->closing == closing && value->sent == sent))
 		return;
 	value->expires = expires;
 	value->closing = closing;
-	value->replied = replied;
+	value->sent = sent;
 	write_back(key, value);
 }

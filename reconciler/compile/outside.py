@@ -1,7 +1,7 @@
-"""What is done at node devices: workloads are masqueraded, the host is guarded by the rules that select it, and what
-other nodes wrapped in Geneve is unwrapped.
+"""What is done at node devices: workloads are masqueraded, services are reached from outside, the host is guarded by
+the rules that select it, and what other nodes wrapped in Geneve is unwrapped.
 
-Where neither is asked for, nothing is attached there.
+Where nothing of this is asked for, nothing is attached there.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ def outside_rows(
     """`guarded`: rules select this host. Raises CompileError for a program that is not built."""
     masquerade = snapshot.cluster.masquerade
     unwraps = snapshot.cluster.network.mode is NetworkMode.GENEVE
-    if not masquerade.enabled and not guarded and not unwraps:
+    serves = snapshot.cluster.services is not None
+    if not masquerade.enabled and not serves and not guarded and not unwraps:
         return
     for ifname, device in facts.devices.items():
-        row = _device(device, masquerade, guarded=guarded)
+        row = _device(device, masquerade, guarded=guarded, serves=serves)
         if not row.flags and not unwraps:  # no address that workloads could leave with
             continue
         yield AskedRow("devices", ifname, row, node.origin)
@@ -39,23 +40,26 @@ def outside_rows(
                 raise CompileError(f"the program {program} is not built")
             hook = AttachmentRow(program, programs[program])
             yield AskedRow("attachments", AttachmentKey(ifname, direction), hook, node.origin)
+    origin = snapshot.cluster.origin
     if masquerade.enabled:
-        origin = snapshot.cluster.origin
         for network in _plain(snapshot, facts, masquerade):
             yield AskedRow("plain", network, PlainRow(), origin)
-        if not {RESERVED_PORTS, RESERVED_PORTS.replace("/", ".")} & node.sysctls.keys():
-            ports = Sysctl(f"{masquerade.first_port}-{masquerade.last_port}")
-            yield AskedRow("sysctls", SysctlKey(HOST_NETNS, RESERVED_PORTS), ports, origin)
+    said = {RESERVED_PORTS, RESERVED_PORTS.replace("/", ".")} & node.sysctls.keys()
+    if (masquerade.enabled or serves) and not said:
+        ports = Sysctl(f"{masquerade.first_port}-{masquerade.last_port}")
+        yield AskedRow("sysctls", SysctlKey(HOST_NETNS, RESERVED_PORTS), ports, origin)
 
 
-def _device(device: NodeDevice, masquerade: Masquerade, *, guarded: bool) -> DeviceRow:
+def _device(device: NodeDevice, masquerade: Masquerade, *, guarded: bool, serves: bool) -> DeviceRow:
     flags = DeviceFlag.HOST_POLICY if guarded else DeviceFlag.NOTHING
-    if not masquerade.enabled:
-        return DeviceRow(flags)
-    if device.address4 is not None:
+    if serves:
+        flags |= DeviceFlag.SERVICES
+    if masquerade.enabled and device.address4 is not None:
         flags |= DeviceFlag.MASQUERADE4
-    if device.address6 is not None:
+    if masquerade.enabled and device.address6 is not None:
         flags |= DeviceFlag.MASQUERADE6
+    if not masquerade.enabled and not serves:
+        return DeviceRow(flags)
     return DeviceRow(flags, device.address4, device.address6)
 
 

@@ -28,6 +28,7 @@ from reconciler.model.network import (
     Sysctl,
     SysctlKey,
 )
+from reconciler.model.outside import DeviceFlag, DeviceRow
 from reconciler.model.overlay import DEVICES, KINDS, mtu_bytes, port, router
 
 PROGRAMS = {Direction.INGRESS: "from_overlay", Direction.EGRESS: "to_overlay"}
@@ -68,6 +69,9 @@ def _device(cluster: Cluster, node: Node, programs: Mapping[str, str]) -> Iterat
     row = OverlayDevice(kind, _mac(cluster, node), mtu_bytes(cluster, node), served)
     yield AskedRow("overlays", name, row, origin)
     yield AskedRow("carriers", name, Carrier(), origin)
+    if cluster.services is not None:
+        own = {cidr.version: router(cidr) for cidr in cidrs(node)}
+        yield AskedRow("devices", name, DeviceRow(DeviceFlag.SERVICES, _four(own.get(4)), _six(own.get(6))), origin)
     for direction, program in PROGRAMS.items():
         if program not in programs:
             raise CompileError(f"the program {program} is not built")
@@ -78,6 +82,14 @@ def _device(cluster: Cluster, node: Node, programs: Mapping[str, str]) -> Iterat
             yield AskedRow("sysctls", SysctlKey(HOST_NETNS, sysctl.format(name)), Sysctl(value), origin)
         if address := router(cidr):
             yield AskedRow("addresses", AddressKey(HOST_NETNS, name, ip_interface(address)), Address(), node.origin)
+
+
+def _four(address: IpAddress | None) -> IPv4Address | None:
+    return address if isinstance(address, IPv4Address) else None
+
+
+def _six(address: IpAddress | None) -> IPv6Address | None:
+    return address if isinstance(address, IPv6Address) else None
 
 
 def _mac(cluster: Cluster, node: Node) -> str:

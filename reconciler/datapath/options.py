@@ -43,7 +43,8 @@ def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, 
 def map_sizes_of(cluster: Cluster) -> Mapping[str, int]:
     """Map name -> entries, for `Datapath`."""
     entries = cluster.conntrack.max_entries
-    translations = 2 * entries if cluster.masquerade.enabled else _NONE  # one for each direction
+    translates = cluster.masquerade.enabled or cluster.services is not None
+    translations = 2 * entries if translates else _NONE  # one for each direction
     sizes = {"conntrack4": entries, "conntrack6": entries, "translations": translations}
     return sizes if cluster.services else {**sizes, **dict.fromkeys(_OF_SERVICES, _UNUSED)}
 

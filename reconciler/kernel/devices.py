@@ -20,7 +20,7 @@ _NUMBERED = "#"  # starts the name of a device that is gone: its index follows
 
 class DevicesTable:
     name = "devices"
-    after: tuple[str, ...] = ("programs", "plain")
+    after: tuple[str, ...] = ("programs", "plain", "overlays")
     key_type: type = str
     row_type: type = DeviceRow
     flip: Flip | None = None

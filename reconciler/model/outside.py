@@ -38,6 +38,7 @@ class DeviceFlag(IntFlag):
     MASQUERADE4 = 1
     MASQUERADE6 = 2
     HOST_POLICY = 4
+    SERVICES = 8
 
 
 @dataclass(frozen=True, slots=True)

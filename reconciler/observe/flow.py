@@ -75,7 +75,8 @@ class Reason(IntEnum):
     NO_PORT = (
         13,
         "no port is left",
-        "All ports for masquerading are taken towards this destination; see masquerade.ports of the Cluster.",
+        "All ports for masquerading are taken towards this destination (see masquerade.ports of the Cluster), or the "
+        "client has a connection to this backend from the same port, by another address of the service.",
     )
     UNTRANSLATABLE = (
         14,
@@ -93,8 +94,8 @@ class Reason(IntEnum):
         "It came out of a tunnel with an identity that the other node has not.",
     )
     TUNNEL_DESTINATION = 17, "not here", "It was wrapped for an address that no workload of that node has."
-
     NO_BACKEND = 18, "no backend", "It is for a service that has no backend, or for a connection whose backend is dead."
+    NOT_ADMITTED = 19, "not for this client", "It is for a service whose loadBalancerSourceRanges leave its sender out."
 
     @property
     def word(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import numpy as np
 
@@ -19,11 +19,13 @@ from reconciler.model.maglev import Pool, tables
 
 TCP, UDP, SCTP = 6, 17, 132
 MAGLEV, RANDOM = 0, 1
+INSIDE, OUTSIDE = 0, 1
+ONLY_SOURCES = 2  # FRONTEND_SOURCES
 DRAINING = 4
 _INNER_MAP = 1 << 12  # BPF_F_INNER_MAP
 _MAPS = (
     "frontends4", "frontends6", "services", "service_tables", "backends", "service_flows4", "service_flows6",
-    "affinities", "socket_flows",
+    "affinities", "socket_flows", "service_sources4", "service_sources6",
 )  # fmt: skip
 
 
@@ -53,6 +55,8 @@ class Services:
         affinity_s: int = 0,
         flags: int = 0,
         since: int = 0,
+        scope: int = INSIDE,
+        sources: Sequence[str] = (),
     ) -> None:
         """The service's newest version; from epoch `since` on."""
         self._versions += 1
@@ -62,11 +66,16 @@ class Services:
         slots = self._table(version, backends, numbers, weights or {}) if numbers else 0
         row = struct.pack("=IIIHBB", name, affinity_s, slots, len(numbers), algorithm, flags)
         self._put("services", struct.pack("=I", version), row)
-        before = self._service_of(address, port, protocol)
-        self._put_frontend(address, port, protocol, struct.pack("=IIIHH", version, before, since, 0, 0))
+        before = self._service_of(address, port, protocol, scope)
+        for network in map(ip_network, sources):
+            key = struct.pack("=II", 32 + network.prefixlen, version) + network.network_address.packed
+            self._put(f"service_sources{network.version}", key, bytes(4))
+        limited = ONLY_SOURCES if sources else 0
+        row = struct.pack("=IIIHH", version, before, since, limited, limited)
+        self._put(f"frontends{ip_address(address).version}", _frontend(address, port, protocol, scope), row)
 
-    def stop(self, address: str, port: int, protocol: int = TCP) -> None:
-        self._delete(f"frontends{ip_address(address).version}", _frontend(address, port, protocol))
+    def stop(self, address: str, port: int, protocol: int = TCP, scope: int = INSIDE) -> None:
+        self._delete(f"frontends{ip_address(address).version}", _frontend(address, port, protocol, scope))
 
     def know(self, backend: str, protocol: int = TCP, flags: int = 0) -> int:
         """The number of a backend, which is there from now on."""
@@ -94,13 +103,10 @@ class Services:
             self._put("service_tables", struct.pack("=I", version), struct.pack("=I", table))
         return len(slots)
 
-    def _service_of(self, address: str, port: int, protocol: int) -> int:
+    def _service_of(self, address: str, port: int, protocol: int, scope: int) -> int:
         map_ = self._maps.open(f"frontends{ip_address(address).version}")
-        found, values = map_.lookup(np.frombuffer(_frontend(address, port, protocol), map_.key_dtype))
+        found, values = map_.lookup(np.frombuffer(_frontend(address, port, protocol, scope), map_.key_dtype))
         return int(values[0]["service"]) if found[0] else 0
-
-    def _put_frontend(self, address: str, port: int, protocol: int, row: bytes) -> None:
-        self._put(f"frontends{ip_address(address).version}", _frontend(address, port, protocol), row)
 
     def _put(self, name: str, key: bytes, value: bytes) -> None:
         map_ = self._maps.open(name)
@@ -115,8 +121,8 @@ class Services:
         map_.delete(np.frombuffer(key, map_.key_dtype))
 
 
-def _frontend(address: str, port: int, protocol: int) -> bytes:
-    return ip_address(address).packed + struct.pack("!HBB", port, protocol, 0)
+def _frontend(address: str, port: int, protocol: int, scope: int) -> bytes:
+    return ip_address(address).packed + struct.pack("!HBB", port, protocol, scope)
 
 
 def _parted(backend: str) -> tuple[IPv4Address | IPv6Address, int]:

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import Desired, compile_host
-from reconciler.model.cluster import Enforcement
+from reconciler.model.cluster import Enforcement, Services
 from reconciler.model.datapath import AttachmentKey, Direction, Verdict
 from reconciler.model.identity import Reserved
 from reconciler.model.network import SysctlKey
@@ -110,3 +110,9 @@ def test_a_device_without_an_address_masquerades_nobody_and_has_nothing_on_it() 
     snapshot = snapshot_of([WEB], masquerade=Masquerade(enabled=True))
     facts = replace(facts_of([WEB]), devices={"eth0": NodeDevice()})
     assert not compile_host(snapshot, facts, CompileCache(), ALL_PROGRAMS).tables["devices"]
+
+
+def test_devices_serve_where_the_cluster_serves_services() -> None:
+    desired = compiled(services=Services())
+    assert desired.tables["devices"].rows == {"eth0": DeviceRow(DeviceFlag.SERVICES, DEVICE.address4)}  # type: ignore[union-attr]
+    assert SysctlKey("", "net/ipv4/ip_local_reserved_ports") in desired.tables["sysctls"].rows  # type: ignore[union-attr]

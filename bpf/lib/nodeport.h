@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Services from outside: what comes in for a frontend gets a backend's address, and the answer the frontend's.
+ *
+ * Such a flow is a translation as a masqueraded one is, only that it begins on the other side: on its way in the
+ * frontend becomes the backend, and on its way out the backend becomes the frontend. A backend here sees its client's
+ * own address. One that is not here has to answer this host, so on the way to it the flow is masqueraded too.
+ */
+#pragma once
+
+#include "balance.h"
+#include "masquerade.h"
+
+#define NOT_KNOWN -2
+
+INLINE bool is_balanced(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+}
+
+INLINE bool opens(const struct flow *flow)
+{
+	return flow->protocol == IPPROTO_TCP && (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* Whether a client is among those that a service is for. */
+INLINE bool is_admitted(__u32 service, const union address *client, const bool v6)
+{
+	if (v6) {
+		struct service_source6_key key = { .prefixlen = 32 + 128, .service = service };
+
+		__builtin_memcpy(key.address, client->bytes, 16);
+		return bpf_map_lookup_elem(&service_sources6, &key);
+	} else {
+		struct service_source4_key key = { .prefixlen = 32 + 32, .service = service, .address = client->v4 };
+
+		return bpf_map_lookup_elem(&service_sources4, &key);
+	}
+}
+
+/* Enters a flow, both ways. It must not have the same ends as another one's answers. Returns 0 or a reason. */
+INLINE int enter_flow(const struct passage *at, const struct translation *fresh, const bool v6)
+{
+	struct translation_key key = key_of(&at->flow, true, v6), answer;
+	struct translation *known = bpf_map_lookup_elem(&translations, &key), back;
+
+	if (known) {
+		turn(&key, known, &answer, &back);
+		bpf_map_delete_elem(&translations, &answer);
+	}
+	turn(&key, fresh, &answer, &back);
+	known = bpf_map_lookup_elem(&translations, &answer);
+	if (unlikely(known && !passed(at->now, known->expires) && known->closing != 3))
+		return REASON_NO_PORT;
+	if (bpf_map_update_elem(&translations, &answer, &back, BPF_ANY) ||
+	    bpf_map_update_elem(&translations, &key, fresh, BPF_ANY))
+		return REASON_CONNTRACK_FULL;
+	return 0;
+}
+
+/* The service that a packet is for, if it is for one, and its client may use it: `found->service`. Returns 0, a reason
+ * to drop it, or NOT_TRANSLATED.
+ */
+INLINE int find_service(const struct passage *at, struct translation *found, const bool v6)
+{
+	const struct flow *flow = &at->flow;
+	struct fronted fronted = find_frontend(&flow->destination, flow->destination_port, flow->protocol,
+					       SCOPE_OUTSIDE, at->version.epoch, v6);
+
+	if (likely(!fronted.service))
+		return NOT_TRANSLATED;
+	if (fronted.flags & FRONTEND_SOURCES && !is_admitted(fronted.service, &flow->source, v6))
+		return REASON_NOT_ADMITTED;
+	found->service = fronted.service;
+	return 0;
+}
+
+/* Whether a connection that begins again has a backend of this version of the service already. */
+INLINE bool keeps_backend(const struct passage *at, struct translation *found, const bool v6)
+{
+	struct translation_key key = key_of(&at->flow, true, v6);
+	struct translation *known = bpf_map_lookup_elem(&translations, &key);
+
+	if (!known || passed(at->now, known->expires) || known->service != found->service ||
+	    !backend_of(known->backend).backend)
+		return false;
+	translation_touch(&key, known, at->flow.tcp_flags, at->now);
+	*found = *known;
+	return true;
+}
+
+/* A backend of `found->service` for a flow. Returns 0 or a reason to drop the packet. */
+INLINE int choose(const struct passage *at, struct translation *found, const bool v6)
+{
+	const struct flow *flow = &at->flow;
+	struct service *service = bpf_map_lookup_elem(&services, &found->service);
+	struct affinity_key client = { .v6 = v6 };
+	struct choice choice;
+
+	if (!service)
+		return REASON_NO_BACKEND;
+	client.client = flow->source;
+	choice = choose_backend(found->service, service, &client,
+				flow_hash(&flow->source, &flow->destination, flow->source_port, flow->destination_port,
+					  flow->protocol, v6),
+				at->now);
+	if (!choice.backend)
+		return REASON_NO_BACKEND;
+	found->address = choice.backend->address;
+	found->port = choice.backend->port;
+	found->closing = 0;
+	found->sent = 2;
+	found->expires = at->now + flow_timeout(flow->protocol, 0, false);
+	found->backend = choice.id;
+	return 0;
+}
+
+/* Where a packet for a service goes, if its flow is known. Returns 0, a reason to drop it, NOT_TRANSLATED, or
+ * NOT_KNOWN.
+ */
+INLINE int find_flow(const struct passage *at, struct translation *found, const bool v6)
+{
+	const struct flow *flow = &at->flow;
+	struct translation_key key = key_of(flow, true, v6);
+	struct translation *known = bpf_map_lookup_elem(&translations, &key);
+
+	if (known && likely(known->backend && !passed(at->now, known->expires) && !opens(flow))) {
+		if (likely(backend_of(known->backend).backend)) {
+			if (likely(!flow->related))
+				translation_touch(&key, known, flow->tcp_flags, at->now);
+			*found = *known;
+			return 0;
+		}
+		if (flow->protocol == IPPROTO_TCP)
+			return REASON_NO_BACKEND;
+	}
+	return unlikely(flow->related || flow->later_fragment) ? NOT_TRANSLATED : NOT_KNOWN;
+}
+
+/* Each in a frame of its own, as together they would be too large; and each verified once. */
+GLOBAL int find_flow4(const struct passage *at)
+{
+	struct translation *found = towards_inside();
+
+	return at && found ? find_flow(at, found, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int find_flow6(const struct passage *at)
+{
+	struct translation *found = towards_inside();
+
+	return at && found ? find_flow(at, found, true) : TC_ACT_SHOT;
+}
+
+GLOBAL int find_service4(const struct passage *at)
+{
+	struct translation *found = towards_inside();
+
+	return at && found ? find_service(at, found, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int find_service6(const struct passage *at)
+{
+	struct translation *found = towards_inside();
+
+	return at && found ? find_service(at, found, true) : TC_ACT_SHOT;
+}
+
+GLOBAL int keeps_backend4(const struct passage *at)
+{
+	struct translation *found = towards_inside();
+
+	return at && found ? keeps_backend(at, found, false) : false;
+}
+
+GLOBAL int keeps_backend6(const struct passage *at)
+{
+	struct translation *found = towards_inside();
+
+	return at && found ? keeps_backend(at, found, true) : false;
+}
+
+GLOBAL int choose4(const struct passage *at)
+{
+	struct translation *found = towards_inside();
+
+	return at && found ? choose(at, found, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int choose6(const struct passage *at)
+{
+	struct translation *found = towards_inside();
+
+	return at && found ? choose(at, found, true) : TC_ACT_SHOT;
+}
+
+GLOBAL int enter_flow4(const struct passage *at)
+{
+	struct translation *found = towards_inside();
+
+	return at && found ? enter_flow(at, found, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int enter_flow6(const struct passage *at)
+{
+	struct translation *found = towards_inside();
+
+	return at && found ? enter_flow(at, found, true) : TC_ACT_SHOT;
+}
+
+/* A flow that has no backend, or begins again, gets one. Returns 0, a reason to drop the packet, or NOT_TRANSLATED. */
+INLINE int begin_flow(const struct passage *at, const bool v6)
+{
+	int reason = v6 ? find_service6(at) : find_service4(at);
+
+	if (reason || (v6 ? keeps_backend6(at) : keeps_backend4(at)))
+		return reason;
+	reason = v6 ? choose6(at) : choose4(at);
+	if (reason)
+		return reason;
+	return v6 ? enter_flow6(at) : enter_flow4(at);
+}
+
+/* A packet that comes in, for a service or not. Returns 0, a reason to drop it, or NOT_TRANSLATED. */
+INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
+{
+	int reason;
+
+	if (!is_balanced(at->flow.protocol))
+		return NOT_TRANSLATED;
+	reason = v6 ? find_flow6(at) : find_flow4(at);
+	if (unlikely(reason == NOT_KNOWN))
+		reason = begin_flow(at, v6);
+	if (reason)
+		return reason;
+	return v6 ? rewrite_destination6(skb, &at->flow) : rewrite_destination4(skb, &at->flow);
+}

@@ -1,0 +1,220 @@
+"""Services from outside, at a node device: to a backend and back, whoever may, and what becomes of flows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from reconciler.model.datapath import Verdict
+from reconciler.model.outside import DeviceFlag
+
+from .gate import HOST, WORLD, Gate, ends, error, is_whole, made_gate
+from .harness import SHOT, UNSPEC, Allow, Harness
+from .packets import ACK, RST, SYN, TCP, UDP, tcp, udp
+from .services import OUTSIDE, Services
+
+families = pytest.mark.parametrize("version", [4, 6])
+protocols = pytest.mark.parametrize("protocol", [TCP, UDP])
+LOAD_BALANCER = {4: "192.0.2.80", 6: "2001:db8:2::80"}  # an address that this host does not have
+ELSEWHERE = {4: "10.9.0.7", 6: "fd00:9::7"}  # a backend of another node
+NO_BACKEND, NOT_ADMITTED = 18, 19  # enum reason
+SHORTEST = 54
+
+
+class Shop(Gate):
+    """Services at `HOST:30080` and `LOAD_BALANCER:80`, as each test asks for them."""
+
+    services: Services
+
+    def open(self, version: int, *backends: str, protocol: int = TCP, sources: tuple[str, ...] = ()) -> None:
+        for address, port in ((HOST[version], 30080), (LOAD_BALANCER[version], 80)):
+            self.services.serve(
+                address, port, [at(one, 8080) for one in backends], protocol=protocol, scope=OUTSIDE, sources=sources
+            )
+
+
+@pytest.fixture
+def shop(datapath: Harness) -> Iterator[Shop]:
+    with made_gate(datapath, DeviceFlag.SERVICES | DeviceFlag.HOST_POLICY) as gate:
+        made = Shop(gate.datapath)
+        made.services = Services(made.datapath.maps)
+        made.services.clear()
+        yield made
+        made.services.clear()
+
+
+def at(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def packet(protocol: int, source: str, sport: int, destination: str, dport: int, flags: int = SYN) -> bytes:
+    return tcp(source, sport, destination, dport, flags) if protocol == TCP else udp(source, sport, destination, dport)
+
+
+@families
+@protocols
+def test_a_client_reaches_a_backend_here_and_gets_the_services_answer(shop: Shop, version: int, protocol: int) -> None:
+    backend = shop.address(version)
+    shop.open(version, backend, protocol=protocol)
+    for address, port in ((HOST[version], 30080), (LOAD_BALANCER[version], 80)):
+        action, got = shop.arrives(packet(protocol, WORLD[version], 5000 + port, address, port))
+        assert (action, ends(got)) == (UNSPEC, (WORLD[version], 5000 + port, backend, 8080))
+        assert is_whole(got)
+        action, answer = shop.leaves(packet(protocol, backend, 8080, WORLD[version], 5000 + port, SYN | ACK))
+        assert (action, ends(answer)) == (UNSPEC, (address, port, WORLD[version], 5000 + port))
+        assert is_whole(answer)
+
+
+@families
+@protocols
+def test_a_backend_elsewhere_answers_this_host(shop: Shop, version: int, protocol: int) -> None:
+    backend, client, host = ELSEWHERE[version], WORLD[version], HOST[version]
+    shop.open(version, backend, protocol=protocol)
+    came = shop.arrives(packet(protocol, client, 5000, host, 30080))[1]
+    action, left = shop.leaves(came)
+    source, port, *target = ends(left)
+    assert (action, source, target) == (UNSPEC, host, [backend, 8080])
+    assert port != 5000
+    assert is_whole(left)
+    action, back = shop.arrives(packet(protocol, backend, 8080, host, port, SYN | ACK))
+    assert (action, ends(back)) == (UNSPEC, (backend, 8080, client, 5000))
+    action, answer = shop.leaves(back)
+    assert (action, ends(answer)) == (UNSPEC, (host, 30080, client, 5000))
+    assert is_whole(answer)
+    assert ends(shop.leaves(shop.arrives(packet(protocol, client, 5000, host, 30080, ACK))[1])[1]) == ends(left)
+
+
+@families
+def test_errors_about_a_flow_speak_of_what_their_receiver_knows(shop: Shop, version: int) -> None:
+    backend, client, host = ELSEWHERE[version], WORLD[version], HOST[version]
+    shop.open(version, backend, protocol=UDP)
+    sent = udp(client, 5000, host, 30080)
+    left = shop.leaves(shop.arrives(sent)[1])[1]
+    told = shop.leaves(shop.arrives(error(version, backend, host, left))[1])[1]
+    assert is_whole(told)
+    assert ends(told)[2] == client
+    assert ends(_quoted(told)) == ends(sent)
+
+
+@families
+def test_an_error_of_a_client_reaches_the_backend(shop: Shop, version: int) -> None:
+    backend, client = shop.address(version), WORLD[version]
+    shop.open(version, backend, protocol=UDP)
+    shop.arrives(udp(client, 5000, HOST[version], 30080))
+    answer = udp(backend, 8080, client, 5000)
+    told = shop.arrives(error(version, client, HOST[version], shop.leaves(answer)[1]))[1]
+    assert is_whole(told)
+    assert ends(told)[2] == backend
+    assert ends(_quoted(told)) == ends(answer)
+
+
+def _quoted(packet: bytes) -> bytes:
+    return packet[:14] + packet[42 if packet[12:14] == b"\x08\x00" else 62 :]
+
+
+@families
+def test_a_backend_on_the_host_itself_is_guarded_by_its_rules(shop: Shop, version: int) -> None:
+    client, host = WORLD[version], HOST[version]
+    shop.open(version, host)
+    shop.datapath.become_usual(
+        [Allow(1, verdict=Verdict.DEFAULT_DENY), Allow(1, protocol=TCP, port=8080), Allow(1, egress=True)]
+    )
+    action, got = shop.arrives(tcp(client, 5000, host, 30080))
+    assert (action, ends(got)) == (UNSPEC, (client, 5000, host, 8080))
+    action, answer = shop.leaves(tcp(host, 8080, client, 5000, SYN | ACK), forwarded=False)
+    assert (action, ends(answer)) == (UNSPEC, (host, 30080, client, 5000))
+    shop.datapath.become_usual([Allow(1, verdict=Verdict.DEFAULT_DENY), Allow(1, egress=True)])
+    assert shop.arrives(tcp(client, 5001, host, 30080))[0] == SHOT
+
+
+@families
+def test_only_those_of_the_source_ranges_are_served(shop: Shop, version: int) -> None:
+    network = {4: "203.0.113.8/29", 6: "2001:db8::8/125"}[version]
+    other = {4: "203.0.113.200", 6: "2001:db8::ffff"}[version]
+    shop.open(version, shop.address(version), sources=(network,))
+    assert ends(shop.arrives(tcp(WORLD[version], 5000, HOST[version], 30080))[1])[2] == shop.address(version)
+    assert shop.arrives(tcp(other, 5000, HOST[version], 30080))[0] == SHOT
+    assert shop.reasons() == [NOT_ADMITTED]
+
+
+@families
+def test_a_service_without_backends_drops_with_its_reason(shop: Shop, version: int) -> None:
+    shop.open(version)
+    assert shop.arrives(tcp(WORLD[version], 5000, HOST[version], 30080))[0] == SHOT
+    assert shop.reasons() == [NO_BACKEND]
+
+
+@families
+def test_a_flow_keeps_its_backend_when_the_service_has_others(shop: Shop, version: int) -> None:
+    client, host = WORLD[version], HOST[version]
+    shop.open(version, shop.address(version))
+    shop.arrives(tcp(client, 5000, host, 30080))
+    shop.open(version, ELSEWHERE[version])
+    assert ends(shop.arrives(tcp(client, 5000, host, 30080, ACK))[1])[2] == shop.address(version)
+    assert ends(shop.arrives(tcp(client, 5001, host, 30080))[1])[2] == ELSEWHERE[version]
+
+
+@families
+def test_a_flow_of_a_dead_backend_ends_and_its_next_connection_has_another(shop: Shop, version: int) -> None:
+    client, host = WORLD[version], HOST[version]
+    shop.open(version, shop.address(version))
+    shop.arrives(tcp(client, 5000, host, 30080))
+    shop.open(version, ELSEWHERE[version])
+    shop.services.kill(at(shop.address(version), 8080))
+    assert shop.arrives(tcp(client, 5000, host, 30080, ACK))[0] == SHOT
+    assert shop.reasons() == [NO_BACKEND]
+    assert ends(shop.arrives(tcp(client, 5000, host, 30080))[1])[2] == ELSEWHERE[version]
+
+
+@families
+def test_a_frontend_that_is_gone_keeps_its_flows_and_gets_no_new_ones(shop: Shop, version: int) -> None:
+    client, host = WORLD[version], HOST[version]
+    shop.open(version, shop.address(version))
+    shop.arrives(tcp(client, 5000, host, 30080))
+    shop.services.stop(host, 30080, scope=OUTSIDE)
+    assert ends(shop.arrives(tcp(client, 5000, host, 30080, ACK))[1])[2] == shop.address(version)
+    fresh = tcp(client, 5001, host, 30080)
+    assert shop.arrives(fresh) == (UNSPEC, fresh)
+
+
+@families
+def test_two_frontends_never_mix_one_clients_flows_to_a_backend(shop: Shop, version: int) -> None:
+    client = WORLD[version]
+    shop.open(version, shop.address(version))
+    assert shop.arrives(tcp(client, 5000, HOST[version], 30080))[0] == UNSPEC
+    assert shop.arrives(tcp(client, 5000, LOAD_BALANCER[version], 80))[0] == SHOT
+    shop.arrives(tcp(client, 5000, HOST[version], 30080, RST))
+    assert shop.arrives(tcp(client, 5000, LOAD_BALANCER[version], 80))[0] == UNSPEC
+
+
+@families
+def test_clients_spread_over_backends(shop: Shop, version: int) -> None:
+    shop.open(version, *(shop.address(version, one) for one in shop.datapath.devices[:2]), ELSEWHERE[version])
+    found = [ends(shop.arrives(tcp(WORLD[version], port, HOST[version], 30080))[1])[2] for port in range(1000, 1300)]
+    assert min(found.count(one) for one in set(found)) > 60
+    assert len(set(found)) == 3
+
+
+def test_no_mutation_of_a_packet_does_more_than_pass_or_drop(shop: Shop) -> None:
+    seeds = []
+    for version in (4, 6):
+        for protocol in (TCP, UDP):
+            shop.open(version, shop.address(version), ELSEWHERE[version], protocol=protocol)
+            for port in range(6):
+                came = shop.arrives(packet(protocol, WORLD[version], 5000 + port, HOST[version], 30080))[1]
+                left = shop.leaves(came)[1]
+                seeds += [packet(protocol, WORLD[version], 5000 + port, HOST[version], 30080), came]
+                seeds.append(error(version, ends(left)[2], HOST[version], left))
+    dice = random.Random(20261122)
+    for _ in range(10_000):
+        mutant = bytearray(dice.choice(seeds))
+        for _ in range(dice.randint(1, 4)):
+            mutant[dice.randrange(14, len(mutant))] = dice.randrange(256)
+        end = dice.randint(min(SHORTEST, len(mutant)), len(mutant)) if dice.random() < 0.2 else len(mutant)
+        cut = bytes(mutant[:end])
+        forwarded = dice.random() < 0.7
+        ran = shop.arrives(cut) if dice.random() < 0.5 else shop.leaves(cut, forwarded=forwarded)
+        assert ran[0] in (UNSPEC, SHOT)
+        assert len(ran[1]) == len(cut)
