@@ -13,7 +13,7 @@ from operator import attrgetter
 
 from reconciler.compile.backends import Backends
 from reconciler.compile.budget import Budget
-from reconciler.compile.cache import CompileCache, Remembered
+from reconciler.compile.cache import CompileCache
 from reconciler.compile.contents import Content
 from reconciler.compile.cookies import RuleInfo, cookies
 from reconciler.compile.devices import device_rows
@@ -24,6 +24,7 @@ from reconciler.compile.members import Members, addresses, members
 from reconciler.compile.networks import Networks, networks
 from reconciler.compile.outside import outside_rows
 from reconciler.compile.policy import policy
+from reconciler.compile.remembered import Remembered
 from reconciler.compile.routes import node_rows, workload_routes
 from reconciler.compile.service_versions import Given
 from reconciler.compile.services import services

@@ -7,7 +7,7 @@ is the only thing that services have to do with each other.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,14 +29,11 @@ from reconciler.model.origin import Origin
 from reconciler.model.service import Service
 
 _BACKEND_RECORD = np.dtype(BACKEND_KEY.descr + BACKEND_VALUE.descr)
+_MEANING = ("high", "low", "port", "protocol")  # what an id stands for
 
 
 class Joined(NamedTuple):
-    """Rows of all services, without origins. `*_of`: the place of the service that each row comes from.
-
-    `redrawn`: ids of backends whose first draw another one had too; `contested`: the services that have such backends.
-    If there are any, the rows are of no use.
-    """
+    """Rows of all services, without origins. `*_of`: the place of the service that each row comes from."""
 
     frontend_keys: NDArray[np.void]
     frontend_values: NDArray[np.void]
@@ -46,23 +43,47 @@ class Joined(NamedTuple):
     backend_keys: NDArray[np.void]
     backend_values: NDArray[np.void]
     backend_of: NDArray[np.int32]
-    redrawn: Mapping[BackendKey, int]
-    contested: Sequence[int]
+
+
+class Draws(NamedTuple):
+    """`redrawn`: ids of backends whose first draw another one had too; `contested`: the services with such backends."""
+
+    redrawn: tuple[tuple[BackendKey, int], ...] = ()
+    contested: Sequence[int] = ()
+
+
+def draws(results: Sequence[Served]) -> Draws:
+    """Of results with first draws."""
+    records, of = _records(results)
+    merged, _ = _merged(records)
+    numbers, counts = np.unique(merged["id"], return_counts=True)
+    twice = numbers[counts > 1]
+    if not len(twice):
+        return Draws()
+    redrawn = _redrawn(merged[np.isin(merged["id"], twice)], set(numbers.tolist()))
+    return Draws(tuple(redrawn.items()), np.unique(of[np.isin(records["id"], twice)]).tolist())
+
+
+def _records(results: Sequence[Served]) -> tuple[NDArray[np.void], NDArray[np.intp]]:
+    """Every backend of every service, and the place of that."""
+    records = np.frombuffer(b"".join(one.backends for one in results), _BACKEND_RECORD)
+    counts = [len(one.backends) // _BACKEND_RECORD.itemsize for one in results]
+    return records, np.repeat(np.arange(len(results)), counts)
 
 
 def join(results: Sequence[Served], services: Sequence[Service]) -> Joined:
-    """`services`: what the results are of. Raises CompileError for two frontends of one key."""
+    """`results` have no two backends of one id; `services`: whose they are.
+
+    Raises CompileError for two frontends of one key.
+    """
     rows, row_of, ids = _versions(results)
     fronts = [(key, flags, ids[place][at]) for place, one in enumerate(results) for key, flags, at in one.frontends]
     _refuse_clashes([key for key, _, _ in fronts], results, services)
     values = np.zeros(len(fronts), FRONTEND_VALUE)
     values["service"] = [number for _, _, number in fronts]
     values["flags"] = [flags for _, flags, _ in fronts]
-    records = np.frombuffer(b"".join(one.backends for one in results), _BACKEND_RECORD)
-    of = np.repeat(np.arange(len(results)), [len(one.backends) // _BACKEND_RECORD.itemsize for one in results])
+    records, of = _records(results)
     merged, first = _merged(records)
-    numbers, counts = np.unique(merged["id"], return_counts=True)
-    twice = numbers[counts > 1]
     return Joined(
         np.frombuffer(b"".join(key for key, _, _ in fronts), FRONTEND_KEY),
         values,
@@ -72,8 +93,6 @@ def join(results: Sequence[Served], services: Sequence[Service]) -> Joined:
         _part(merged, BACKEND_KEY),
         _part(merged, BACKEND_VALUE),
         of[first].astype(np.int32),
-        _redrawn(merged[np.isin(merged["id"], twice)], set(numbers.tolist())) if len(twice) else {},
-        np.unique(of[np.isin(records["id"], twice)]).tolist() if len(twice) else (),
     )
 
 
@@ -105,17 +124,27 @@ def _versions_apart(results: Sequence[Served]) -> tuple[dict[int, ServiceRow], l
 
 def _merged(records: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.intp]]:
     """Each backend once, in the order of ids and addresses, with the flags of all; and where each was first."""
-    order = np.lexsort([records[name] for name in ("protocol", "port", "low", "high", "id")])
+    order = np.argsort(records["id"], kind="stable")
     ordered = records[order]
-    begins = np.zeros(len(ordered), np.bool_)
-    begins[:1] = True
-    for name in ("id", "high", "low", "port", "protocol"):
-        begins[1:] |= ordered[name][1:] != ordered[name][:-1]
+    apart, begins = _differing(ordered, ("id",)), _differing(ordered, ("id", *_MEANING))
+    if (apart != begins).any():  # rows of one id that mean different things must stand together too
+        order = np.lexsort([records[name] for name in (*_MEANING, "id")])
+        ordered = records[order]
+        begins = _differing(ordered, ("id", *_MEANING))
     starts = np.flatnonzero(begins)
     merged = ordered[starts]
     if len(starts):
         merged["flags"] = np.bitwise_or.reduceat(ordered["flags"], starts)
     return merged, order[starts]
+
+
+def _differing(ordered: NDArray[np.void], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which rows differ from the one before; the first does."""
+    differs = np.ones(len(ordered), np.bool_)
+    differs[1:] = False
+    for name in names:
+        differs[1:] |= ordered[name][1:] != ordered[name][:-1]
+    return differs
 
 
 def _redrawn(contested: NDArray[np.void], drawn: set[int]) -> dict[BackendKey, int]:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ import numpy as np
 
 from reconciler.compile.budget import Budget, check_services
 from reconciler.compile.numbering import number
-from reconciler.compile.service_join import Joined, join
+from reconciler.compile.remembered import Remembered
+from reconciler.compile.service_join import Draws, Joined, draws, join
 from reconciler.compile.service_members import ServiceMembers
 from reconciler.compile.service_versions import IDS, Given, Served, served, service_name
 from reconciler.engine.rows import Columns, DictRows
@@ -56,9 +58,6 @@ _NONE = Balancing(
 )
 
 
-_Results = tuple[Sequence[Served], Joined]
-
-
 @dataclass(slots=True)
 class ServiceMemory:
     """What one compile leaves to the next.
@@ -71,8 +70,8 @@ class ServiceMemory:
     known: dict[str, tuple[object, Given, Served]] = field(default_factory=dict)
     names: tuple[tuple[str, ...], Mapping[str, int]] = ((), {})
     again: dict[str, tuple[object, Served]] = field(default_factory=dict)
-    joined: _Results | None = None
-    joined_again: _Results | None = None
+    draws: Remembered[Draws] = field(default_factory=Remembered)
+    joined: Remembered[Joined] = field(default_factory=Remembered)
 
 
 def services(snapshot: Snapshot, facts: Facts, memory: ServiceMemory, budget: Budget | None = None) -> Balancing:
@@ -92,11 +91,9 @@ def _served(
 ) -> Balancing:
     all_given = _given(snapshot, facts, serving, memory)
     results = [memory.known[name][2] for name in all_given]
-    joined = memory.joined = _joined(results, memory.joined, serving)
-    if joined[1].redrawn:
-        results = _again(results, joined[1], list(all_given), memory)
-        joined = memory.joined_again = _joined(results, memory.joined_again, serving)
-    rows = joined[1]
+    found = memory.draws.get((results,), partial(draws, results))
+    results = _again(results, found, list(all_given), memory)
+    rows = memory.joined.get((results,), partial(join, results, list(serving.values())))
     counts = len(rows.frontend_keys), len(rows.rows), len(rows.backend_keys)
     check_services(dict(zip(TABLES, counts, strict=True)), budget)
     origins = tuple(one.origin for one in serving.values())
@@ -186,18 +183,12 @@ def _node_addresses(snapshot: Snapshot, facts: Facts) -> tuple[Address, ...]:
     return said or tuple(sorted(found, key=lambda one: (one.version, int(one))))
 
 
-def _joined(results: Sequence[Served], before: _Results | None, serving: Mapping[str, Service]) -> _Results:
-    if before is not None and before[0] == results:
-        return before
-    return results, join(results, list(serving.values()))
-
-
-def _again(results: Sequence[Served], joined: Joined, names: Sequence[str], memory: ServiceMemory) -> list[Served]:
+def _again(results: Sequence[Served], drawn: Draws, names: Sequence[str], memory: ServiceMemory) -> list[Served]:
     """The results with those numbers that were drawn again."""
-    redrawn = tuple(joined.redrawn.items())
+    redrawn = drawn.redrawn
     before, memory.again = memory.again, {}
     found = list(results)
-    for place in joined.contested:
+    for place in drawn.contested:
         says, given, _ = memory.known[names[place]]
         known = before.get(names[place])
         asked = says, redrawn

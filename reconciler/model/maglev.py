@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ class Pool(NamedTuple):
     weights: tuple[int, ...]
 
 
+@lru_cache(maxsize=1 << 12)
 def size_of(backends: int) -> int:
     """Slots of a table with so many backends (at most `MOST_BACKENDS`)."""
     wanted = backends * SLOTS_PER_BACKEND

@@ -23,6 +23,7 @@ GROUPS = (
     "across",
     "rows",
     "compile",
+    "services",
     "verdict",
     "push",
     "push_hosts",

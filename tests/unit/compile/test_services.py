@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reconciler.compile.budget import Budget
-from reconciler.compile.service_join import join
+from reconciler.compile.service_join import draws
 from reconciler.compile.service_versions import Served, backend_id
 from reconciler.compile.services import ServiceMemory, services
 from reconciler.errors import CompileError
@@ -29,6 +29,7 @@ from .service_worlds import World, service, slice_of, snapshot_of
 from .worlds import COMMIT, TCP, THERE, UDP, facts_of, origin, workload
 
 APP = {"app": "web"}
+COLLIDING = ("11.0.142.105", "11.1.54.172")  # at port 9000 they draw the same number first
 
 
 def ready(address: str, **conditions: bool) -> SliceEndpoint:
@@ -209,11 +210,21 @@ def test_backends_that_draw_one_number_both_draw_again() -> None:
     result = services(world.snapshot, world.facts, memory := ServiceMemory())
     record = next(iter(memory.known.values()))[2].backends
     other = record[:4] + bytes(8) + (0xFFFF << 32 | 7).to_bytes(8, "little") + record[20:]
-    clash = join([Served((), (), record), Served((), (), other)], [service("a"), service("b")])
+    drawn = draws([Served((), (), record), Served((), (), other)])
+    numbers = dict(drawn.redrawn)
     name = ip_address("203.0.113.1"), 9000, TCP
-    assert set(clash.redrawn) == {name, (ip_address("0.0.0.7"), 9000, TCP)}
-    assert backend_id(name, {}) == int(result.backends.keys["id"][0]) not in clash.redrawn.values()
-    assert list(clash.contested) == [0, 1]
+    assert set(numbers) == {name, (ip_address("0.0.0.7"), 9000, TCP)}
+    assert backend_id(name, {}) == int(result.backends.keys["id"][0]) not in numbers.values()
+    assert list(drawn.contested) == [0, 1]
+
+
+def test_tables_name_the_numbers_that_were_drawn_again() -> None:
+    first, second = COLLIDING
+    apart = [World([service()], slices=[slice_of("web", one)]).row().backends for one in COLLIDING]
+    assert apart[0] == apart[1]
+    both = World([service()], slices=[slice_of("web", first, second)])
+    assert both.backends() == {f"{first}:9000": 1, f"{second}:9000": 1}
+    assert apart[0][0] not in both.row().backends
 
 
 def test_two_services_with_one_frontend_are_refused_by_place() -> None:
