@@ -83,7 +83,7 @@ def kubernetes(nodes: Iterable[Node], findings: Findings) -> Matches:
         if isinstance(port, str):
             found.append(PortMatch(protocol, name=port))
             if not is_name(port):
-                findings.fault(node.place_of("port"), _port_fault(port))
+                findings.fault(node.place_of("port"), _kubernetes_fault(port))
             _refuse_range_of_name(node, findings)
         elif port is None:
             found.append(PortMatch(protocol))
@@ -169,6 +169,12 @@ def _refuse_range_of_all(node: Node, findings: Findings) -> None:
 
 def is_name(text: str) -> bool:
     return bool(_NAME.match(text)) and len(text) <= _LONGEST_NAME
+
+
+def _kubernetes_fault(text: str) -> str:
+    if _NUMBER.match(text):
+        return f'port "{text}" is a string, and a name has a letter: write a number without quotes'
+    return f'port "{text}" is neither a number from 1 to {LAST_PORT} nor {NAME_FORM}'
 
 
 def _port_fault(text: str) -> str:

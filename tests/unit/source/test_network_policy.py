@@ -112,3 +112,16 @@ def test_an_entry_knows_its_own_line() -> None:
     found = rule("\n  podSelector: {}\n  ingress:\n    - {}\n    - from: []\n")
     assert [item.origin.line for item in found.ingress] == [7, 8]
     assert (found.origin.line, found.origin.name) == (1, "shop/web")
+
+
+@pytest.mark.parametrize(
+    ("port", "said"),
+    [
+        ('"80"', 'port "80" is a string, and a name has a letter: write a number without quotes'),
+        ("0", "port 0 is below 1"),
+    ],
+)
+def test_a_port_in_quotes_is_told_apart_from_one_that_is_out_of_range(port: str, said: str) -> None:
+    head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web}\n"
+    found = manifests.read(f"{head}spec: {{podSelector: {{}}, ingress: [{{ports: [{{port: {port}}}]}}]}}\n".encode())
+    assert [one.message for one in found.faults] == [said]
