@@ -278,6 +278,6 @@ def _warnings(subjects: Mapping[int, Subject], snapshot: Snapshot) -> Iterator[W
         yield Warning(
             rule.origin.path,
             rule.origin.line,
-            1,
+            rule.origin.column,
             f"{rule.reference} is in audit mode and other rules are enforced on its subjects: nothing is recorded",
         )
