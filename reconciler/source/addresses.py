@@ -17,6 +17,7 @@ Network = IPv4Network | IPv6Network
 
 _PREFIX_LENGTH = re.compile(r"(?:0|[1-9][0-9]{0,2})\Z")
 _MAPPED = ip_network("::ffff:0:0/96")
+_BROADCAST = IPv4Address("255.255.255.255")
 _INTERFACE = re.compile(r"[^\s/:%]{1,15}\Z")  # dev_valid_name in net/core/dev.c; % would number it
 
 
@@ -98,3 +99,12 @@ def _refused(found: Address | Network, text: str, node: Node, findings: Findings
         findings.fault(node, f"{text} is IPv4 in IPv6 form: write the IPv4 form, {base.ipv4_mapped}")
         return True
     return False
+
+
+def multicast_fault(address: IPv4Address | IPv6Address) -> str:
+    """Why it is no end of a flow that policy judges, '' if it can be. As is_multicast() in bpf/lib/passage.h."""
+    first = address.packed[0]
+    is_one = first == 0xFF if address.version == 6 else first >> 4 == 0xE or address == _BROADCAST
+    if not is_one:
+        return ""
+    return f"{address} is no end of a flow: multicast and broadcast are dropped before policy is asked"

@@ -110,6 +110,9 @@ def _address(node: Node, identity: Identity, findings: Findings) -> AddressParty
     written = node.get("address")
     assert written is not None
     address = addresses.address(written, findings)
+    if address is not None and (fault := addresses.multicast_fault(address)):
+        findings.fault(written, fault)
+        return None
     return None if address is None else AddressParty(address)
 
 

@@ -21,6 +21,8 @@ from reconciler.model.cluster import NamedPort
 from reconciler.model.identity import Reserved, reserved_labels
 from reconciler.model.labels import LabelSet, parse_label, workload_labels
 from reconciler.model.policy import PROTOCOLS
+from reconciler.source.addresses import multicast_fault
+from reconciler.source.workloads import named
 from reconciler.verdict.case import CaseError, End, IpAddress, Question, Settings, Standing
 
 _POLICED = (Reserved.HEALTH, Reserved.INIT)  # reserved identities that workloads have
@@ -153,7 +155,7 @@ def _namespaced(value: Mapping[str, Any], namespaces: Mapping[str, Any], setting
     namespace = str(value.get("namespace") or _DEFAULT_NAMESPACE)
     own = _texts(value.get("labels"), "labels")
     theirs = _texts(namespaces.get(namespace), f"namespace {namespace}")
-    return workload_labels(namespace, own, theirs, settings.cluster)
+    return workload_labels(namespace, own, named(namespace, theirs), settings.cluster)
 
 
 def _labelled(labels: Any, ports: frozenset[NamedPort]) -> End:
@@ -245,7 +247,10 @@ def _port(value: Any) -> int:
 
 
 def _address(value: Any) -> IpAddress:
-    return ip_address(_typed(value, str, "ip"))
+    address = ip_address(_typed(value, str, "ip"))
+    if fault := multicast_fault(address):
+        raise CaseError(fault)
+    return address
 
 
 def _texts(value: Any, what: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from reconciler.model.policy_test import (
     WorkloadParty,
 )
 from reconciler.model.snapshot import Snapshot
+from reconciler.source.addresses import multicast_fault
 from reconciler.source.phrases import nearest
 from reconciler.verdict.case import CaseError, IpAddress
 
@@ -94,7 +95,11 @@ def parse_party(text: str) -> Party:
     if plain.isascii() and plain.isdecimal():
         return IdentityParty(int(plain))
     address = _address(plain)
-    return WorkloadParty(plain) if address is None else AddressParty(address)
+    if address is None:
+        return WorkloadParty(plain)
+    if fault := multicast_fault(address):
+        raise CaseError(fault)
+    return AddressParty(address)
 
 
 def _labels_of_text(text: str) -> LabelsParty:

@@ -16,7 +16,10 @@ _LAST_PORT, _LAST_ICMP_TYPE = 65535, 255
 
 
 def telling_ports(judging: Judging, sides: Iterable[tuple[int, str]]) -> list[DestinationPort]:
-    """Of every protocol that entries of these sides (subject, direction) name, and of one that none names."""
+    """Of every protocol that entries of these sides (subject, direction) name; of each that none names, one.
+
+    Which of them a flow can have depends on its family, so one for all that nothing names would not do.
+    """
     begins: defaultdict[int, set[int]] = defaultdict(set)
     for number, direction in sides:
         subject = judging.subjects.get(number)
@@ -24,9 +27,9 @@ def telling_ports(judging: Judging, sides: Iterable[tuple[int, str]]) -> list[De
         for prefix in (prefix for entry in entries for prefix in entry.claim.ports):
             if prefix.protocol:
                 begins[prefix.protocol] |= {prefix.port, prefix.port + (1 << PORT_BITS - prefix.bits)}
-    other = next(one for one in (*PROTOCOLS.values(), _GRE) if one not in begins)
+    unnamed = [DestinationPort(one, _lowest(one)) for one in (*PROTOCOLS.values(), _GRE) if one not in begins]
     named = [DestinationPort(protocol, port) for protocol in begins for port in _within(protocol, begins[protocol])]
-    return [DestinationPort(other, _lowest(other)), *named]
+    return [*unnamed, *named]
 
 
 def _within(protocol: int, begins: set[int]) -> list[int]:

@@ -96,7 +96,9 @@ class Judge:
     def _world(self, value: dict[str, Any], number: int) -> World:
         form, documents = lines.policies(value)
         ends = [value.get(key) for key in _ENDS]
-        key = json.dumps((form, documents, ends), sort_keys=True)
+        key = json.dumps(
+            (form, documents, ends)
+        )  # in the order of the line, which is that of a table without pod_order
         if key not in self._known:
             case = Case(lines.ends(value, self._settings), self._rules(form, documents, number), self._settings)
             self._known[key] = compiled(case, self._numbers)

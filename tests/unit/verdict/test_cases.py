@@ -227,6 +227,10 @@ def test_a_named_port_is_looked_up_at_each_destination() -> None:
             "the name of an endpoint must be a",
         ),
         (asked(docs=[], ends={"a": {"ip": 1}}), "ip must be a string"),
+        *(
+            (asked(docs=[], ends={"a": {"ip": ip}}), f"{ip} is no end of a flow: multicast and broadcast are dropped")
+            for ip in ("224.0.0.1", "239.255.255.255", "255.255.255.255", "ff02::1")
+        ),
         (asked(docs=[], ends={"a": {"labels": {"app": ["web"]}}}), "app of labels must be a string"),
         (
             {"id": 1, "policies": [], "pods": [{**PODS[0], "ports": [80]}], "expect": {}},
@@ -275,6 +279,30 @@ def test_an_endpoint_with_labels_and_an_address_is_a_workload_there() -> None:
     (by_address,) = answers(asked(flow("client", "web"), flow("stranger", "web"), docs=[block], ends=ends))
     assert [found["verdict"] for found in by_label["flows"]] == ["allowed", "allowed"]
     assert [found["verdict"] for found in by_address["flows"]] == ["allowed", "denied"]
+
+
+def test_a_namespace_has_the_label_of_its_name() -> None:
+    of_other = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "other"}}}
+    from_other = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "n", "namespace": "default"},
+        "spec": {"podSelector": {}, "ingress": [{"from": [of_other]}]},
+    }
+    ends = {name: {"namespace": name, "labels": {"app": name}} for name in ("default", "other", "third")}
+    line = asked(flow("other", "default"), flow("third", "default"), docs=[from_other], ends=ends)
+    (answer,) = answers({**line, "namespaces": {"other": {"team": "x"}}})
+    assert [found["verdict"] for found in answer["flows"]] == ["allowed", "denied"]
+
+
+def test_a_table_has_the_order_of_its_own_line() -> None:
+    two = {"a": {"labels": {"app": "a"}}, "b": {"labels": {"app": "web"}}}
+    lines = [
+        {"id": 1, "docs": [FROM_NOBODY], "endpoints": ends, "expect": {"TCP/80": {"combined": ["..", ".."]}}}
+        for ends in (two, dict(reversed(two.items())))
+    ]
+    found = [answer["tables"]["TCP/80"]["combined"] for answer in answers(*lines)]
+    assert found == [[".X", ".."], ["..", "X."]]
 
 
 def test_half_a_character_in_an_id_ends_nothing() -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from reconciler.compile.cache import CompileCache
-from reconciler.errors import PolicyTestFailed
+from reconciler.errors import ManifestError, PolicyTestFailed
 from reconciler.model.policy_test import DestinationPort, parse_port
 from reconciler.source.loading import Cache, load_directory
 from reconciler.verdict import policy_test
 from reconciler.verdict.policy_test import Result
 from tests.unit.cli.plumb import plumb
 from tests.unit.source.policy_repository import commit, make
-from tests.unit.verdict.test_trace import CLUSTER, WEB, WORKLOADS, cilium
+from tests.unit.verdict.test_trace import CLUSTER, WEB, WORKLOADS, cilium, workload
 
 EXAMPLES = sorted(path.parent for path in (Path(__file__).parents[3] / "examples").glob("*/policy-tests.yaml"))
 FILES = {"cluster.yaml": CLUSTER.replace("SPEC", "") + WORKLOADS, "web.yaml": WEB}
@@ -74,6 +74,35 @@ def test_without_a_port_the_one_that_is_different_is_found(tmp_path: Path) -> No
     assert denied.failing is not None
     assert (denied.failing.port, denied.failing.verdict) == (DestinationPort(6, 1000), "allowed")
     assert allowed.failing.port.protocol != 6
+
+
+@pytest.mark.parametrize(
+    ("cidr", "denies"),
+    [
+        ('"fd44:1::/112"', ['toPorts: [{ports: [{port: "0"}]}]']),
+        ("10.46.0.0/24", ['toPorts: [{ports: [{port: "0"}, {protocol: ICMP}]}]']),
+    ],
+    ids=["ICMPv6", "GRE"],
+)
+def test_without_a_port_what_nothing_names_is_asked_in_the_family_that_is_there(
+    tmp_path: Path, cidr: str, denies: list[str]
+) -> None:
+    node = f"---\napiVersion: plumbline/v1\nkind: Node\nmetadata: {{name: gamma}}\nspec: {{cidrs: [{cidr}]}}\n"
+    ends = node + workload("sender", "gamma") + workload("receiver", "gamma")
+    entries = ", ".join(f"{{fromEntities: [all], {what}}}" for what in denies)
+    deny = f"{{endpointSelector: {{}}, enableDefaultDeny: {{ingress: false}}, ingressDeny: [{entries}]}}"
+    (found,) = results(
+        tmp_path,
+        expecting("{workload: sender}", "denied", "", "{workload: receiver}"),
+        policy=ends + cilium("deny", deny),
+    )
+    assert found.failing is not None
+    assert found.failing.verdict == "allowed"
+
+
+def test_an_address_that_no_flow_goes_to_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"tests\.yaml:6:\d+: ff02::1 is no end of a flow"):
+        results(tmp_path, expecting("{workload: client}", "denied", to='{address: "ff02::1"}'))
 
 
 def test_a_deny_of_everything_holds_on_every_port(tmp_path: Path) -> None:

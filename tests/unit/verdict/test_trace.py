@@ -302,6 +302,7 @@ def test_a_guess_about_an_address_is_called_one(tmp_path: Path) -> None:
         ("203.0.113.9", "web", "icmpv6/128", "icmpv6/128 goes over IPv6, and 203.0.113.9 is of IPv4 only"),
         ("client", "10.44.0.999", "80/tcp", '"10.44.0.999" is neither an address nor a workload'),
         ("client", "fd44:::2", "80/tcp", '"fd44:::2" is neither an address nor a workload'),
+        ("client", "224.0.0.1", "80/udp", "224.0.0.1 is no end of a flow: multicast and broadcast are dropped before"),
         ("client", "10.44.0.0/24", "80/tcp", '"10.44.0.0/24" is neither an address nor a workload'),
     ],
 )
