@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from reconciler.compile.numbering import hashed
-from reconciler.model.policy import CidrPeer, PolicyRule, ServicePeer
+from reconciler.model.policy import CidrPeer, PolicyRule, RuleItem, ServicePeer
 
 INGRESS = "ingress"
 EGRESS = "egress"
@@ -40,6 +40,7 @@ class Content:
     """Equal only to itself.
 
     named       what has a cookie, by reference and field: directions that it isolates (`isolations`), then entries
+    called      the same as names of which no two are alike, even in several `specs` of one document
     cookies     field -> cookie, where no other name draws the same one; `drawn`: the cookies alone
     asks        whether it asks for more than labels: CIDRs, services, named ports
     services    peers that can mean something else though the rule is the same
@@ -47,6 +48,7 @@ class Content:
 
     named: tuple[tuple[str, str], ...]
     isolations: int
+    called: tuple[str, ...]
     cookies: Mapping[str, int]
     drawn: tuple[int, ...]
     asks: bool
@@ -99,17 +101,29 @@ def _content(rule: PolicyRule) -> Content:
     isolated = tuple(_isolated(rule))
     entries = rule.ingress + rule.egress
     fields = isolated + tuple(entry.field for entry in entries)
-    drawn = tuple(hashed(f"{reference} {field}", 0) % COOKIES + 1 for field in fields)
+    within = _within(entries)
+    called = (
+        *(f"{reference} {within}{direction}" for direction in isolated),
+        *(f"{reference} {entry.field}" for entry in entries),
+    )
+    drawn = tuple(hashed(name, 0) % COOKIES + 1 for name in called)
     peers = [peer for entry in entries for peer in entry.peers or ()]
     named = any(match.name for entry in entries for match in entry.ports or ())
     return Content(
         tuple((reference, field) for field in fields),
         len(isolated),
+        called,
         dict(zip(fields, drawn, strict=True)),
         drawn,
         named or any(isinstance(peer, CidrPeer | ServicePeer) for peer in peers),
         tuple(peer for peer in peers if isinstance(peer, ServicePeer)),
     )
+
+
+def _within(entries: Sequence[RuleItem]) -> str:
+    """What stands before the fields of a rule's entries: `specs[1].`, or nothing."""
+    head, dot, _ = entries[0].field.partition(".") if entries else ("", "", "")
+    return head + dot if head.startswith("specs[") else ""
 
 
 def _isolated(rule: PolicyRule) -> Iterator[str]:

@@ -82,7 +82,7 @@ def cookies(rules: Sequence[PolicyRule], contents: Mapping[int, Content], cluste
     if len(set(drawn)) == len(named):
         of_rule = dict(zip(map(id, rules), [content.cookies for content in said], strict=True))
     else:
-        drawn = _numbered([*(" ".join(one) for one in named[: -len(_SETTINGS)]), *_SETTINGS])
+        drawn = _numbered([*chain.from_iterable([content.called for content in said]), *_SETTINGS])
         rest = iter(drawn)
         of_rule = {
             id(rule): {field: cookie for (_, field), cookie in zip(content.named, rest, strict=False)}

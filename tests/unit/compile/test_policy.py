@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.compile.budget import Budget
 from reconciler.compile.cache import CompileCache
+from reconciler.compile.contents import Contents
 from reconciler.compile.host import compile_host
 from reconciler.errors import CompileError
 from reconciler.model.cluster import AllowLocalhost, Enforcement, NamedPort
@@ -195,6 +196,14 @@ def test_two_specs_of_one_policy_have_different_cookies() -> None:
     first, other = judge(desired, WEB_AT, CLIENT_AT, TCP, 80), judge(desired, WEB_AT, STRANGER_AT, TCP, 80)
     assert first.cookie != other.cookie
     assert 0 not in desired.rules
+
+
+def test_isolations_of_several_specs_draw_cookies_of_their_own() -> None:
+    """So that one document with several does not cost every rule its cookies of last time."""
+    specs = [rule(app("web"), (item(f"specs[{number}].ingress[0]", None),)) for number in range(2)]
+    said = Contents().of(specs).values()
+    assert [content.named[0] for content in said] == [("NetworkPolicy/default/policy", "ingress")] * 2
+    assert len({cookie for content in said for cookie in content.drawn}) == 4
 
 
 def test_cookies_survive_other_rules_and_another_order() -> None:
