@@ -70,17 +70,21 @@ def served(given: Given) -> Served:
     used: dict[BackendKey, Backend] = {}
     redrawn = dict(given.redrawn)
     for port, number, node_port in zip(given.service.ports, given.names, given.node_ports, strict=True):
-        found = given.backends(port)
-        families = set()
+        found = reachable(given, port, node_port)
+        used |= {one.key: one for one in found}
         for address, service_port, front in fronts(given, port, node_port):
-            families.add(address.version)
             row = _row(given, found, address.version, number, front, redrawn)
             flags = (FrontendFlag.LOCAL if front.local else 0) | (FrontendFlag.SOURCES if front.sources else 0)
             key = frontend_key(address, service_port, port.protocol, front.scope)
             frontends.append((key, int(flags), rows.setdefault(row, len(rows))))
-        used |= {one.key: one for one in found if one.address.version in families}
     versions = tuple((version_id(row), row) for row in rows)
     return Served(tuple(frontends), versions, b"".join(_record(one, redrawn) for one in used.values()))
+
+
+def reachable(given: Given, port: ServicePort, node_port: int) -> list[Backend]:
+    """Backends of the families that the port has frontends of."""
+    families = {address.version for address, _, _ in fronts(given, port, node_port)}
+    return [one for one in given.backends(port) if one.address.version in families]
 
 
 class Front(NamedTuple):

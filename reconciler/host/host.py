@@ -17,6 +17,7 @@ from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import compile_host
 from reconciler.compile.lint import lint
 from reconciler.compile.population import Population
+from reconciler.compile.services import TABLES as SERVICE_TABLES
 from reconciler.config import Config
 from reconciler.engine.apply import apply, repair
 from reconciler.engine.change import Delta
@@ -405,7 +406,7 @@ class Host:
             return None
         if (tables is None or "addresses" in tables) and self._is_elsewhere(self.target):
             self.recall()
-            tables = None if tables is None else {*tables, "ipcache", "devices", "attachments"}
+            tables = None if tables is None else {*tables, "ipcache", "devices", "attachments", *SERVICE_TABLES}
         return self._compare(self.target, self._look_for_absent(self.target), tables, seals=self._seals) or None
 
     def _is_elsewhere(self, target: Target) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from reconciler.compile.service_backends import State
-from reconciler.compile.service_versions import Given
+from reconciler.compile.service_versions import Given, reachable
 from reconciler.engine.rows import Columns
 from reconciler.model.balancing import BackendFlag, address_of
 from reconciler.model.facts import BackendKey
@@ -32,7 +32,8 @@ def checks(services: Mapping[str, Given]) -> Iterator[Check]:
     for name, given in services.items():
         if given.service.health is None:
             continue
-        found = {one.key: one for port in given.service.ports for one in given.backends(port)}
+        ports = zip(given.service.ports, given.node_ports, strict=True)
+        found = {one.key: one for port, node_port in ports for one in reachable(given, port, node_port)}
         for key, one in found.items():
             if one.weight and one.state is not State.DRAINING:
                 yield Check(name, key, given.service.health)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.compile.service_backends import Backend, State, chosen
-from reconciler.compile.service_versions import Front, Given, fronts
+from reconciler.compile.service_versions import Front, Given, fronts, reachable
 from reconciler.engine.values import to_plain
 from reconciler.host.target import Target
 from reconciler.model.origin import Origin
@@ -54,8 +54,7 @@ def _service(name: str, given: Given, origins: _Origins) -> dict[str, Any]:
 
 
 def _port(given: Given, port: ServicePort, node_port: int, origins: _Origins) -> dict[str, Any]:
-    families = {address.version for address, _, _ in fronts(given, port, node_port)}
-    found = [one for one in given.backends(port) if one.address.version in families]
+    found = reachable(given, port, node_port)
     protocol = _PROTOCOLS.get(port.protocol, str(port.protocol))
     frontends = [
         _frontend(f"{_host(str(address))}:{number}/{protocol}", front)
