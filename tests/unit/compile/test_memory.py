@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from reconciler.compile.cache import CompileCache
 from reconciler.compile.contents import Contents
 from reconciler.compile.host import Desired, compile_host
 from reconciler.engine.rows import Columns
-from reconciler.model.cluster import Enforcement, Workload
+from reconciler.model.cluster import AllowLocalhost, Enforcement, Workload
 from reconciler.model.policy import L7Rules, PolicyRule, RuleItem, Scope
 from reconciler.model.snapshot import Snapshot
 from reconciler.source import stamp
@@ -21,6 +22,7 @@ from .test_policy_meaning import clusters, rules
 from .worlds import PROGRAMS, app, facts_of, item, peers, rule, snapshot_of, tcp
 
 RULE = rule(app("web"), (item("ingress[0]", peers(app("client")), (tcp(80),)),))
+HOSTS = (frozenset((ip_address("192.0.2.1"),)), frozenset((ip_address("192.0.2.9"), ip_address("fd00::9"))))
 OTHER_ENTRY = {
     "field": "ingress[1]",
     "peers": None,
@@ -92,9 +94,11 @@ def test_a_compile_after_others_is_as_the_first(
     for number in range(4):
         chosen = data.draw(st.lists(st.sampled_from(pool), max_size=6))
         there = data.draw(st.sampled_from((workloads, others)))
-        mode = data.draw(st.sampled_from(Enforcement))
-        snapshot = _as_a_commit(snapshot_of(there, chosen, enforcement=mode), f"{number}" * 40)
-        facts = facts_of(there)
+        there = [replace(one, audit=data.draw(st.booleans())) for one in there]
+        mode, localhost = data.draw(st.sampled_from(Enforcement)), data.draw(st.sampled_from(AllowLocalhost))
+        snapshot = snapshot_of(there, chosen, enforcement=mode, allow_localhost=localhost)
+        snapshot = _as_a_commit(snapshot, f"{number}" * 40)
+        facts = replace(facts_of(there), host_addresses=data.draw(st.sampled_from(HOSTS)))
         remembering = compile_host(snapshot, facts, cache, PROGRAMS)
         assert _told(remembering) == _told(compile_host(snapshot, facts, CompileCache(), PROGRAMS))
 
