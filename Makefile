@@ -11,7 +11,7 @@ demo: setup
 	@.venv/bin/plumb lab demo $(if $(KEEP),--keep)
 
 test: setup
-	@.venv/bin/python -m pytest -q
+	@.venv/bin/python -m pytest -q -n 4 --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check reconciler modules tests inventory playbooks
