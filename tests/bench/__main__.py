@@ -33,6 +33,7 @@ GROUPS = (
     "playbook",
     "store",
     "fanout",
+    "fetch",
 )
 RESULT = CHECKOUT / "build" / "bench.json"
 

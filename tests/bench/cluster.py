@@ -27,7 +27,7 @@ from tests.bench.figures import Figure, median, percentile
 from tests.e2e.daemon_host import until
 from tests.e2e.joined_hosts import Joined, joined
 
-KNOWN = 10_000
+KNOWN = (10_000, 100_000)
 IDENTITIES = 200
 SINGLE = 200
 RATE, FOR_S = 100, 60
@@ -93,9 +93,10 @@ def measure() -> Iterator[Figure]:
         with closing(EtcdStore(Servers([made.etcd.endpoint]))) as store:
             crowd = Crowd(store)
             yield from _announced(made, crowd, "alone")
-            yield from _joins(made, crowd)
-            yield from _announced(made, crowd, f"among_{KNOWN}")
-            yield from _follows(made, crowd)
+            for known in KNOWN:
+                yield from _joins(made, crowd, known)
+                yield from _announced(made, crowd, f"among_{known}")
+                yield from _follows(made, crowd, known)
 
 
 def _announced(made: Joined, crowd: Crowd, name: str) -> Iterator[Figure]:
@@ -112,30 +113,31 @@ def _announced(made: Joined, crowd: Crowd, name: str) -> Iterator[Figure]:
     yield Figure(f"cluster.announced.{name}.p99", percentile(took, 99), "ms")
 
 
-def _joins(made: Joined, crowd: Crowd) -> Iterator[Figure]:
+def _joins(made: Joined, crowd: Crowd, known: int) -> Iterator[Figure]:
     """A daemon that starts with nothing: until the last of many endpoints is known."""
     alpha = made["alpha"]
     alpha.stop()
     for mirror in alpha.config.state_directory.glob("mirror-*"):
         mirror.unlink()
-    for start in range(0, KNOWN, CHUNK):
+    for start in range(0, known, CHUNK):
         crowd.say(range(start, start + CHUNK))
     reads, began = _reads(made), time.perf_counter()
     alpha.start()
-    Seen(alpha.config.pin_root).wait(KNOWN - 1, crowd.identity(KNOWN - 1))
-    yield Figure("cluster.join.known", time.perf_counter() - began, "s")
+    Seen(alpha.config.pin_root).wait(known - 1, crowd.identity(known - 1))
+    yield Figure(f"cluster.join_{known}.known", time.perf_counter() - began, "s")
     until(lambda: alpha.status()["state"] == "converged", "alpha is converged")
-    yield Figure("cluster.join.reads", _reads(made) - reads, "")
-    yield Figure("cluster.join.resident", _resident_mb(alpha.status()["daemon"]["pid"]), "MB")
+    yield Figure(f"cluster.join_{known}.reads", _reads(made) - reads, "")
+    yield Figure(f"cluster.join_{known}.cpu", _cpu_s(alpha.status()["daemon"]["pid"]), "s")
+    yield Figure(f"cluster.join_{known}.resident", _resident_mb(alpha.status()["daemon"]["pid"]), "MB")
 
 
-def _follows(made: Joined, crowd: Crowd) -> Iterator[Figure]:
+def _follows(made: Joined, crowd: Crowd, known: int) -> Iterator[Figure]:
     """So many changes a second: how late every tenth is known, and the daemon's share of a CPU."""
     seen, lags = Seen(made["alpha"].config.pin_root), []
     pid = made["alpha"].status()["daemon"]["pid"]
     used, began = _cpu_s(pid), time.perf_counter()
     for change in range(RATE * FOR_S):
-        number, turn = change % KNOWN, 1 + change // KNOWN
+        number, turn = change % known, 1 + change // known
         crowd.say(range(number, number + 1), turn)
         if change % 10 == 9:
             said = time.perf_counter()
@@ -143,10 +145,10 @@ def _follows(made: Joined, crowd: Crowd) -> Iterator[Figure]:
             lags.append((time.perf_counter() - said) * 1000)
         time.sleep(max(0.0, began + (change + 1) / RATE - time.perf_counter()))
     elapsed = time.perf_counter() - began
-    yield Figure("cluster.follow.rate", RATE * FOR_S / elapsed, "/s")
-    yield Figure("cluster.follow.lag.p50", median(lags), "ms")
-    yield Figure("cluster.follow.lag.p99", percentile(lags, 99), "ms")
-    yield Figure("cluster.follow.cpu", (_cpu_s(pid) - used) / elapsed * 100, "%")
+    yield Figure(f"cluster.follow_{known}.rate", RATE * FOR_S / elapsed, "/s")
+    yield Figure(f"cluster.follow_{known}.lag.p50", median(lags), "ms")
+    yield Figure(f"cluster.follow_{known}.lag.p99", percentile(lags, 99), "ms")
+    yield Figure(f"cluster.follow_{known}.cpu", (_cpu_s(pid) - used) / elapsed * 100, "%")
 
 
 def _reads(made: Joined) -> float:
