@@ -39,6 +39,14 @@ def test_shares_follow_weights() -> None:
     assert np.allclose(shares, [0.1, 0.2, 0.3, 0.4], atol=0.005)
 
 
+def test_flows_spread_over_backends_as_chance_would_have_it() -> None:
+    backends, flows = 100, 100_000
+    (table,) = tables([pool(backends)])
+    found = np.bincount(table[np.random.default_rng(1).integers(0, len(table), flows)], minlength=backends)
+    chi_square = float(((found - flows / backends) ** 2 / (flows / backends)).sum())
+    assert chi_square < 148.2  # 99 degrees of freedom: one in a thousand is above
+
+
 @pytest.mark.parametrize("place", [0, 17, 50, 99])
 def test_one_backend_of_a_hundred_goes_and_at_most_two_in_a_hundred_slots_of_others_move(place: int) -> None:
     before_pool = pool(100)
