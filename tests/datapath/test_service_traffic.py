@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import selectors
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
 
 import pytest
 
@@ -175,3 +179,65 @@ def test_a_workload_reaches_itself_by_its_service(talk: Talk, services: Services
     assert accepted.recv(16) == b"to myself"
     accepted.sendall(b"from myself")
     assert client.recv(16) == b"from myself"
+
+
+@families
+def test_connections_to_living_backends_go_on_while_others_come_and_die(talk: Talk, services: Services) -> None:
+    chance, ports = random.Random(3), range(8001, 8007)
+    every, alive = [talk.name(B, port) for port in ports], set[str]()
+    connections: list[tuple[socket.socket, str]] = []
+    with echoing([talk.listen(B, port) for port in ports]):
+        for _ in range(150):
+            changed = chance.choice(every)
+            if changed not in alive:
+                alive.add(changed)
+            elif len(alive) > 2:
+                alive.discard(changed)
+                services.kill(changed)
+            services.serve(talk.vip, 80, chance.sample(sorted(alive), max(1, len(alive) - 1)))
+            client = talk.open(A)
+            client.connect((talk.vip, 80))
+            connections = [(one, backend) for one, backend in connections if backend in alive]
+            connections.append((client, said(client)))
+            for one, backend in chance.sample(connections, min(len(connections), 10)):
+                assert said(one) == backend
+
+
+def said(client: socket.socket) -> str:
+    """The backend that answers: its own name."""
+    client.sendall(b"?")
+    return client.recv(64).decode()
+
+
+@contextmanager
+def echoing(servers: list[socket.socket]) -> Iterator[None]:
+    """Each answers every byte with its name."""
+    ready, ending = selectors.DefaultSelector(), threading.Event()
+    for server in servers:
+        ready.register(server, selectors.EVENT_READ)
+    names = {server.getsockname()[1]: server.getsockname()[:2] for server in servers}
+
+    def serve() -> None:
+        while not ending.is_set():
+            for key, _ in ready.select(0.05):
+                one = cast(socket.socket, key.fileobj)
+                if one in servers:
+                    ready.register(one.accept()[0], selectors.EVENT_READ)
+                elif one.recv(16):
+                    address, port = names[one.getsockname()[1]]
+                    one.sendall((f"[{address}]:{port}" if ":" in address else f"{address}:{port}").encode())
+                else:
+                    ready.unregister(one)
+                    one.close()
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        serving.join()
+        for key in list(ready.get_map().values()):
+            if key.fileobj not in servers:
+                cast(socket.socket, key.fileobj).close()
+        ready.close()
