@@ -56,14 +56,15 @@ class Addresses:
         cluster: str = "default",
         excluded: Collection[IpAddress] = (),
         rng: Random | None = None,
+        section: str = "addresses",
     ) -> None:
-        """`rng` decides who takes which address when several ask at once."""
+        """`rng` decides who takes which address when several ask at once; `section`: below which keys they stand."""
         self._store = store
         self._rng = rng or Random()
         self._lock = threading.Lock()  # threads would only meet in the store, and ask again
         self._node = node
         self._cidrs: tuple[IpNetwork | None, IpNetwork | None] = (cidr4, cidr6)
-        self._prefix = f"{root(cluster)}addresses/{quote(node, safe='')}/"
+        self._prefix = f"{root(cluster)}{section}/{quote(node, safe='')}/"
         self._excluded = frozenset(excluded)
 
     def allocate(self, workloads: Iterable[str], fixed: Mapping[str, Pair] | None = None) -> dict[str, Pair]:

@@ -5,8 +5,10 @@ service yet, or knows it still, must not decide over it. What is kept for those 
 nothing else is left. Addresses are allocated as those of workloads are (addresses.py). All node ports stand in one key:
 there are few thousand of them at most.
 
-    .../addresses/services-4/<address>    the service
-    .../node-ports                        service port -> number
+    .../service-addresses/services-4/<address>    the service
+    .../node-ports                                service port -> number
+
+Unlike addresses of other nodes' workloads, every host's mirror keeps both: a host goes on while the store is away.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class ServiceAddresses:
 
     def __init__(self, store: Store, cidr: IpNetwork, cluster: str) -> None:
         four, six = (cidr, None) if isinstance(cidr, IPv4Network) else (None, cidr)
-        self._addresses = Addresses(store, f"services-{cidr.version}", four, six, cluster=cluster)
+        self._addresses = Addresses(
+            store, f"services-{cidr.version}", four, six, cluster=cluster, section="service-addresses"
+        )
 
     def allocate(self, wanted: Mapping[str, IpAddress | None]) -> dict[str, IpAddress]:
         """service -> address; a value asks for a certain one, which must be inside the CIDR. Raises CompileError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from random import Random
@@ -10,8 +11,11 @@ import pytest
 
 from reconciler.errors import CompileError
 from reconciler.store.embedded import EmbeddedStore
+from reconciler.store.mirror import Mirror
 from reconciler.store.protocol import Store
 from reconciler.store.service_addresses import NodePorts, ServiceAddresses
+
+from .test_mirror import Counted, until
 
 
 @pytest.fixture
@@ -85,3 +89,13 @@ def test_in_need_a_node_port_of_an_absent_service_is_used(store: Store) -> None:
 def test_node_ports_that_are_used_up_are_said_with_the_way_out(store: Store) -> None:
     with pytest.raises(CompileError, match="no node port is left for b 1/6: 30000 to 30000 are in use"):
         ports(store, 30000, 30000).allocate({"a 1/6": 0, "b 1/6": 0})
+
+
+def test_a_host_knows_what_was_given_while_the_store_is_away(tmp_path: Path) -> None:
+    beneath = Counted(tmp_path / "store.sqlite")
+    with closing(Mirror(beneath, "demo", "alpha")) as mirror:
+        mirror.follow(lambda keys: None)
+        given = addresses(mirror).allocate({"a": None}), ports(mirror).allocate({"a 80/6": 0})
+        until(lambda: mirror.synchronised)
+        beneath.away = True
+        assert (addresses(mirror).allocate({"a": None}), ports(mirror).allocate({"a 80/6": 0})) == given
