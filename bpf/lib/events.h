@@ -32,6 +32,7 @@ enum reason {
 	REASON_TUNNEL_DESTINATION = 17, /* wrapped for an address that is not here */
 	REASON_NO_BACKEND = 18, /* for a service that has no backend, or whose backend is dead */
 	REASON_NOT_ADMITTED = 19, /* for a service that is not for this client */
+	REASON_PREFILTERED = 20, /* from a CIDR that gets no answer at all; only counted */
 	REASONS,
 };
 

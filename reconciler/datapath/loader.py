@@ -25,7 +25,7 @@ from reconciler.model.datapath import ProgramRow
 
 log = logging.getLogger(__name__)
 
-OBJECTS = ("endpoint", "netdev", "overlay", "socket", "collect", "services", "fingerprint")
+OBJECTS = ("endpoint", "netdev", "xdp", "overlay", "socket", "collect", "services", "fingerprint")
 _DIGEST = 12  # hexadecimal digits
 
 

@@ -96,6 +96,7 @@ class Reason(IntEnum):
     TUNNEL_DESTINATION = 17, "not here", "It was wrapped for an address that no workload of that node has."
     NO_BACKEND = 18, "no backend", "It is for a service that has no backend, or for a connection whose backend is dead."
     NOT_ADMITTED = 19, "not for this client", "It is for a service whose loadBalancerSourceRanges leave its sender out."
+    PREFILTERED = 20, "prefiltered", "It is from a CIDR that gets no answer at all; such packets are only counted."
 
     @property
     def word(self) -> str:

@@ -19,7 +19,7 @@ from reconciler.model.datapath import GATEWAY_MAC
 from .harness import Device, Harness, loaded_at
 
 HERE = Path(__file__).parent
-OPTIONS = {"gateway_mac": bytes.fromhex(GATEWAY_MAC.replace(":", ""))}
+OPTIONS = {"prefilter": True, "gateway_mac": bytes.fromhex(GATEWAY_MAC.replace(":", ""))}
 WORKLOADS = 3
 
 

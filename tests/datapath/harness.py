@@ -54,7 +54,7 @@ UNSPEC, OK, SHOT, REDIRECT = -1, 0, 2, 7  # TC_ACT_*
 ROWS = ("endpoints4", "endpoints6", "tunnels4", "tunnels6", "ipcache4", "ipcache6", "cidr4", "cidr6", "policy")
 FLOWS = ("conntrack4", "conntrack6", "denials4", "denials6", "fragments4", "fragments6")
 PROGRAMS = {Direction.INGRESS: "from_workload", Direction.EGRESS: "to_workload"}
-OF_NODES = ("from_netdev", "to_netdev", "from_overlay", "to_overlay")
+OF_NODES = ("from_netdev", "to_netdev", "from_overlay", "to_overlay", "at_device")
 
 
 @dataclass(frozen=True, slots=True)

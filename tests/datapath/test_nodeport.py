@@ -8,49 +8,23 @@ from collections.abc import Iterator
 import pytest
 
 from reconciler.model.datapath import Verdict
-from reconciler.model.outside import DeviceFlag
 
-from .gate import HOST, WORLD, Gate, ends, error, is_whole, made_gate
+from .gate import HOST, WORLD, ends, error, is_whole
 from .harness import SHOT, UNSPEC, Allow, Harness
 from .packets import ACK, RST, SYN, TCP, UDP, tcp, udp
-from .services import OUTSIDE, Services
+from .services import OUTSIDE
+from .shop import ELSEWHERE, LOAD_BALANCER, Shop, at, made_shop, packet
 
 families = pytest.mark.parametrize("version", [4, 6])
 protocols = pytest.mark.parametrize("protocol", [TCP, UDP])
-LOAD_BALANCER = {4: "192.0.2.80", 6: "2001:db8:2::80"}  # an address that this host does not have
-ELSEWHERE = {4: "10.9.0.7", 6: "fd00:9::7"}  # a backend of another node
 NO_BACKEND, NOT_ADMITTED = 18, 19  # enum reason
 SHORTEST = 54
 
 
-class Shop(Gate):
-    """Services at `HOST:30080` and `LOAD_BALANCER:80`, as each test asks for them."""
-
-    services: Services
-
-    def open(self, version: int, *backends: str, protocol: int = TCP, sources: tuple[str, ...] = ()) -> None:
-        for address, port in ((HOST[version], 30080), (LOAD_BALANCER[version], 80)):
-            self.services.serve(
-                address, port, [at(one, 8080) for one in backends], protocol=protocol, scope=OUTSIDE, sources=sources
-            )
-
-
 @pytest.fixture
 def shop(datapath: Harness) -> Iterator[Shop]:
-    with made_gate(datapath, DeviceFlag.SERVICES | DeviceFlag.HOST_POLICY) as gate:
-        made = Shop(gate.datapath)
-        made.services = Services(made.datapath.maps)
-        made.services.clear()
+    with made_shop(datapath) as made:
         yield made
-        made.services.clear()
-
-
-def at(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def packet(protocol: int, source: str, sport: int, destination: str, dport: int, flags: int = SYN) -> bytes:
-    return tcp(source, sport, destination, dport, flags) if protocol == TCP else udp(source, sport, destination, dport)
 
 
 @families

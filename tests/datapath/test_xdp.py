@@ -1,0 +1,172 @@
+"""The program at a device's XDP hook: flows that go through this host, what it hands over, and who is not heard."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_network
+
+import numpy as np
+import pytest
+
+from reconciler.bpf import programs
+from reconciler.bpf.pins import program_path
+from reconciler.lab.underlay import run_ip
+from reconciler.observe import counters
+from reconciler.observe.flow import Reason
+
+from .gate import HOST, WORLD, ends, is_whole
+from .harness import Harness, Ran
+from .packets import ACK, FIN, SYN, TCP, UDP, echo, tcp
+from .shop import ELSEWHERE, Shop, made_shop, packet
+
+families = pytest.mark.parametrize("version", [4, 6])
+protocols = pytest.mark.parametrize("protocol", [TCP, UDP])
+DROP, PASS, TX = 1, 2, 3  # enum xdp_action
+CLIENT_MAC, BACKEND_MAC = "02:00:00:00:0c:01", "02:00:00:00:0b:01"
+XDP_MD = struct.Struct("=6I")
+
+
+class Early(Shop):
+    """The shop's device also has the program at XDP, natively; client and backend are its neighbours."""
+
+    def early(self, frame: bytes) -> Ran:
+        context = XDP_MD.pack(0, len(frame), 0, self.device.ifindex, 0, 0)
+        ran = programs.run(self.datapath.by_name["at_device"], frame, context)
+        return Ran(ran.result, ran.packet)
+
+    def begin(self, version: int, protocol: int) -> tuple[bytes, int]:
+        """A flow as the other programs begin it: its next packet, and the port that the backend sees."""
+        self.open(version, ELSEWHERE[version], protocol=protocol)
+        first = packet(protocol, WORLD[version], 5000, HOST[version], 30080)
+        left = self.leaves(self.arrives(first)[1])[1]
+        return packet(protocol, WORLD[version], 5000, HOST[version], 30080, ACK), ends(left)[1]
+
+
+@pytest.fixture
+def shop(datapath: Harness, namespace: str) -> Iterator[Early]:
+    with made_shop(datapath) as made:
+        early = Early(made.datapath)
+        early.services = made.services
+        ifname = early.device.ifname
+        pin = program_path(datapath.root, "at_device", datapath.datapath.program_rows()["at_device"].digest)
+        run_ip(namespace, [f"link set {ifname} up", f"link set eth{ifname[-1]} up"])
+        run_ip(namespace, [f"link set {ifname} xdpdrv pinned {pin}"])
+        for version in (4, 6):
+            with open(f"/proc/sys/net/ipv{version}/conf/{ifname}/forwarding", "w") as sysctl:
+                sysctl.write("1")
+            for address, mac in ((WORLD[version], CLIENT_MAC), (ELSEWHERE[version], BACKEND_MAC)):
+                run_ip(
+                    namespace,
+                    [
+                        f"route replace {address} dev {ifname}",
+                        f"neighbour replace {address} lladdr {mac} dev {ifname} nud permanent",
+                    ],
+                )
+        yield early
+        run_ip(namespace, [f"link set {ifname} xdpdrv off", f"link set {ifname} down"])
+
+
+@families
+@protocols
+def test_a_known_flow_goes_through_in_both_directions(shop: Early, version: int, protocol: int) -> None:
+    again, port = shop.begin(version, protocol)
+    client, host, backend = WORLD[version], HOST[version], ELSEWHERE[version]
+    action, left = shop.early(again)
+    assert (action, ends(left), is_whole(left)) == (TX, (host, port, backend, 8080), True)
+    assert left[:6].hex(":") == BACKEND_MAC
+    action, back = shop.early(packet(protocol, backend, 8080, host, port, ACK))
+    assert (action, ends(back), is_whole(back)) == (TX, (host, 30080, client, 5000), True)
+    assert back[:6].hex(":") == CLIENT_MAC
+    hops = 22 if version == 4 else 21
+    assert (left[hops], back[hops]) == (63, 63)
+
+
+@families
+def test_it_does_to_a_packet_what_the_other_programs_do(shop: Early, version: int) -> None:
+    again, _ = shop.begin(version, TCP)
+    assert ends(shop.early(again)[1]) == ends(shop.leaves(shop.arrives(again)[1])[1])
+
+
+@families
+def test_what_begins_is_handed_over(shop: Early, version: int) -> None:
+    again, _ = shop.begin(version, TCP)
+    for frame in (
+        tcp(WORLD[version], 5001, HOST[version], 30080),
+        tcp(WORLD[version], 5000, HOST[version], 30080, SYN),
+        tcp(WORLD[version], 5000, HOST[version], 22, ACK),
+        echo(WORLD[version], HOST[version]),
+    ):
+        assert shop.early(frame) == (PASS, frame)
+    assert shop.early(again)[0] == TX
+
+
+@families
+def test_a_flow_to_a_backend_here_is_handed_over(shop: Early, version: int) -> None:
+    shop.open(version, shop.address(version))
+    shop.arrives(tcp(WORLD[version], 5000, HOST[version], 30080))
+    again = tcp(WORLD[version], 5000, HOST[version], 30080, ACK)
+    assert shop.early(again) == (PASS, again)
+
+
+@families
+def test_a_flow_whose_backend_died_is_handed_over(shop: Early, version: int) -> None:
+    again, _ = shop.begin(version, TCP)
+    backend = ELSEWHERE[version]
+    shop.services.kill(f"[{backend}]:8080" if version == 6 else f"{backend}:8080")
+    assert shop.early(again) == (PASS, again)
+
+
+@families
+def test_a_packet_without_a_hop_left_or_to_an_unknown_neighbour_is_handed_over(
+    shop: Early, version: int, namespace: str
+) -> None:
+    again, _ = shop.begin(version, UDP)
+    last = bytearray(again)
+    last[22 if version == 4 else 21] = 1
+    assert shop.early(bytes(last))[0] == PASS
+    run_ip(namespace, [f"neighbour del {ELSEWHERE[version]} dev {shop.device.ifname}"])
+    assert shop.early(again) == (PASS, again)
+
+
+@families
+def test_a_flow_that_ends_here_ends_for_the_other_programs_too(shop: Early, version: int) -> None:
+    _, port = shop.begin(version, TCP)
+    shop.early(tcp(WORLD[version], 5000, HOST[version], 30080, FIN | ACK))
+    shop.early(tcp(ELSEWHERE[version], 8080, HOST[version], port, FIN | ACK))
+    values = shop.datapath.maps.open("translations").read()[1]
+    assert values["closing"].tolist() == [3] * 4
+
+
+@families
+def test_who_is_denied_is_dropped_and_counted(shop: Early, version: int) -> None:
+    network = ip_network({4: "203.0.113.8/29", 6: "2001:db8::8/125"}[version])
+    map_ = shop.datapath.maps.open(f"prefilter{version}")
+    raw = struct.pack("=I", network.prefixlen) + network.network_address.packed
+    key = np.frombuffer(raw, map_.key_dtype)
+    map_.update(key, np.zeros(1, map_.value_dtype))
+    before = _counted(shop)
+    try:
+        assert shop.early(echo(WORLD[version], HOST[version]))[0] == DROP
+        assert shop.early(echo(ELSEWHERE[version], HOST[version]))[0] == PASS
+    finally:
+        map_.delete(key)
+    assert _counted(shop) == before + 1
+
+
+def _counted(shop: Early) -> int:
+    return counters.read(shop.datapath.maps.open("counters")).by_reason[Reason.PREFILTERED].packets
+
+
+def test_no_mutation_of_a_packet_does_more_than_go_through_or_pass_as_it_is(shop: Early) -> None:
+    seeds = [shop.begin(version, protocol)[0] for version in (4, 6) for protocol in (TCP, UDP)]
+    dice = random.Random(20261123)
+    for _ in range(10_000):
+        mutant = bytearray(dice.choice(seeds))
+        for _ in range(dice.randint(1, 3)):
+            mutant[dice.randrange(12, len(mutant))] = dice.randrange(256)
+        cut = bytes(mutant[: dice.randint(14, len(mutant))] if dice.random() < 0.2 else mutant)
+        action, left = shop.early(cut)
+        assert len(left) == len(cut)
+        assert action == TX or (action, left) == (PASS, cut)
