@@ -2,7 +2,7 @@
 
 The pid and the start time of what a lab starts are written by its own process before it becomes that: no crash of the
 starter loses it, and a pid that was given to another process since is never signalled.
-Source: proc(5), /proc/PID/stat field 22; pidfd_open(2).
+Source: proc(5), /proc/PID/stat fields 20 and 22; pidfd_open(2).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PID_FILE = "lab.pid"
 LOG_FILE = "log"
 PATIENCE_S = 10.0
 _LOG_LINES = 8
-_START_TIME = 22 - 3  # counted from what follows the name in brackets
+_START_TIME, _THREADS = 22 - 3, 20 - 3  # counted from what follows the name in brackets
 
 
 def start_daemon(config: Config, namespace: str) -> subprocess.Popen[bytes]:
@@ -107,12 +107,16 @@ def _ancestors() -> set[int]:
 
 
 def _start_time(pid: int) -> int | None:
-    """In clock ticks since boot; None if there is no such process, or it is dead and only not yet waited for."""
+    """In clock ticks since boot; None if there is no such process, or it is dead and only not yet waited for.
+
+    While a thread of it is left its files and sockets are open, though the first one is dead already.
+    """
     try:
         fields = _stat(pid)
     except OSError:
         return None
-    return None if fields[0] == "Z" else int(fields[_START_TIME])
+    is_dead = fields[0] == "Z" and int(fields[_THREADS]) <= 1
+    return None if is_dead else int(fields[_START_TIME])
 
 
 def _stat(pid: int) -> list[str]:

@@ -6,12 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from reconciler.lab.processes import PID_FILE, _start_time, inside_any, running, stop
 
+_HEADLESS = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
 _STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
 
 
@@ -44,6 +50,19 @@ def test_a_process_that_does_not_end_is_killed() -> None:
         process.stdout.readline()
         stop([process.pid], patience_s=0.2)
         assert process.wait(10) == -signal.SIGKILL
+
+
+def test_a_process_lives_while_a_thread_of_it_does() -> None:
+    with subprocess.Popen([sys.executable, "-c", _HEADLESS], stdin=subprocess.PIPE) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        deadline = time.monotonic() + 10
+        while "Z (zombie)" not in status.read_text():
+            assert time.monotonic() < deadline
+        assert _start_time(process.pid)
+        assert process.stdin
+        process.stdin.close()
+        while _start_time(process.pid):
+            assert time.monotonic() < deadline
 
 
 def test_this_process_is_spared_where_everybody_in_a_namespace_ends() -> None:
