@@ -18,6 +18,7 @@ GROUPS = (
     "path",
     "outside",
     "service",
+    "xdp",
     "lookup",
     "wire",
     "across",

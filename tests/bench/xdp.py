@@ -1,0 +1,158 @@
+"""Net nanoseconds a packet at a node device: known flows at XDP, packets of no service, and flows that begin at tc.
+
+A client and a backend of another node are neighbours at the device `b`. `swap` only reads as far as the ports and swaps
+the MAC addresses.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+import numpy as np
+
+from reconciler.bpf import maps, programs
+from reconciler.bpf.syscalls import held
+from reconciler.kernel import netns
+from reconciler.kernel.devices import DevicesTable
+from reconciler.lab.underlay import run_ip
+from reconciler.model.datapath import GATEWAY_MAC
+from reconciler.model.outside import DeviceFlag, DeviceRow
+from tests.bench import packets
+from tests.bench.again import EMPTY, Again, Bench, Flows, bench, options_for
+from tests.bench.bed import BPFFS, PREFIX, B, Bed, made
+from tests.bench.building import OBJECTS
+from tests.bench.figures import Figure, median
+from tests.datapath.services import OUTSIDE, Services
+
+ROUNDS, REPEAT = 41, 10_000
+FLOWS = 1000
+HOST, BACKEND = "10.99.0.1", "10.99.7.7"
+NODE_PORT, PORT = 30080, 8080
+BACKEND_MAC = "02:00:00:00:07:07"
+_FIRST_PORT, _NEXT_SOURCE_PORT = 20_000, 1 << 16
+_XDP_MD = struct.Struct("=6I")
+_TX, _PASS = 3, 2  # enum xdp_action
+
+
+@dataclass(slots=True)
+class Early:
+    """One packet, or the packets of some flows, at XDP; `around` runs the program, `around_empty` an empty one."""
+
+    name: str
+    packet: bytes
+    ifindex: int
+    around: int
+    around_empty: int
+    times: list[float] = field(default_factory=list)
+
+    def measure(self) -> None:
+        self.times.append(self._cpu_ns(self.around) - self._cpu_ns(self.around_empty))
+
+    def result(self) -> int:
+        return programs.run(self.around, self.packet, self._context()).result
+
+    def _context(self) -> bytes:
+        return _XDP_MD.pack(0, len(self.packet), 0, self.ifindex, 0, 0)
+
+    def _cpu_ns(self, program: int) -> float:
+        began = time.thread_time_ns()
+        programs.run(program, self.packet, self._context(), REPEAT)
+        return (time.thread_time_ns() - began) / REPEAT
+
+
+class Node(Bed):
+    """Its device `b` faces client and backend; one service has a node port."""
+
+    def make(self) -> None:
+        super().make()
+        pin = self.pins / "programs" / f"at_device-{self.digest('at_device')}"
+        run_ip(
+            self.path,
+            [
+                f"address add {HOST}/32 dev {B.name}",
+                f"route add {BACKEND}/32 dev {B.name}",
+                f"neigh replace {BACKEND} lladdr {BACKEND_MAC} dev {B.name} nud permanent",
+                f"link set dev {B.name} xdpdrv pinned {pin}",
+            ],
+        )
+        with netns.inside(self.path):
+            self.tables["endpoints"].write({}, [IPv4Address(B.address4), IPv6Address(B.address6)])  # type: ignore[arg-type]
+            DevicesTable(self.maps).write({B.name: DeviceRow(DeviceFlag.SERVICES, IPv4Address(HOST))}, ())
+        Services(self.maps).serve(HOST, NODE_PORT, [f"{BACKEND}:{PORT}"], scope=OUTSIDE)
+
+    def forget_translations(self) -> None:
+        map_ = self.maps.open("translations")
+        map_.delete(map_.read()[0])
+
+
+def measure() -> Iterator[Figure]:
+    with ExitStack() as stack:
+        tool = stack.enter_context(bench(BPFFS / f"{PREFIX}-tool", OBJECTS))
+        node = stack.enter_context(made(Node("xdp", serving=True)))
+        with netns.inside(node.path):
+            begin, leave, fresh = _at_tc(tool, node, stack)
+            cases = _cases(tool, node, stack)
+            began: list[float] = []
+            for _ in range(ROUNDS):
+                node.forget_translations()
+                began.append(fresh.net_ns(REPEAT))
+                node.forget_translations()
+                begin.run(FLOWS)
+                leave.run(FLOWS)
+                assert [case.result() for case in cases] == [_TX, _TX, _PASS]
+                for case in cases:
+                    case.measure()
+    swap, known, other = (median(case.times) for case in cases)
+    yield Figure("xdp.swap", swap, "ns")
+    yield Figure("xdp.known_flow", known, "ns", swap)
+    yield Figure("xdp.not_ours", other, "ns", swap)
+    yield Figure("xdp.new_flow_at_tc", median(began), "ns")
+
+
+def _cases(tool: Bench, node: Node, stack: ExitStack) -> list[Early]:
+    program, index = stack.enter_context(held(node.program("at_device"))), node.index(B)
+    known = _asks(HOST, NODE_PORT)
+    flows = Flows(packets.PORTS4, _FIRST_PORT << 16 | NODE_PORT, FLOWS, _NEXT_SOURCE_PORT)
+    swap = tool.object("early", {}).descriptor("swap")
+    return [
+        _early(tool, "swap", 1, swap, known, index, flows),
+        _early(tool, "known_flow", 2, program, known, index, flows),
+        _early(tool, "not_ours", 2, program, _asks(BACKEND, 22), index),
+    ]
+
+
+def _early(
+    tool: Bench, name: str, slot: int, program: int, packet: bytes, index: int, flows: Flows | None = None
+) -> Early:
+    options = options_for(packet, flows)
+    around_empty = tool.object("early", {**options, "slot": EMPTY})
+    for place, target in ((EMPTY, around_empty.descriptor("pass_on")), (slot, program)):
+        key, value = np.array([place], np.uint32), np.array([target], np.uint32)
+        assert not maps.update_singly(tool.map("early_targets"), key, value)
+    around = tool.object("early", {**options, "slot": slot})
+    return Early(name, packet, index, around.descriptor("early"), around_empty.descriptor("early"))
+
+
+def _at_tc(tool: Bench, node: Node, stack: ExitStack) -> tuple[Again, Again, Again]:
+    """Flows as they come in and as they leave, and as many that begin as are measured."""
+    index = node.index(B)
+    come, leave = (stack.enter_context(held(node.program(name))) for name in ("from_netdev", "to_netdev"))
+
+    def flows(port: int, count: int) -> Flows:
+        return Flows(packets.PORTS4, _FIRST_PORT << 16 | port, count, _NEXT_SOURCE_PORT)
+
+    first = _asks(HOST, NODE_PORT, packets.SYN)
+    return (
+        tool.again(come, first, index, flows(NODE_PORT, FLOWS)),
+        tool.again(leave, _asks(BACKEND, PORT, packets.SYN), index, flows(PORT, FLOWS)),
+        tool.again(come, first, index, flows(NODE_PORT, REPEAT)),
+    )
+
+
+def _asks(address: str, port: int, flags: int = packets.ACK) -> bytes:
+    return packets.tcp(B.address4, address, _FIRST_PORT, port, sender=B.mac, receiver=GATEWAY_MAC, flags=flags)
