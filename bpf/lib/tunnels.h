@@ -86,10 +86,10 @@ INLINE struct tunnel *find_tunnel(const union address *address, const bool v6)
 	return tunnel && !tunnel->here ? tunnel : NULL;
 }
 
-/* Whether a node may say this of a sender: one of its cluster's workloads, or the node itself. */
+/* Whether a node may say this of a sender: one of its cluster's workloads, its health endpoint, or the node itself. */
 INLINE bool may_vouch(const struct tunnel *tunnel, __u32 identity)
 {
-	return identity == IDENTITY_REMOTE_NODE ||
+	return identity == IDENTITY_REMOTE_NODE || identity == IDENTITY_HEALTH ||
 	       (identity >> 16 == tunnel->cluster && (identity & 0xffff) >= IDENTITY_FIRST_CLUSTER);
 }
 

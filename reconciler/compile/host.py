@@ -150,9 +150,11 @@ def _local(snapshot: Snapshot, facts: Facts) -> Local:
 
 
 def _labels(local: Local, facts: Facts) -> dict[int, LabelSet]:
-    """shared identity -> labels, of local workloads. Raises CompileError if one has no labels yet."""
+    """shared identity -> labels, of local workloads that rules can select. Raises CompileError if one has none yet."""
     labels = {}
     for workload, endpoint in local.values():
+        if endpoint.identity == Reserved.HEALTH:
+            continue
         if endpoint.identity not in facts.identities:
             raise CompileError(f"{workload.origin}: identity {endpoint.identity} of {workload.reference} has no labels")
         labels[endpoint.identity] = facts.identities[endpoint.identity]
@@ -212,7 +214,11 @@ def _subjects(
         if member.local and number not in subjects:
             name = member.key
             ports = refined.ports.get(number, frozenset())
-            subjects[number] = Subject(rules_of[local[name][1].identity], ports, init <= labels[number])
+            shared = local[name][1].identity
+            if shared == Reserved.HEALTH:
+                subjects[number] = Subject((), frozenset(), health=True)
+            else:
+                subjects[number] = Subject(rules_of[shared], ports, init <= labels[number])
             names[number] = name
     return subjects, names
 

@@ -34,6 +34,7 @@ class _Said(NamedTuple):
     ports: frozenset[NamedPort]
     always: bool
     host: bool
+    health: bool
     rules: tuple[Content, ...]
     cookies: tuple[Mapping[str, int], ...]
     services: tuple[Resolved, ...]
@@ -63,7 +64,7 @@ def policy(
     done: dict[int, _Made] = {}
     total = 0
     for number, subject in subjects.items():
-        alike = (subject.ports, subject.always, subject.host, *map(id, subject.rules))
+        alike = (subject.ports, subject.always, subject.host, subject.health, *map(id, subject.rules))
         if alike not in shared:
             known = memory.subjects.get(number)
             said = _said(subject, context)
@@ -92,7 +93,7 @@ def _said(subject: Subject, context: Context) -> _Said:
     contents = tuple(map(context.contents.__getitem__, map(id, subject.rules)))
     cookies = tuple(map(context.cookies.of_rule.__getitem__, map(id, subject.rules)))
     services = tuple([context.entries.backends.peers(peer) for content in contents for peer in content.services])
-    return _Said(subject.ports, subject.always, subject.host, contents, cookies, services)
+    return _Said(subject.ports, subject.always, subject.host, subject.health, contents, cookies, services)
 
 
 def _key(subject: Subject, context: Context, budget: Budget) -> _Key:

@@ -48,17 +48,23 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """`always`: enforced even if nothing selects it (`reserved:init`). `host`: only ever if something selects it."""
+    """`always`: enforced even if nothing selects it (`reserved:init`). `host`: only ever if something selects it.
+
+    `health`: whatever is enforced, nodes reach it and it reaches nobody.
+    """
 
     rules: tuple[PolicyRule, ...]
     ports: frozenset[NamedPort]
     always: bool = False
     host: bool = False
+    health: bool = False
 
 
 def stance(subject: Subject, direction: str, context: Context) -> Stance:
     """`direction` is INGRESS or EGRESS. Raises CompileError for an entry that no row can express yet."""
     setting = context.cookies.settings[ENFORCEMENT]
+    if subject.health:
+        return _of_health(direction, setting, context.index)
     if context.enforcement is Enforcement.NEVER:
         return Stance(_everything(Verdict.ALLOW, setting), ())
     always = is_always(subject, context)
@@ -103,6 +109,11 @@ def unrecorded(subject: Subject, enforcement: Enforcement) -> Iterator[PolicyRul
 
 def _everything(verdict: Verdict, cookie: int) -> Claim:
     return Claim((ANY_PORT,), verdict, cookie)
+
+
+def _of_health(direction: str, setting: int, index: LabelIndex) -> Stance:
+    nodes = Entry(index.bit(Reserved.HOST) | index.bit(Reserved.REMOTE_NODE), _everything(Verdict.ALLOW, setting))
+    return Stance(_everything(Verdict.DEFAULT_DENY, setting), (nodes,) if direction == INGRESS else ())
 
 
 def _localhost(context: Context) -> Entry:

@@ -1,8 +1,9 @@
 """Which other nodes can be reached: each is pinged now and then, spread over time so that nothing is flooded.
 
-The node path is the network between nodes. The workload path is the overlay, from this host's address among workloads
-to that of the other: through both tunnels and their programs. A node that has not answered a few times in a row is
-unreachable since the first of them, until it answers again.
+The node path is the network between nodes. The workload path goes to the other's health endpoint, as packets to one of
+its workloads go: through the tunnels, if there are any, up to the programs of the endpoint. Of a node that announced
+none it is the overlay alone, to the address that the node itself has among workloads. A node that has not answered a
+few times in a row is unreachable since the first of them, until it answers again.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any
 
 from reconciler.errors import PermissionMissing
 from reconciler.model.cluster import Cluster
 from reconciler.model.cluster import Health as Settings
-from reconciler.model.facts import Peer
+from reconciler.model.facts import Facts, RemoteEndpoints
+from reconciler.model.identity import Reserved
 from reconciler.model.overlay import reserved
 from reconciler.observe.echo import Address, Echo
 
@@ -63,10 +66,10 @@ class Health:
         self._echoes: dict[int, Echo] = {}
         self.problem = ""
 
-    def follow(self, peers: Mapping[str, Peer], cluster: Cluster) -> None:
+    def follow(self, facts: Facts, cluster: Cluster) -> None:
         """What is to be probed from now on; who is among it already keeps its counters."""
         self._settings = cluster.health
-        paths = _paths(peers, cluster) if cluster.health.interval_s else ()
+        paths = _paths(facts, cluster) if cluster.health.interval_s else ()
         wanted = {(one.node, one.path, one.address): one for one in paths}
         if wanted.keys() != self._probed.keys():
             self._probed = {key: self._probed.get(key, one) for key, one in wanted.items()}
@@ -177,14 +180,25 @@ class Health:
             self._changed()
 
 
-def _paths(peers: Mapping[str, Peer], cluster: Cluster) -> Iterable[Probed]:
+def _paths(facts: Facts, cluster: Cluster) -> Iterable[Probed]:
     """In an order of chance: many hosts that start together do not ask the same node at the same time."""
-    found = []
-    for peer in peers.values():
+    found, endpoints = [], _health_endpoints(facts.remote)
+    for peer in facts.peers.values():
         if (address := peer.address4 or peer.address6) is not None:
             found.append(Probed(peer.name, "node", address))
-        found += [Probed(peer.name, "workload", address) for address in reserved(cluster, peer)[:1]]
+        inside = endpoints.get(peer.name) or reserved(cluster, peer)
+        found += [Probed(peer.name, "workload", address) for address in inside[:1]]
     return random.sample(found, len(found))
+
+
+def _health_endpoints(remote: RemoteEndpoints) -> dict[str, list[Address]]:
+    """node -> addresses of its health endpoint, as it announced them."""
+    found: dict[str, list[Address]] = {}
+    for row in remote.rows[remote.rows["identity"] == Reserved.HEALTH]:
+        address = ip_address(int(row["high"]) << 64 | int(row["low"]))
+        inside = found.setdefault(remote.nodes[row["endpoint"]], [])
+        inside.append(getattr(address, "ipv4_mapped", None) or address)
+    return found
 
 
 def _now() -> str:

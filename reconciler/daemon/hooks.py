@@ -24,6 +24,7 @@ from reconciler.host import Host
 from reconciler.host.elsewhere import Elsewhere
 from reconciler.host.flow_trace import known_of
 from reconciler.host.target import Target
+from reconciler.model.health import without_health
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.verdict.policy_test import require
 
@@ -178,7 +179,7 @@ def _same(one: Path, other: Path) -> bool:
 def _summary(snapshot: Snapshot, ref: str) -> str:
     parts = [
         _counted(len(snapshot.nodes), "node"),
-        _counted(len(snapshot.workloads), "workload"),
+        _counted(len(without_health(snapshot).workloads), "workload"),
         _counted(len(snapshot.rules), "policy rule"),
     ]
     return f"plumb: {snapshot.commit[:12]} on {ref.removeprefix(BRANCHES)} is valid: {', '.join(parts)}"

@@ -185,7 +185,7 @@ class Service:
                 await self.on_host(self.fleet.passed, done.outcome, self.state)
             self.fleet.listen()
             if target := self.host.target:
-                self.health.follow(target.facts.peers, target.snapshot.cluster)
+                self.health.follow(target.facts, target.snapshot.cluster)
         if done.outcome is not None:
             with _surviving("settling memory"):
                 await self.on_host(settle_memory)

@@ -22,6 +22,7 @@ from reconciler.kernel import netns
 from reconciler.kernel.cgroups import is_cgroup
 from reconciler.model.datapath import CgroupKey
 from reconciler.model.facts import Facts
+from reconciler.model.health import is_health
 from reconciler.model.network import HOST_NETNS, Route, RouteKey, SysctlKey
 from reconciler.model.snapshot import Snapshot, Warning
 
@@ -150,8 +151,11 @@ def _unexplained(delta: DictDelta, moved: Absent) -> DictDelta:
 
 
 def absent_workloads(snapshot: Snapshot, node: str) -> tuple[AbsentWorkload, ...]:
-    """By reference; 4 us a namespace. Raises KernelError if one cannot be looked at."""
-    mine = [one for _, one in sorted(snapshot.workloads.items()) if one.node == node]
+    """By reference; 4 us a namespace. The health endpoint never waits: we make its own.
+
+    Raises KernelError if one cannot be looked at.
+    """
+    mine = [one for _, one in sorted(snapshot.workloads.items()) if one.node == node and not is_health(one)]
     missing = {path for path in {one.netns for one in mine} if netns.is_missing(path)}
     return tuple(
         AbsentWorkload(one.reference, one.netns, one.origin.path, one.origin.line)

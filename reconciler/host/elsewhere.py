@@ -16,6 +16,7 @@ from reconciler.errors import CompileError
 from reconciler.host.facts import gather
 from reconciler.host.target import Target
 from reconciler.model.cluster import Node
+from reconciler.model.health import without_health
 from reconciler.model.snapshot import Snapshot
 from reconciler.store.identities import Identities
 from reconciler.store.overlay import Overlay
@@ -28,7 +29,7 @@ class Elsewhere:
     """Between a commit and the one that this host aims at, for nodes one by one."""
 
     def __init__(self, before: Snapshot, target: Target, store: Store) -> None:
-        self._before, self._after, self._here = before, target.snapshot, target.facts.node
+        self._before, self._after, self._here = before, without_health(target.snapshot), target.facts.node
         self._store = Overlay(store)
         programs = target.desired.tables["programs"]
         assert isinstance(programs, DictRows)

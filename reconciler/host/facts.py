@@ -16,6 +16,7 @@ from reconciler.host.others import NOBODY, Others
 from reconciler.kernel.host_addresses import devices_of
 from reconciler.model.cluster import Node, StoreKind, Workload
 from reconciler.model.facts import Endpoint, Facts, Peer
+from reconciler.model.health import is_health
 from reconciler.model.identity import FIRST_CLUSTER, Reserved, reserved_labels
 from reconciler.model.labels import LabelSet, workload_labels
 from reconciler.model.origin import Origin
@@ -26,6 +27,8 @@ from reconciler.store.identities import Identities
 from reconciler.store.node_cidrs import NodeCidrs
 from reconciler.store.protocol import Store
 from reconciler.store.registrations import Registration
+
+_HEALTH = reserved_labels(Reserved.HEALTH)
 
 Addressed = Mapping[str, tuple[IPv4Address | None, IPv6Address | None]]
 
@@ -76,7 +79,7 @@ def gather(
         ref: one for ref, one in snapshot.workloads.items() if one.node == node or _is_told(one, snapshot, others)
     }
     labels = {reference: labels_of(snapshot, workload) for reference, workload in taking_part.items()}
-    numbers = allocator.allocate(labels.values())
+    numbers = {_HEALTH: int(Reserved.HEALTH), **allocator.allocate(set(labels.values()) - {_HEALTH})}
     addressed = _addresses(snapshot, here, store)
     ifnames = device_names(reference for reference, workload in taking_part.items() if workload.node == node)
     endpoints = {}
@@ -163,6 +166,8 @@ def _origin(said: Registration | None) -> Origin:
 
 
 def labels_of(snapshot: Snapshot, workload: Workload) -> LabelSet:
+    if is_health(workload):
+        return _HEALTH
     namespace = snapshot.namespaces.get(workload.namespace)
     around, cluster = namespace.labels if namespace else {}, snapshot.cluster
     return workload_labels(workload.namespace, workload.labels, around, cluster.name, cluster.identity_labels)
@@ -176,7 +181,16 @@ def _addresses(snapshot: Snapshot, node: Node, store: Store) -> Addressed:
         if workload.address4 is not None or workload.address6 is not None
     }
     allocator = _allocator(snapshot, node, store)
-    return allocator.allocate([workload.reference for workload in mine], fixed)
+    given = allocator.allocate([workload.reference for workload in mine if not is_health(workload)], fixed)
+    return {**given, **_of_health([workload.reference for workload in mine if is_health(workload)], allocator)}
+
+
+def _of_health(references: list[str], allocator: Addresses) -> Addressed:
+    """After all workloads: it makes room for those that ask for its address, and goes without where none is left."""
+    try:
+        return allocator.allocate(references) if references else {}
+    except CompileError:
+        return dict.fromkeys(references, (None, None))
 
 
 def _allocator(snapshot: Snapshot, node: Node, store: Store) -> Addresses:

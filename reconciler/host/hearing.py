@@ -12,6 +12,7 @@ import numpy as np
 
 from reconciler.host.remote import RemoteTable
 from reconciler.model.facts import NO_REMOTE, RemoteEndpoints
+from reconciler.model.identity import Reserved, reserved_labels
 from reconciler.model.labels import LabelSet
 from reconciler.store.announcements import endpoints_prefix, of_node
 from reconciler.store.identities import CLUSTER_SHIFT, Identities, identities_prefix
@@ -100,14 +101,15 @@ class Hearing:
         self._table.update({key: self.store.get(key) for key in changed})
         columns = self._table.columns()
         numbers: list[int] = np.unique(columns.rows["identity"]).tolist()
-        ours = [number for number in numbers if number >> CLUSTER_SHIFT == self._id]
-        if len(ours) < len(numbers):
+        known = {number: reserved_labels(Reserved.HEALTH) for number in numbers if number == Reserved.HEALTH}
+        ours = [number for number in numbers if number >> CLUSTER_SHIFT == self._id and number not in known]
+        if len(ours) + len(known) < len(numbers):
             log.warning(
                 "cluster %s has identities of another cluster's id than %d: they are not believed",
                 self._cluster,
                 self._id,
             )
-        self._labels = self.identities.labels_of(ours)
-        self._labelled = len(self._labels) == len(ours)
+        self._labels = {**known, **self.identities.labels_of(ours)}
+        self._labelled = len(self._labels) == len(known) + len(ours)
         self._columns = columns.of_identities(self._labels) if len(self._labels) < len(numbers) else columns
         return self._columns, self._labels

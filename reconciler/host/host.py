@@ -34,6 +34,7 @@ from reconciler.host.absent import Absent, absent, named
 from reconciler.host.connection_probe import connection_probes
 from reconciler.host.cut_off import cut_off
 from reconciler.host.facts import gather, heard, placed, release_gone, this_node
+from reconciler.host.health_netns import clean, health_netns, prepare
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
 from reconciler.host.nodes import nodes_shown
@@ -52,6 +53,7 @@ from reconciler.kernel.capabilities import require_capabilities
 from reconciler.kernel.host_addresses import host_addresses
 from reconciler.model.cluster import Cluster
 from reconciler.model.facts import Facts
+from reconciler.model.health import with_health, without_health
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.observe.counters import Counters
 from reconciler.source.loading import Cache, load
@@ -88,6 +90,7 @@ class Host:
         self._joined: Joined | None = None
         self._tables = HostTables(config)
         self._seals = Seals()
+        self._health_netns = health_netns(config.pin_root)
 
     @classmethod
     @contextmanager
@@ -156,8 +159,10 @@ class Host:
         sharing = self._sharing(snapshot.cluster)
         store: Store = Overlay(sharing.store) if preview else sharing.store
         snapshot = placed(snapshot, self.config.node, store)
+        here = this_node(snapshot, self.config.node)
         if not preview:
-            sharing.register(this_node(snapshot, self.config.node))
+            sharing.register(here)
+        snapshot = with_health(snapshot, here, self._health_netns)
         identities = None if preview else sharing.identities
         facts = gather(snapshot, self.config.node, store, host_addresses(), identities, sharing.others())
         facts = replace(facts, services=replace(service_facts(snapshot, store), unhealthy=self.unhealthy))
@@ -175,7 +180,7 @@ class Host:
         """What is valid in a commit and looks wrong, in the order of files and lines."""
         waiting = tuple(one.warning() for one in absent(target).workloads)
         outside = (*absent_devices(target.snapshot, target.facts), *cut_off(target))
-        found = target.desired.warnings + lint(target.snapshot, self._population) + waiting + outside
+        found = target.desired.warnings + lint(without_health(target.snapshot), self._population) + waiting + outside
         return tuple(sorted(found, key=lambda warning: (warning.path, warning.line, warning.column)))
 
     # From what is to what should be
@@ -292,6 +297,7 @@ class Host:
             if self.journal.unfinished:
                 self.journal.recover(self.tables)
                 raise PlanStale("a transaction that was interrupted had to be undone first")
+            prepare(target.snapshot, self._health_netns)
             refuse_obstructed(plan)
             again = rehung(plan, lambda: self.compare(target), self.repair)
             probes = [*again, *connection_probes(target, missing)]
@@ -321,6 +327,7 @@ class Host:
         for key in self._sharings.keys() - {_sharing_key(target.snapshot.cluster)}:
             self._sharings.pop(key).close()
         sharing = self._sharing(target.snapshot.cluster)
+        clean(target.snapshot, self._health_netns)
         with suppress(StoreError):  # what is left is given back after the next commit
             release_gone(target.snapshot, self.config.node, sharing.store)
         sharing.announce(target.snapshot, target.facts)
@@ -428,6 +435,8 @@ class Host:
 
     def repair(self, plan: Plan) -> None:
         """Write it, without journal and probes; the caller holds the host."""
+        if self.target is not None:
+            prepare(self.target.snapshot, self._health_netns)
         if not self._tables.mend(plan):
             repair(plan, self.tables)
 

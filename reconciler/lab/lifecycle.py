@@ -16,6 +16,7 @@ import yaml
 
 from reconciler.config import PIN_ROOT, RUN_ROOT, Config, make
 from reconciler.errors import UsageError
+from reconciler.host.health_netns import health_netns
 from reconciler.kernel import netns
 from reconciler.lab import etcd
 from reconciler.lab.convergence import wait_for_commit, wait_for_socket
@@ -165,7 +166,7 @@ def _remove(lab: Lab) -> None:
     for path in lab.directories:
         if Path(path).exists():
             shutil.rmtree(path)
-    for path in lab.namespaces:
+    for path in (*lab.namespaces, *(health_netns(PIN_ROOT / node) for node in lab.hosts)):
         netns.remove(path)
     remove_if_empty([PIN_ROOT])
     lab.forget()

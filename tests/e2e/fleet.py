@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from reconciler.host.health_netns import health_netns
 from reconciler.kernel import netns
 from reconciler.lab.processes import inside_any
 
@@ -172,7 +173,7 @@ class Fleet:
             server.wait(DEADLINE_S)
         paths = [str(path) for name in self.namespaces() if (path := NETNS / name).exists()]
         wait_for(lambda: not _signalled(paths), "processes stay in the namespaces")
-        for path in paths:
+        for path in (*paths, *(health_netns(self.pins(name)) for name in self.names)):
             netns.remove(path)
         shutil.rmtree(BPF / self.tag, ignore_errors=True)
         if self.made_privileges:

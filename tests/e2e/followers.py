@@ -22,6 +22,7 @@ import yaml
 
 from reconciler.config import Config, make
 from reconciler.daemon.client import Client
+from reconciler.host.health_netns import health_netns
 from reconciler.kernel import netns
 from reconciler.lab.policy_repository import set_socket
 from reconciler.lab.processes import inside_any
@@ -47,6 +48,11 @@ ETCD = "198.51.100.254"
 _numbers = itertools.count()
 
 Finished = subprocess.CompletedProcess[str]
+
+
+def addresses(number: int) -> tuple[str, str]:
+    """Of a host on the wire; that of IPv6 waits for nobody."""
+    return f"198.51.100.{1 + number}/24", f"fd51::{1 + number}/64 nodad"
 
 
 class Follower:
@@ -93,7 +99,7 @@ class Follower:
     def remove(self) -> None:
         if self.daemon is not None:
             self.stop()
-        for path in (self.workload, self.path):
+        for path in (self.workload, health_netns(self.config.pin_root), self.path):
             netns.remove(path)
         shutil.rmtree(self.config.pin_root, ignore_errors=True)
 
@@ -117,11 +123,12 @@ class Follower:
 class Followers:
     """The first of `nodes` is next to the repository."""
 
-    def __init__(self, directory: Path, nodes: tuple[str, ...], etcd_ttl_s: int) -> None:
+    def __init__(self, directory: Path, nodes: tuple[str, ...], etcd_ttl_s: int, spec: Mapping[str, Any]) -> None:
         self.tag = f"pt-g{os.getpid()}-{next(_numbers)}"
         self.net = str(NETNS / f"{self.tag}-net")
         within = ["nsenter", f"--net={self.net}"]
         self.ttl_s = etcd_ttl_s
+        self.spec = {"network": {"mode": "vxlan"}, **spec}
         self.etcd = EtcdServer(directory / "etcd", address=ETCD, within=within) if etcd_ttl_s else None
         self.directory = directory
         self.tree, self.bare = directory / "policy", directory / "policy.git"
@@ -146,9 +153,7 @@ class Followers:
         self.tree.mkdir()
         self.git("init", "-q", "-b", "main")
         store = {"kind": "etcd", "endpoints": [self.etcd.endpoint], "ttl": self.ttl_s} if self.etcd else {}
-        self.write(
-            "cluster.yaml", cluster(store=store, network={"mode": "vxlan"}, health={"interval": 0.2}) + NAMESPACE
-        )
+        self.write("cluster.yaml", cluster(store=store, health={"interval": 0.2}, **self.spec) + NAMESPACE)
         make_namespace(self.net)
         run_ip(self.net, ["link add br0 up type bridge", f"address add {ETCD}/24 dev br0"])
         if self.etcd:
@@ -170,7 +175,8 @@ class Followers:
     def wire(self, number: int, host: Follower) -> None:
         name = Path(host.path).name
         run_ip(self.net, [f"link add port{number} master br0 up type veth peer name wire netns {name}"])
-        run_ip(host.path, [f"address add 198.51.100.{1 + number}/24 dev wire", "link set wire up"])
+        own = (f"address add dev wire {address}" for address in addresses(number))
+        run_ip(host.path, [*own, "link set wire up"])
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """node -> its report, None for one that has none."""
@@ -179,7 +185,8 @@ class Followers:
 
     def manifests(self, number: int, host: Follower) -> str:
         cidrs = [f"10.{47 + number}.0.0/24", f"fd47:{number}::/112"]
-        node = document("Node", host.node, {"cidrs": cidrs, "addresses": [f"198.51.100.{1 + number}"]})
+        own = [address.partition("/")[0] for address in addresses(number)]
+        node = document("Node", host.node, {"cidrs": cidrs, "addresses": own})
         return node + document("Workload", host.node, {"node": host.node, "netns": host.workload}, {"app": host.node})
 
     def remove(self) -> None:
@@ -218,9 +225,14 @@ class Followers:
 
 
 @contextmanager
-def followers(directory: Path, ttl_s: int = 0, **settings: Mapping[str, Any]) -> Iterator[Followers]:
-    """`settings` has a field for each node. With `ttl_s` their store is an etcd, where that is how long leases last."""
-    made = Followers(directory, tuple(settings), ttl_s)
+def followers(
+    directory: Path, ttl_s: int = 0, spec: Mapping[str, Any] | None = None, **settings: Mapping[str, Any]
+) -> Iterator[Followers]:
+    """`settings` has a field for each node. `spec`: more of the Cluster's.
+
+    With `ttl_s` their store is an etcd, where that is how long leases last.
+    """
+    made = Followers(directory, tuple(settings), ttl_s, spec or {})
     try:
         made.make(settings)
         yield made

@@ -118,7 +118,8 @@ def test_two_hosts_each_get_their_own_rows_over_ssh(new_fleet: NewFleet) -> None
     assert (played := fleet.play()).code == 0, played.output
     for name in ("alpha", "beta"):
         endpoints = json.loads(fleet.plumb(name, "endpoint", "list", "-o", "json"))
-        assert {one["workload"] for one in endpoints} == {f"default/{name}-web", f"default/{name}-client"}
+        own = {f"default/{name}-web", f"default/{name}-client", f"reserved:health/{name}"}
+        assert {one["workload"] for one in endpoints} == own
         assert policy_rows(fleet, name)
     assert fleet.play().changed() == {"alpha": 0, "beta": 0}
 

@@ -131,7 +131,8 @@ def test_a_host_that_is_forgotten_and_alive_says_it_all_again(two: Joined) -> No
     two["alpha"].plumb("node", "forget", "beta")
     learns(two["alpha"], web4, identity)
     listed = json.loads(two["alpha"].plumb("endpoint", "list", "--all", "-o", "json").stdout)
-    assert {one["workload"]: one["identity"] for one in listed if one["node"] == "beta"} == {"default/web": identity}
+    told = {"default/web": identity, "reserved:health/beta": Reserved.HEALTH}
+    assert {one["workload"]: one["identity"] for one in listed if one["node"] == "beta"} == told
 
 
 def test_nodes_without_cidrs_get_them_from_the_pool(tmp_path: Path) -> None:
