@@ -17,7 +17,7 @@ from reconciler.ansible.hands import daemon
 from reconciler.ansible.selection import Selection, restricted
 from reconciler.ansible.settings import settings
 from reconciler.ansible.shown import listing, shown
-from reconciler.config import Config
+from reconciler.config import STORE_NAME, Config
 from reconciler.daemon.client import Client
 from reconciler.engine.apply import apply
 from reconciler.engine.change import Delta
@@ -75,7 +75,7 @@ def _opened(config: Config, reading: bool) -> Iterator[Host]:
         return
     with (
         tempfile.TemporaryDirectory(prefix="plumb-") as folder,
-        Host.open(replace(config, state_directory=Path(folder))) as host,
+        Host.open(replace(config, state_directory=Path(folder), store_file=Path(folder) / STORE_NAME)) as host,
     ):
         yield host
 

@@ -22,6 +22,7 @@ import yaml
 
 from reconciler.config import Config, make
 from reconciler.daemon.client import Client
+from reconciler.errors import StoreError
 from reconciler.host.health_netns import health_netns
 from reconciler.kernel import netns
 from reconciler.lab.policy_repository import set_socket
@@ -170,7 +171,7 @@ class Followers:
         for host in self.hosts.values():
             host.wait_for(self.head())
         reported = "each has reported its first commit"
-        until(lambda: all(one["commit"] == self.head() for one in self.reports().values()), reported)
+        until(lambda: all(self.report(node, "commit") == self.head() for node in self.hosts), reported)
 
     def wire(self, number: int, host: Follower) -> None:
         name = Path(host.path).name
@@ -179,9 +180,16 @@ class Followers:
         run_ip(host.path, [*own, "link set wire up"])
 
     def reports(self) -> dict[str, dict[str, Any]]:
-        """node -> its report, None for one that has none."""
-        answer = self.first.client.get("/v1/cluster")
+        """node -> its report; nothing while the store cannot be read."""
+        try:
+            answer = self.first.client.get("/v1/cluster")
+        except StoreError:
+            return {}
         return {one["node"]: one for one in answer["nodes"]}
+
+    def report(self, node: str, field: str) -> Any:
+        """None while there is none."""
+        return self.reports().get(node, {}).get(field)
 
     def manifests(self, number: int, host: Follower) -> str:
         cidrs = [f"10.{47 + number}.0.0/24", f"fd47:{number}::/112"]

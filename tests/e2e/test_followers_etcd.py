@@ -42,7 +42,7 @@ def test_while_etcd_is_away_a_push_is_taken_and_hosts_look_for_themselves(cluste
     cluster.hosts["gamma"].wait_for(commit)
     assert cluster.hosts["beta"].status()["commit"] != commit
     cluster.etcd.again()
-    until(lambda: cluster.reports()["gamma"]["commit"] == commit, "gamma has reported")
+    until(lambda: cluster.report("gamma", "commit") == commit, "gamma has reported")
     again = cluster.commit()
     assert cluster.push().returncode == 0
     for host in cluster.hosts.values():
@@ -51,11 +51,11 @@ def test_while_etcd_is_away_a_push_is_taken_and_hosts_look_for_themselves(cluste
 
 def test_a_host_that_is_gone_is_shown_as_away(cluster: Followers) -> None:
     beta = cluster.hosts["beta"]
-    until(lambda: not cluster.reports()["beta"]["away"], "beta is there")
+    until(lambda: cluster.report("beta", "away") is False, "beta is there")
     beta.stop()
-    until(lambda: cluster.reports()["beta"]["away"], "its lease has ended")
+    until(lambda: cluster.report("beta", "away"), "its lease has ended")
     shown = cluster.first.plumb("status", "--cluster").stdout
     (line,) = [line for line in shown.splitlines() if line.startswith("beta")]
     assert line.split()[2] == "away"
     beta.start()
-    until(lambda: not cluster.reports()["beta"]["away"], "beta is back")
+    until(lambda: cluster.report("beta", "away") is False, "beta is back")
