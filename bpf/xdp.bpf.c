@@ -7,6 +7,8 @@
  */
 #include "lib/devices.h"
 #include "lib/neighbour.h"
+#include "lib/passing.h"
+#include "lib/ports.h"
 #include "lib/prefilter.h"
 #include "lib/service.h"
 #include "lib/translation.h"
@@ -14,23 +16,12 @@
 #define FAMILY_IPV4 2 /* AF_INET */
 #define FAMILY_IPV6 10 /* AF_INET6 */
 
-/* What the transport checksum covers of a packet's ends. */
-struct ends4 {
-	__be32 source;
-	__be32 destination;
-	struct ports ports;
-};
-
-struct ends6 {
-	__u8 source[16];
-	__u8 destination[16];
-	struct ports ports;
-};
-
 /* A packet's transport header, as far as it is read and written here. */
 struct transport {
 	struct ports *ports;
 	__sum16 *checksum;
+	__u32 length; /* of the whole IP packet */
+	__u32 now; /* ticks */
 	__u8 tcp_flags;
 	__u8 protocol;
 };
@@ -66,6 +57,43 @@ INLINE bool read_ends(void *header, void *data_end, __u8 protocol, struct transp
 	return false;
 }
 
+/* Whether a packet may be of a flow that goes through: it is for a frontend, or for a port that we gave away. */
+INLINE bool may_pass4(const struct ends4 *ends, __u8 protocol)
+{
+	struct frontend4_key key = {
+		.address = ends->destination,
+		.port = ends->ports.destination,
+		.protocol = protocol,
+		.scope = SCOPE_OUTSIDE,
+	};
+
+	return is_in_range(ends->ports.destination) || bpf_map_lookup_elem(&frontends4, &key);
+}
+
+INLINE bool may_pass6(const struct ends6 *ends, __u8 protocol)
+{
+	struct frontend6_key key = {
+		.port = ends->ports.destination,
+		.protocol = protocol,
+		.scope = SCOPE_OUTSIDE,
+	};
+
+	__builtin_memcpy(key.address, ends->destination, 16);
+	return is_in_range(ends->ports.destination) || bpf_map_lookup_elem(&frontends6, &key);
+}
+
+INLINE bool begins(const struct transport *transport)
+{
+	return (transport->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* Whether what was found out about a flow still holds for this packet. What ends is looked at closely. */
+INLINE bool is_fresh(const struct next_hop *hop, const struct transport *transport)
+{
+	return hop->checked == transport->now && transport->length <= hop->mtu &&
+	       !(transport->tcp_flags & (TCP_FIN | TCP_RST));
+}
+
 INLINE bool serves(__u32 ifindex)
 {
 	struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
@@ -86,32 +114,29 @@ INLINE struct translation *find(const struct translation_key *key, __u32 now)
 }
 
 /* Whether the flow goes through this host: `in_key` has its ends as the packet has them. */
-INLINE bool goes_through(struct xdp_md *context, const struct transport *transport, struct through *through, __u32 now)
+INLINE bool goes_through(struct xdp_md *context, const struct transport *transport, struct through *through)
 {
-	if ((transport->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-		return false;
-	through->in = find(&through->in_key, now);
+	through->in = find(&through->in_key, transport->now);
 	if (likely(!through->in) || !serves(context->ingress_ifindex))
 		return false;
 	through->out_key = through->in_key;
 	through->out_key.reply = false;
 	through->out_key.destination = through->in->address;
 	through->out_key.destination_port = through->in->port;
-	through->out = find(&through->out_key, now);
+	through->out = find(&through->out_key, transport->now);
 	return through->out && (through->in->backend || through->out->backend);
 }
 
 /* Whether it leaves by the device it came in by, to a neighbour that is known. */
-INLINE bool leaves_here(struct xdp_md *context, struct bpf_fib_lookup *route)
+INLINE bool leaves_here(struct xdp_md *context, struct bpf_fib_lookup *route, struct next_hop *hop)
 {
 	route->ifindex = context->ingress_ifindex;
-	return !bpf_fib_lookup(context, route, sizeof(*route), 0) && route->ifindex == context->ingress_ifindex;
-}
-
-INLINE void address_frame(struct ethhdr *ethernet, const struct bpf_fib_lookup *route)
-{
-	__builtin_memcpy(ethernet->h_dest, route->dmac, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_source, route->smac, ETH_ALEN);
+	if (bpf_fib_lookup(context, route, sizeof(*route), 0) || route->ifindex != context->ingress_ifindex)
+		return false;
+	hop->mtu = route->mtu_result;
+	__builtin_memcpy(hop->macs, route->dmac, ETH_ALEN);
+	__builtin_memcpy(hop->macs + ETH_ALEN, route->smac, ETH_ALEN);
+	return true;
 }
 
 INLINE void touch(struct through *through, __u8 tcp_flags, __u32 now)
@@ -121,90 +146,142 @@ INLINE void touch(struct through *through, __u8 tcp_flags, __u32 now)
 }
 
 /* `difference`: between what the checksum covered and what it covers now. */
-INLINE void mend_checksum(const struct transport *transport, __s64 difference)
+INLINE void mend_checksum(const struct transport *transport, __u32 difference)
 {
 	__sum16 sum;
 
 	if (transport->protocol == IPPROTO_UDP && !*transport->checksum) /* it has none, RFC 768 */
 		return;
-	sum = fold((__u64)(__u32)difference + (__u16) ~*transport->checksum);
+	sum = fold((__u64)difference + (__u16) ~*transport->checksum);
 	*transport->checksum = !sum && transport->protocol == IPPROTO_UDP ? 0xffff : sum;
+}
+
+/* Where a flow goes by its translations. False if the packet is to be handed over. */
+NOINLINE bool look_closely4(struct xdp_md *context, const struct transport *transport, const struct passing4_key *key,
+			    struct passing4 *passing)
+{
+	struct through through = { .in_key = { .reply = true } };
+	struct bpf_fib_lookup route = { .family = FAMILY_IPV4, .tot_len = transport->length };
+
+	through.in_key.source.v4 = key->ends.source;
+	through.in_key.destination.v4 = key->ends.destination;
+	through.in_key.source_port = key->ends.ports.source;
+	through.in_key.destination_port = key->ends.ports.destination;
+	through.in_key.protocol = key->protocol;
+	if (!goes_through(context, transport, &through))
+		return false;
+	passing->ends.source = route.ipv4_src = through.out->address.v4;
+	passing->ends.destination = route.ipv4_dst = through.in->address.v4;
+	passing->ends.ports.source = through.out->port;
+	passing->ends.ports.destination = through.in->port;
+	passing->hop.checked = transport->now;
+	if (!leaves_here(context, &route, &passing->hop))
+		return false;
+	passing->hop.transport_sum = bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends), (__be32 *)&passing->ends,
+						   sizeof(passing->ends), 0);
+	passing->hop.header_sum = bpf_csum_diff((__be32 *)&key->ends, 8, (__be32 *)&passing->ends, 8, 0);
+	touch(&through, transport->tcp_flags, transport->now);
+	bpf_map_update_elem(&passing4, key, passing, BPF_ANY);
+	return true;
 }
 
 INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphdr *ip, void *data_end)
 {
-	struct transport transport = {};
-	struct through through = { .in_key = { .reply = true } };
-	struct bpf_fib_lookup route = { .family = FAMILY_IPV4 };
-	struct ends4 before, after;
-	__u32 now = ticks_now();
+	struct transport transport = { .length = bpf_ntohs(ip->tot_len) };
+	struct passing4 *passing, fresh;
+	struct passing4_key key;
 
 	if (ip->ihl != 5 || ip->frag_off & bpf_htons(0x3fff) || ip->ttl <= 1 ||
 	    !read_ends(ip + 1, data_end, ip->protocol, &transport))
 		return XDP_PASS;
-	through.in_key.source.v4 = before.source = ip->saddr;
-	through.in_key.destination.v4 = before.destination = ip->daddr;
-	through.in_key.source_port = transport.ports->source;
-	through.in_key.destination_port = transport.ports->destination;
-	through.in_key.protocol = ip->protocol;
-	if (likely(!goes_through(context, &transport, &through, now)))
+	key.ends.source = ip->saddr;
+	key.ends.destination = ip->daddr;
+	key.ends.ports = *transport.ports;
+	key.protocol = ip->protocol;
+	if (likely(!may_pass4(&key.ends, ip->protocol)))
 		return XDP_PASS;
-	before.ports = *transport.ports;
-	after.source = through.out->address.v4;
-	after.destination = through.in->address.v4;
-	after.ports.source = through.out->port;
-	after.ports.destination = through.in->port;
-	route.ipv4_src = after.source;
-	route.ipv4_dst = after.destination;
-	route.tot_len = bpf_ntohs(ip->tot_len);
-	if (!leaves_here(context, &route))
+	if (unlikely(begins(&transport))) {
+		bpf_map_delete_elem(&passing4, &key); /* it may get another backend */
 		return XDP_PASS;
-	touch(&through, transport.tcp_flags, now);
-	mend_checksum(&transport, bpf_csum_diff((__be32 *)&before, sizeof(before), (__be32 *)&after, sizeof(after), 0));
-	*transport.ports = after.ports;
-	ip->check = fold((__u64)(__u32)bpf_csum_diff((__be32 *)&before, 8, (__be32 *)&after, 8, 0) + (__u16)~ip->check +
+	}
+	transport.now = ticks_now();
+	passing = bpf_map_lookup_elem(&passing4, &key);
+	if (unlikely(!passing || !is_fresh(&passing->hop, &transport))) {
+		if (!look_closely4(context, &transport, &key, &fresh))
+			return XDP_PASS;
+		passing = &fresh;
+	}
+	mend_checksum(&transport, passing->hop.transport_sum);
+	*transport.ports = passing->ends.ports;
+	ip->check = fold((__u64)passing->hop.header_sum + (__u16)~ip->check +
 			 (__u16)~bpf_htons(0x0100)); /* and a hop less: RFC 1624 */
 	ip->ttl--;
-	ip->saddr = after.source;
-	ip->daddr = after.destination;
-	address_frame(ethernet, &route);
+	ip->saddr = passing->ends.source;
+	ip->daddr = passing->ends.destination;
+	__builtin_memcpy(ethernet, passing->hop.macs, sizeof(passing->hop.macs));
 	return XDP_TX;
+}
+
+/* Where a flow goes by its translations. False if the packet is to be handed over. */
+NOINLINE bool look_closely6(struct xdp_md *context, const struct transport *transport, const struct passing6_key *key,
+			    struct passing6 *passing)
+{
+	struct through through = { .in_key = { .reply = true, .v6 = true } };
+	struct bpf_fib_lookup route = { .family = FAMILY_IPV6, .tot_len = transport->length };
+
+	__builtin_memcpy(through.in_key.source.bytes, key->ends.source, 16);
+	__builtin_memcpy(through.in_key.destination.bytes, key->ends.destination, 16);
+	through.in_key.source_port = key->ends.ports.source;
+	through.in_key.destination_port = key->ends.ports.destination;
+	through.in_key.protocol = key->protocol;
+	if (!goes_through(context, transport, &through))
+		return false;
+	__builtin_memcpy(passing->ends.source, through.out->address.bytes, 16);
+	__builtin_memcpy(passing->ends.destination, through.in->address.bytes, 16);
+	__builtin_memcpy(route.ipv6_src, passing->ends.source, 16);
+	__builtin_memcpy(route.ipv6_dst, passing->ends.destination, 16);
+	passing->ends.ports.source = through.out->port;
+	passing->ends.ports.destination = through.in->port;
+	passing->hop.checked = transport->now;
+	if (!leaves_here(context, &route, &passing->hop))
+		return false;
+	passing->hop.transport_sum = bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends), (__be32 *)&passing->ends,
+						   sizeof(passing->ends), 0);
+	passing->hop.header_sum = 0;
+	touch(&through, transport->tcp_flags, transport->now);
+	bpf_map_update_elem(&passing6, key, passing, BPF_ANY);
+	return true;
 }
 
 INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6hdr *ip, void *data_end)
 {
-	struct transport transport = {};
-	struct through through = { .in_key = { .reply = true, .v6 = true } };
-	struct bpf_fib_lookup route = { .family = FAMILY_IPV6 };
-	struct ends6 before, after;
-	__u32 now = ticks_now();
+	struct transport transport = { .length = sizeof(*ip) + bpf_ntohs(ip->payload_len) };
+	struct passing6 *passing, fresh;
+	struct passing6_key key;
 
 	if (ip->hop_limit <= 1 || !read_ends(ip + 1, data_end, ip->nexthdr, &transport))
 		return XDP_PASS;
-	__builtin_memcpy(&before, &ip->saddr, 32);
-	__builtin_memcpy(through.in_key.source.bytes, &ip->saddr, 16);
-	__builtin_memcpy(through.in_key.destination.bytes, &ip->daddr, 16);
-	through.in_key.source_port = transport.ports->source;
-	through.in_key.destination_port = transport.ports->destination;
-	through.in_key.protocol = ip->nexthdr;
-	if (likely(!goes_through(context, &transport, &through, now)))
+	__builtin_memcpy(&key.ends, &ip->saddr, 32);
+	key.ends.ports = *transport.ports;
+	key.protocol = ip->nexthdr;
+	if (likely(!may_pass6(&key.ends, ip->nexthdr)))
 		return XDP_PASS;
-	before.ports = *transport.ports;
-	__builtin_memcpy(after.source, through.out->address.bytes, 16);
-	__builtin_memcpy(after.destination, through.in->address.bytes, 16);
-	after.ports.source = through.out->port;
-	after.ports.destination = through.in->port;
-	__builtin_memcpy(route.ipv6_src, after.source, 16);
-	__builtin_memcpy(route.ipv6_dst, after.destination, 16);
-	route.tot_len = sizeof(*ip) + bpf_ntohs(ip->payload_len);
-	if (!leaves_here(context, &route))
+	if (unlikely(begins(&transport))) {
+		bpf_map_delete_elem(&passing6, &key); /* it may get another backend */
 		return XDP_PASS;
-	touch(&through, transport.tcp_flags, now);
-	mend_checksum(&transport, bpf_csum_diff((__be32 *)&before, sizeof(before), (__be32 *)&after, sizeof(after), 0));
-	*transport.ports = after.ports;
+	}
+	transport.now = ticks_now();
+	passing = bpf_map_lookup_elem(&passing6, &key);
+	if (unlikely(!passing || !is_fresh(&passing->hop, &transport))) {
+		if (!look_closely6(context, &transport, &key, &fresh))
+			return XDP_PASS;
+		passing = &fresh;
+	}
+	mend_checksum(&transport, passing->hop.transport_sum);
+	*transport.ports = passing->ends.ports;
 	ip->hop_limit--;
-	__builtin_memcpy(&ip->saddr, &after, 32);
-	address_frame(ethernet, &route);
+	__builtin_memcpy(&ip->saddr, &passing->ends, 32);
+	__builtin_memcpy(ethernet, passing->hop.macs, sizeof(passing->hop.macs));
 	return XDP_TX;
 }
 

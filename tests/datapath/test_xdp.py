@@ -65,6 +65,9 @@ def shop(datapath: Harness, namespace: str) -> Iterator[Early]:
                     ],
                 )
         yield early
+        for name in ("passing4", "passing6"):
+            map_ = datapath.maps.open(name)
+            map_.delete(map_.read()[0])
         run_ip(namespace, [f"link set {ifname} xdpdrv off", f"link set {ifname} down"])
 
 
@@ -115,6 +118,17 @@ def test_a_flow_whose_backend_died_is_handed_over(shop: Early, version: int) -> 
     again, _ = shop.begin(version, TCP)
     backend = ELSEWHERE[version]
     shop.services.kill(f"[{backend}]:8080" if version == 6 else f"{backend}:8080")
+    assert shop.early(again) == (PASS, again)
+
+
+@families
+def test_a_flow_that_begins_again_is_not_sent_where_the_last_one_went(shop: Early, version: int) -> None:
+    again, _ = shop.begin(version, TCP)
+    assert shop.early(again)[0] == TX
+    shop.open(version, shop.address(version))
+    first = tcp(WORLD[version], 5000, HOST[version], 30080)
+    assert shop.early(first) == (PASS, first)
+    shop.arrives(first)
     assert shop.early(again) == (PASS, again)
 
 
