@@ -470,6 +470,32 @@ GLOBAL int answer_client6(struct __sk_buff *skb, const struct passage *at, int r
 	return at ? answer_client(skb, at, result, true) : TC_ACT_SHOT;
 }
 
+/* Whether a packet is made as those of tunnels are. */
+INLINE bool is_to_tunnel_port(const struct flow *flow)
+{
+	return flow->protocol == IPPROTO_UDP && flow->destination_port == bpf_htons(tunnel_port) && !flow->related;
+}
+
+/* What a workload itself has wrapped may be for another workload only. To a node it would come with the address of this
+ * host, which is believed in whatever it says.
+ */
+INLINE int refuse_wrapped(struct __sk_buff *skb, const struct passage *at, const bool v6)
+{
+	if (find_endpoint(&at->flow.destination, v6) || find_tunnel(&at->flow.destination, v6))
+		return GOES_ON;
+	return drop(skb, at, REASON_TUNNEL_FORBIDDEN, v6);
+}
+
+GLOBAL int refuse_wrapped4(struct __sk_buff *skb, const struct passage *at)
+{
+	return at ? refuse_wrapped(skb, at, false) : TC_ACT_SHOT;
+}
+
+GLOBAL int refuse_wrapped6(struct __sk_buff *skb, const struct passage *at)
+{
+	return at ? refuse_wrapped(skb, at, true) : TC_ACT_SHOT;
+}
+
 /* The common part of both programs, from the parsed flow on. */
 INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound, const bool v6)
 {
@@ -496,6 +522,12 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 		} else if (result != NO_SERVICE) {
 			return v6 ? answer_client6(skb, at, result) : answer_client4(skb, at, result);
 		}
+	}
+	if (overlay && outbound && unlikely(is_to_tunnel_port(&at->flow))) {
+		int action = v6 ? refuse_wrapped6(skb, at) : refuse_wrapped4(skb, at);
+
+		if (action != GOES_ON)
+			return action;
 	}
 	if (unlikely(!entry || at->flow.related))
 		return look_closely(skb, at, entry, looked, outbound, v6);

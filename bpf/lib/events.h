@@ -33,6 +33,7 @@ enum reason {
 	REASON_NO_BACKEND = 18, /* for a service that has no backend, or whose backend is dead */
 	REASON_NOT_ADMITTED = 19, /* for a service that is not for this client */
 	REASON_PREFILTERED = 20, /* from a CIDR that gets no answer at all; only counted */
+	REASON_TUNNEL_FORBIDDEN = 21, /* a workload's own, to the port of tunnels and not to a workload */
 	REASONS,
 };
 

@@ -97,6 +97,11 @@ class Reason(IntEnum):
     NO_BACKEND = 18, "no backend", "It is for a service that has no backend, or for a connection whose backend is dead."
     NOT_ADMITTED = 19, "not for this client", "It is for a service whose loadBalancerSourceRanges leave its sender out."
     PREFILTERED = 20, "prefiltered", "It is from a CIDR that gets no answer at all; such packets are only counted."
+    TUNNEL_FORBIDDEN = (
+        21,
+        "not a workload's to send",
+        "A workload sent it to the port of the tunnels between nodes, and not to another workload.",
+    )
 
     @property
     def word(self) -> str:

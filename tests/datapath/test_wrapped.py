@@ -22,7 +22,7 @@ from reconciler.observe.flow import Reason
 
 from .conftest import OPTIONS
 from .harness import REDIRECT, SHOT, UNSPEC, Address, Device, Harness, Network, Ran, loaded_at
-from .packets import echo, tcp, udp
+from .packets import echo, ip, tcp, udp
 
 CLUSTER = 7
 KNOWN = (CLUSTER << 16) + 301
@@ -30,12 +30,14 @@ PORT = 6081
 HERE = {4: "10.1.0.2", 6: "fd00:1::2"}
 ROUTER = {4: "10.1.0.1", 6: "fd00:1::1"}
 OUTER_HERE, OUTER_THERE = {4: "192.0.2.1", 6: "2001:db8::1"}, {4: "192.0.2.2", 6: "2001:db8::2"}
+OUTSIDE = {4: "198.51.100.9", 6: "2001:db8:9::9"}
 # (family of the inner packet, of the outer ones) -> a workload of the node behind the tunnel
 THERE = {(4, 4): "10.2.0.7", (6, 4): "fd00:2::7", (4, 6): "10.3.0.7", (6, 6): "fd00:3::7"}
 CIDRS = {(4, 4): "10.2.0.0/24", (6, 4): "fd00:2::/64", (4, 6): "10.3.0.0/24", (6, 6): "fd00:3::/64"}
 MUTATIONS = 5_000  # of each mode
 SHORTEST = 54  # that a test run takes: an IPv6 header
 ways = pytest.mark.parametrize("way", sorted(THERE), ids=lambda way: f"IPv{way[0]} over IPv{way[1]}")
+families = pytest.mark.parametrize("family", [4, 6])
 geneve_only = pytest.mark.parametrize("loaded", ["geneve"], indirect=True)
 
 
@@ -135,6 +137,37 @@ def test_a_node_does_not_speak_for_another_cluster(datapath: Harness, way: tuple
     before = dropped(datapath)[Reason.TUNNEL_IDENTITY]
     assert unwrapped(datapath, geneve(way, tcp(THERE[way], 1000, HERE[way[0]], 80), vni)).action == SHOT
     assert dropped(datapath)[Reason.TUNNEL_IDENTITY] == before + 1
+
+
+def of_workload(datapath: Harness, packet: bytes) -> Ran:
+    return datapath.sent(packet, datapath.devices[0])
+
+
+@families
+@pytest.mark.parametrize("target", [OUTER_THERE, OUTSIDE, OUTER_HERE], ids=["a node", "the outside", "its own host"])
+def test_what_a_workload_has_wrapped_itself_gets_to_no_node(
+    datapath: Harness, family: int, target: dict[int, str]
+) -> None:
+    before = dropped(datapath)[Reason.TUNNEL_FORBIDDEN]
+    assert of_workload(datapath, udp(HERE[family], 50000, target[family], PORT, bytes(60))).action == SHOT
+    assert dropped(datapath)[Reason.TUNNEL_FORBIDDEN] == before + 1
+
+
+def test_nor_does_it_in_fragments(datapath: Harness) -> None:
+    head = struct.pack("!HHHH", 50000, PORT, 48, 0)
+    first = ip(HERE[4], OUTER_THERE[4], socket.IPPROTO_UDP, head + bytes(16), fragment=0x2000)
+    later = ip(HERE[4], OUTER_THERE[4], socket.IPPROTO_UDP, bytes(24), fragment=3)
+    assert of_workload(datapath, first).action == SHOT
+    before = dropped(datapath)[Reason.FRAGMENT_UNKNOWN]
+    assert of_workload(datapath, later).action == SHOT
+    assert dropped(datapath)[Reason.FRAGMENT_UNKNOWN] == before + 1
+
+
+@families
+def test_tunnels_of_workloads_among_each_other_are_not_forbidden(datapath: Harness, family: int) -> None:
+    before = dropped(datapath)[Reason.TUNNEL_FORBIDDEN]
+    of_workload(datapath, udp(HERE[family], 50000, THERE[family, 4], PORT, bytes(60)))
+    assert dropped(datapath)[Reason.TUNNEL_FORBIDDEN] == before
 
 
 def test_no_mutation_of_a_packet_does_more_than_pass_go_on_or_drop_and_drops_are_counted(datapath: Harness) -> None:

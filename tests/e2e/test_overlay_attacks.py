@@ -30,8 +30,9 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def hosts(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    """Three hosts; the second is the one that is attacked."""
-    with made_hosts(tmp_path_factory.mktemp("hosts"), 3, network={"mode": mode}) as found:
+    """Three hosts; the second is the one that is attacked. Workloads leave with their host's address."""
+    spec = {"network": {"mode": mode}, "masquerade": {"enabled": True}}
+    with made_hosts(tmp_path_factory.mktemp("hosts"), 3, **spec) as found:
         yield found
 
 
@@ -64,20 +65,20 @@ def attack(hosts: Hosts, mode: str) -> Attack:
     return Attack(hosts, mode)
 
 
-def counted(hosts: Hosts, reason: Reason) -> int:
-    with hosts.host(2) as host:
+def counted(hosts: Hosts, reason: Reason, number: int = 2) -> int:
+    with hosts.host(number) as host:
         counters = host.counters()
     assert counters is not None
     return counters.by_reason[reason].packets
 
 
-def refused(hosts: Hosts, reason: Reason, send: Callable[[], None]) -> bool:
-    """Whether the attack is counted under the reason, in time."""
-    before, deadline = counted(hosts, reason), time.monotonic() + DEADLINE_S
+def refused(hosts: Hosts, reason: Reason, send: Callable[[], None], number: int = 2) -> bool:
+    """Whether the attack is counted by the host under the reason, in time."""
+    before, deadline = counted(hosts, reason, number), time.monotonic() + DEADLINE_S
     send()
-    while counted(hosts, reason) == before and time.monotonic() < deadline:
+    while counted(hosts, reason, number) == before and time.monotonic() < deadline:
         time.sleep(PAUSE_S)
-    return counted(hosts, reason) == before + 1
+    return counted(hosts, reason, number) == before + 1
 
 
 def is_quiet(victim: socket.socket) -> bool:
@@ -121,6 +122,14 @@ def test_nobody_speaks_for_workloads_that_are_not_theirs(
 def test_what_is_for_nobody_here_goes_nowhere(hosts: Hosts, attack: Attack, destination: str) -> None:
     said = identity_of(hosts, "a1"), hosts.address("a1"), destination
     assert refused(hosts, Reason.TUNNEL_DESTINATION, lambda: attack.send("h1", "10.98.0.1", *said))
+
+
+def test_a_workload_does_not_play_the_node_that_it_is_on(hosts: Hosts, attack: Attack, victim: socket.socket) -> None:
+    """It would leave with that node's address, and could say that it is any workload there."""
+    said = identity_of(hosts, "b1"), hosts.address("b1"), hosts.address("a2")
+    own = hosts.address("a1")
+    assert refused(hosts, Reason.TUNNEL_FORBIDDEN, lambda: attack.send("a1", own, *said), number=1)
+    assert is_quiet(victim)
 
 
 OF_ANOTHER_CLUSTER = (7 << 16) + FIRST_CLUSTER
