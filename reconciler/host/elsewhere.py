@@ -1,11 +1,13 @@
 """What a commit would change on other nodes, worked out here: their rows at the commit before, and at this one.
 
-No other host is asked. What only it knows (an address that it gave out, a row that drifted) may differ there.
+No other host is asked. What only it knows (an address that it gave out, a row that drifted, which of its devices has
+its address) may differ there, and is no reason to refuse a commit here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from reconciler.compile.cache import CompileCache
@@ -23,6 +25,7 @@ from reconciler.store.overlay import Overlay
 from reconciler.store.protocol import Store
 
 NODES = 16  # with more of them a push would wait too long
+DEVICE = "underlay"  # stands for the device of another host that has the node's address: only that host knows it
 
 
 class Elsewhere:
@@ -64,7 +67,9 @@ class Elsewhere:
 
     def _compiled(self, snapshot: Snapshot, node: str, cache: CompileCache) -> Desired:
         identities = self._identities[snapshot.cluster.id, snapshot.cluster.name]
-        facts = gather(snapshot, node, self._store, _addresses(snapshot.nodes[node]), identities)
+        addresses = _addresses(snapshot.nodes[node])
+        facts = gather(snapshot, node, self._store, addresses, identities)
+        facts = replace(facts, underlay={address.version: DEVICE for address in addresses})
         return compile_host(snapshot, facts, cache, self._programs)
 
 
