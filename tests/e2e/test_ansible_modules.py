@@ -92,8 +92,9 @@ def test_rendered_rows_carry_the_document_that_asked_for_them(fleet: Fleet) -> N
 
 def test_a_route_that_was_taken_away_is_seen_and_brought_back(converged: Fleet) -> None:
     there = routes(converged)
-    lost = there[0].split()[0]
-    run("ip", "-n", converged.host("alpha"), "route", "del", *there[0].split())
+    to_workload = next(route for route in there if not route.startswith("unreachable"))
+    lost = to_workload.split()[0]
+    run("ip", "-n", converged.host("alpha"), "route", "del", *to_workload.split())
     wanted = [{"table": "routes", "key": {"destination": f"{lost}/32"}}]
     assert converged.module("alpha", "plumb_route", state="gathered", config=wanted)["gathered"] == []
     made = converged.module("alpha", "plumb_route", state="merged", config=wanted)
