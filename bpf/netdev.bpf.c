@@ -8,12 +8,16 @@
 #include "lib/guard.h"
 #include "lib/masquerade.h"
 #include "lib/nodeport.h"
+#include "lib/unreachable.h"
 
 /* Whether addresses and ports change at a device. */
 INLINE bool translates(const struct device *device, const bool v6)
 {
 	return device->flags & DEVICE_SERVICES || masquerades(device, v6);
 }
+
+/* The client is to be told that nobody serves it. No action has this number. */
+#define TELL_CLIENT 64
 
 /* `reason`: what is wrong with the packet, or 0. */
 INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device *device, int reason, const bool v6)
@@ -28,6 +32,10 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 		found = serve(skb, at, v6);
 	if (found > 0)
 		return drop(skb, at, found, v6);
+	if (unlikely(found == UNSERVED)) {
+		drop(skb, at, REASON_NO_BACKEND, v6);
+		return TELL_CLIENT;
+	}
 	if (!(device->flags & DEVICE_HOST_POLICY))
 		return PASS;
 	return guard_arriving(skb, at, reason, v6);
@@ -114,6 +122,22 @@ NOINLINE int leave6(struct __sk_buff *skb)
 	return handle_ipv6(skb, true);
 }
 
+/* The packet becomes its answer, and goes back where it came from. */
+INLINE int tell_client(struct __sk_buff *skb)
+{
+	const bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+	__u8 mac[ETH_ALEN], protocol;
+
+	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)) ||
+	    bpf_skb_load_bytes(skb,
+			       ETH_HLEN + (v6 ? offsetof(struct ipv6hdr, nexthdr) : offsetof(struct iphdr, protocol)),
+			       &protocol, 1) ||
+	    (v6 ? answer_unreachable6(skb, protocol) : answer_unreachable4(skb, protocol)) ||
+	    bpf_skb_store_bytes(skb, ETH_ALEN, mac, sizeof(mac), 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
 {
 	switch (skb->protocol) {
@@ -135,7 +159,8 @@ int from_netdev(struct __sk_buff *skb)
 
 	if (action != TC_ACT_UNSPEC)
 		return action;
-	return handle_packet(skb, false);
+	action = handle_packet(skb, false);
+	return action == TELL_CLIENT ? tell_client(skb) : action;
 }
 
 SEC("tc")

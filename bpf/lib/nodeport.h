@@ -11,6 +11,7 @@
 #include "masquerade.h"
 
 #define NOT_KNOWN -2
+#define UNSERVED -3 /* the service has no backend, and its clients are told */
 
 INLINE bool is_balanced(__u8 protocol)
 {
@@ -88,7 +89,7 @@ INLINE bool keeps_backend(const struct passage *at, struct translation *found, c
 	return true;
 }
 
-/* A backend of `found->service` for a flow. Returns 0 or a reason to drop the packet. */
+/* A backend of `found->service` for a flow. Returns 0, a reason to drop the packet, or UNSERVED. */
 INLINE int choose(const struct passage *at, struct translation *found, const bool v6)
 {
 	const struct flow *flow = &at->flow;
@@ -104,7 +105,7 @@ INLINE int choose(const struct passage *at, struct translation *found, const boo
 					  flow->protocol, v6),
 				at->now);
 	if (!choice.backend)
-		return REASON_NO_BACKEND;
+		return service->flags & SERVICE_DROP ? REASON_NO_BACKEND : UNSERVED;
 	found->address = choice.backend->address;
 	found->port = choice.backend->port;
 	found->closing = 0;
@@ -220,7 +221,7 @@ INLINE int begin_flow(const struct passage *at, const bool v6)
 	return v6 ? enter_flow6(at) : enter_flow4(at);
 }
 
-/* A packet that comes in, for a service or not. Returns 0, a reason to drop it, or NOT_TRANSLATED. */
+/* A packet that comes in, for a service or not. Returns 0, a reason to drop it, NOT_TRANSLATED, or UNSERVED. */
 INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 {
 	int reason;

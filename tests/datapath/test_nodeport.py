@@ -10,7 +10,7 @@ import pytest
 from reconciler.model.datapath import Verdict
 
 from .gate import HOST, WORLD, ends, error, is_whole
-from .harness import SHOT, UNSPEC, Allow, Harness
+from .harness import REDIRECT, SHOT, UNSPEC, Allow, Harness
 from .packets import ACK, RST, SYN, TCP, UDP, tcp, udp
 from .services import OUTSIDE
 from .shop import ELSEWHERE, LOAD_BALANCER, Shop, at, made_shop, packet
@@ -114,9 +114,15 @@ def test_only_those_of_the_source_ranges_are_served(shop: Shop, version: int) ->
 
 
 @families
-def test_a_service_without_backends_drops_with_its_reason(shop: Shop, version: int) -> None:
-    shop.open(version)
-    assert shop.arrives(tcp(WORLD[version], 5000, HOST[version], 30080))[0] == SHOT
+@protocols
+def test_clients_of_a_service_without_backends_are_told(shop: Shop, version: int, protocol: int) -> None:
+    shop.open(version, protocol=protocol)
+    sent = packet(protocol, WORLD[version], 5000, HOST[version], 30080)
+    action, told = shop.arrives(sent)
+    assert (action, is_whole(told)) == (REDIRECT, True)
+    assert (told[:6], told[6:12]) == (sent[6:12], sent[:6])
+    assert ends(told)[::2] == (HOST[version], WORLD[version])
+    assert ends(_quoted(told)) == ends(sent)
     assert shop.reasons() == [NO_BACKEND]
 
 
