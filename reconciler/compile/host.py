@@ -31,7 +31,7 @@ from reconciler.compile.services import services
 from reconciler.compile.sockets import socket_rows
 from reconciler.compile.stance import Context, Subject, unrecorded
 from reconciler.compile.tables import AskedRow, tables
-from reconciler.compile.underlay import underlay_rows
+from reconciler.compile.underlay import underlay_rows, unreached
 from reconciler.engine.rows import Columns, DictRows, Rows
 from reconciler.errors import CompileError
 from reconciler.model import overlay
@@ -114,7 +114,7 @@ def compile_host(
         judging.rules,
         {number: of_number for number, of_number in judging.labels.items() if number >= FIRST_LOCAL},
         facts.complete and len(local) == sum(one.node == facts.node for one in snapshot.workloads.values()),
-        snapshot.warnings + tuple(_warnings(judging.subjects, snapshot)),
+        snapshot.warnings + tuple(_warnings(judging.subjects, snapshot, facts)),
         balancing.given,
     )
 
@@ -278,7 +278,7 @@ def _workload_rows(
     )
 
 
-def _warnings(subjects: Mapping[int, Subject], snapshot: Snapshot) -> Iterator[Warning]:
+def _warnings(subjects: Mapping[int, Subject], snapshot: Snapshot, facts: Facts) -> Iterator[Warning]:
     silent = {id(rule): rule for one in subjects.values() for rule in unrecorded(one, snapshot.cluster.enforcement)}
     for rule in silent.values():
         yield Warning(
@@ -287,3 +287,5 @@ def _warnings(subjects: Mapping[int, Subject], snapshot: Snapshot) -> Iterator[W
             rule.origin.column,
             f"{rule.reference} is in audit mode and other rules are enforced on its subjects: nothing is recorded",
         )
+    if node := snapshot.nodes.get(facts.node):
+        yield from unreached(snapshot.cluster, node, facts)

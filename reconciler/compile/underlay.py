@@ -8,8 +8,10 @@ that a packet for it does not go out again to whoever sent it here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface, ip_network
+from typing import TypeVar
 
 from reconciler.compile.routes import MAIN_TABLE
 from reconciler.compile.tables import AskedRow
@@ -30,9 +32,11 @@ from reconciler.model.network import (
 )
 from reconciler.model.outside import DeviceFlag, DeviceRow
 from reconciler.model.overlay import DEVICES, KINDS, mtu_bytes, port, router
+from reconciler.model.snapshot import Warning
 
 PROGRAMS = {Direction.INGRESS: "from_overlay", Direction.EGRESS: "to_overlay"}
-LAST_RESORT = 1 << 16  # metric: any other route to a node's own CIDR wins
+LAST_RESORT = 1 << 16  # metric: any other route to a node's CIDR wins
+UNREACHABLE = Route("", kind="unreachable")
 SYSCTLS = {
     4: {"net/ipv4/conf/{}/forwarding": "1", "net/ipv4/conf/{}/rp_filter": "0"},
     6: {
@@ -44,13 +48,13 @@ SYSCTLS = {
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
+T = TypeVar("T")
 
 
 def underlay_rows(cluster: Cluster, node: Node, facts: Facts, programs: Mapping[str, str]) -> Iterator[AskedRow]:
-    """`programs`: name -> digest. Raises CompileError where no packet could get to a peer."""
+    """`programs`: name -> digest. Raises CompileError where no packet could get to a peer of this cluster."""
     for cidr in cidrs(node):
-        nowhere = Route("", kind="unreachable")
-        yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, LAST_RESORT), nowhere, node.origin)
+        yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, LAST_RESORT), UNREACHABLE, node.origin)
     if cluster.network.is_overlay:
         yield from _device(cluster, node, programs)
         yield from _tunnels(cluster, node, facts)
@@ -109,8 +113,11 @@ def _tunnels(cluster: Cluster, node: Node, facts: Facts) -> Iterator[AskedRow]:
         if address is not None and local is not None:
             yield AskedRow("tunnels", ip_network(address), TunnelRow(name, local, local, cluster.id), node.origin)
     for peer in facts.peers.values():
+        ends = _reached(partial(_ends, cluster.network.underlay, node, peer), peer)
+        if ends is None:
+            yield from _nowhere(peer)
+            continue
         for cidr in cidrs(peer):
-            ends = _ends(cluster.network.underlay, node, peer)
             yield AskedRow("tunnels", cidr, TunnelRow(name, *ends, _cluster_id(cluster, peer)), peer.origin)
             if source := own.get(cidr.version):
                 route = Route(name, source=source)
@@ -124,7 +131,38 @@ def _cluster_id(cluster: Cluster, peer: Peer) -> int:
 
 
 def _outer_families(cluster: Cluster, node: Node, facts: Facts) -> list[int]:
-    return sorted({_ends(cluster.network.underlay, node, peer)[0].version for peer in facts.peers.values()})
+    every = (_reached(partial(_ends, cluster.network.underlay, node, peer), peer) for peer in facts.peers.values())
+    return sorted({ends[0].version for ends in every if ends is not None})
+
+
+def unreached(cluster: Cluster, node: Node, facts: Facts) -> Iterator[Warning]:
+    """A warning for each node of a joined cluster that is there and that no packet of this one can get to."""
+    for peer in facts.peers.values():
+        if not peer.is_foreign or not _addresses(peer):
+            continue
+        try:
+            if cluster.network.is_overlay:
+                _ends(cluster.network.underlay, node, peer)
+            elif cluster.network.direct_routes:
+                _gateways(peer, facts)
+        except CompileError as error:
+            yield Warning(cluster.origin.path, cluster.origin.line, 1, f"node {peer.name} is left out: {error}")
+
+
+def _reached(way: Callable[[], T], peer: Peer) -> T | None:
+    """None for a node of a joined cluster without a way to it: what others commit must not stop this cluster."""
+    try:
+        return way()
+    except CompileError:
+        if peer.is_foreign:
+            return None
+        raise
+
+
+def _nowhere(peer: Peer) -> Iterator[AskedRow]:
+    """Packets for a node that cannot be reached end here and do not leave by the default route."""
+    for cidr in cidrs(peer):
+        yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, LAST_RESORT), UNREACHABLE, peer.origin)
 
 
 def _ends(underlay: int, node: Node, peer: Peer) -> tuple[IpAddress, IpAddress]:
@@ -142,10 +180,17 @@ def _ends(underlay: int, node: Node, peer: Peer) -> tuple[IpAddress, IpAddress]:
 
 def _direct_routes(facts: Facts) -> Iterator[AskedRow]:
     for peer in facts.peers.values():
-        for cidr in cidrs(peer):
-            gateway, device = _gateway(cidr, peer, facts)
+        ways = _reached(partial(_gateways, peer, facts), peer)
+        if ways is None:
+            yield from _nowhere(peer)
+            continue
+        for cidr, (gateway, device) in ways.items():
             route = Route(device, gateway)
             yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, 0), route, peer.origin)
+
+
+def _gateways(peer: Peer, facts: Facts) -> dict[IpNetwork, tuple[IpAddress, str]]:
+    return {cidr: _gateway(cidr, peer, facts) for cidr in cidrs(peer)}
 
 
 def _gateway(cidr: IpNetwork, peer: Peer, facts: Facts) -> tuple[IpAddress, str]:

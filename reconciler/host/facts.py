@@ -15,18 +15,16 @@ from reconciler.host.names import device_names, workload_mac
 from reconciler.host.others import NOBODY, Others
 from reconciler.kernel.host_addresses import devices_of
 from reconciler.model.cluster import Node, StoreKind, Workload
-from reconciler.model.facts import Endpoint, Facts, Peer
+from reconciler.model.facts import Endpoint, Facts, Peer, is_foreign
 from reconciler.model.health import is_health
 from reconciler.model.identity import FIRST_CLUSTER, Reserved, reserved_labels
 from reconciler.model.labels import LabelSet, workload_labels
-from reconciler.model.origin import Origin
 from reconciler.model.overlay import reserved
 from reconciler.model.snapshot import Snapshot
 from reconciler.store.addresses import Addresses
 from reconciler.store.identities import Identities
 from reconciler.store.node_cidrs import NodeCidrs
 from reconciler.store.protocol import Store
-from reconciler.store.registrations import Registration
 
 _HEALTH = reserved_labels(Reserved.HEALTH)
 
@@ -140,14 +138,18 @@ def _underlay(node: Node) -> dict[int, str]:
 
 
 def _peers(snapshot: Snapshot, node: str, others: Others) -> dict[str, Peer]:
-    """Other nodes as their manifests describe them, and as they say themselves where those are silent."""
+    """Other nodes as their manifests describe them, and as they say themselves where those are silent.
+
+    No manifest here tells of nodes of joined clusters: what they claimed stays theirs while they are silent.
+    """
     peers = {}
-    for name in sorted((snapshot.nodes.keys() | others.registered.keys()) - {node}):
+    foreign = {name for name in others.cidrs if is_foreign(name)}
+    for name in sorted((snapshot.nodes.keys() | others.registered.keys() | foreign) - {node}):
         manifest, said = snapshot.nodes.get(name), others.registered.get(name)
         given4, given6 = others.cidrs.get(name, (None, None))
         peers[name] = Peer(
             name,
-            manifest.origin if manifest else _origin(said),
+            manifest.origin if manifest else said.origin if said else snapshot.cluster.origin,
             _first(manifest and manifest.address4, said and said.address(4)),
             _first(manifest and manifest.address6, said and said.address(6)),
             _first(manifest and manifest.cidr4, said and said.cidr(4), given4),
@@ -158,11 +160,6 @@ def _peers(snapshot: Snapshot, node: str, others: Others) -> dict[str, Peer]:
 
 def _first(*known: Any) -> Any:
     return next((one for one in known if one is not None), None)
-
-
-def _origin(said: Registration | None) -> Origin:
-    assert said is not None
-    return said.origin
 
 
 def labels_of(snapshot: Snapshot, workload: Workload) -> LabelSet:

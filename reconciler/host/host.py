@@ -18,6 +18,7 @@ from reconciler.compile.host import compile_host
 from reconciler.compile.lint import lint
 from reconciler.compile.population import Population
 from reconciler.compile.services import TABLES as SERVICE_TABLES
+from reconciler.compile.underlay import unreached
 from reconciler.config import Config
 from reconciler.engine.apply import apply, repair
 from reconciler.engine.change import Delta
@@ -90,6 +91,7 @@ class Host:
         self._joined: Joined | None = None
         self._tables = HostTables(config)
         self._seals = Seals()
+        self._left_out: set[str] = set()
         self._health_netns = health_netns(config.pin_root)
 
     @classmethod
@@ -173,8 +175,16 @@ class Host:
         programs = self._tables.programs(snapshot.cluster, self.target.snapshot.cluster if self.target else None)
         digests = {str(name): row.digest for name, row in programs.rows.items()}
         desired = compile_host(snapshot, facts, self._compiled, digests)
+        self._tell_left_out(snapshot, facts)
         rows: dict[str, Rows] = {**desired.tables, "programs": programs}
         return Target(snapshot, facts, replace(desired, tables=rows))
+
+    def _tell_left_out(self, snapshot: Snapshot, facts: Facts) -> None:
+        """Nobody commits here when a node of a joined cluster goes out of reach: only the log can say so, once."""
+        left_out = {one.message for one in unreached(snapshot.cluster, this_node(snapshot, self.config.node), facts)}
+        for message in sorted(left_out - self._left_out):
+            log.warning("%s", message)
+        self._left_out = left_out
 
     def warnings(self, target: Target) -> tuple[Warning, ...]:
         """What is valid in a commit and looks wrong, in the order of files and lines."""

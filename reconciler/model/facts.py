@@ -42,6 +42,15 @@ class Peer:
     cidr4: IPv4Network | None = None
     cidr6: IPv6Network | None = None
 
+    @property
+    def is_foreign(self) -> bool:
+        return is_foreign(self.name)
+
+
+def is_foreign(node: str) -> bool:
+    """Whether the node is of another cluster: no name in a manifest has a slash."""
+    return "/" in node
+
 
 # A row for each address; `endpoint` and `ports` are indexes of the lists beside it. Addresses as in IPCACHE_KEY.
 REMOTE_ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("identity", "<u4"), ("endpoint", "<u4"), ("ports", "<u4")])

@@ -10,6 +10,7 @@ search for a free CIDR goes on after the last that was handed out: one that was 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from urllib.parse import quote, unquote
 from reconciler.errors import CompileError, StoreError
 from reconciler.model.cluster import Pool
 from reconciler.store.protocol import ABSENT, Item, Store, root
+
+log = logging.getLogger(__name__)
 
 Network = IPv4Network | IPv6Network
 Pair = tuple[IPv4Network | None, IPv6Network | None]
@@ -80,8 +83,14 @@ class NodeCidrs:
             self._store.delete(self._key(node))
 
     def held(self) -> dict[str, Pair]:
-        """node -> its CIDRs."""
-        return {node: _pair(networks) for node, networks in self._read().nodes.items()}
+        """node -> its CIDRs; without claims that cannot be read, which the log names."""
+        found = {}
+        for item in self._store.range(f"{self._prefix}nodes/").items:
+            try:
+                found[unquote(item.key.rpartition("/")[2])] = _pair(_networks(item))
+            except StoreError as error:
+                log.warning("not believed: %s", error)
+        return found
 
     def _read(self) -> _Claims:
         items = {item.key: item for item in self._store.range(self._prefix).items}

@@ -8,6 +8,7 @@ A name belongs to the instance that claimed it (a number that a host draws once)
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -17,6 +18,8 @@ from urllib.parse import quote, unquote
 from reconciler.errors import StoreError
 from reconciler.model.origin import Origin
 from reconciler.store.protocol import ABSENT, Item, Store, root
+
+log = logging.getLogger(__name__)
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
@@ -86,8 +89,16 @@ def registration_of(item: Item) -> Registration:
 
 
 def registrations(items: Iterable[Item]) -> dict[str, Registration]:
-    """node -> its registration."""
-    return {one.node: one for one in map(registration_of, items)}
+    """node -> its registration; without those that cannot be read, which the log names."""
+    found = {}
+    for item in items:
+        try:
+            one = registration_of(item)
+        except StoreError as error:
+            log.warning("not believed: %s", error)
+        else:
+            found[one.node] = one
+    return found
 
 
 def claim(store: Store, cluster: str, mine: Registration, lease: int) -> None:

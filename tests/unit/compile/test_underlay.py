@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import Desired, compile_host
+from reconciler.compile.underlay import LAST_RESORT, UNREACHABLE
 from reconciler.engine.rows import DictRows
 from reconciler.errors import CompileError
 from reconciler.model.cluster import JoinedCluster, Network, NetworkMode, Node, StoreChoice
@@ -92,6 +93,27 @@ def test_the_family_of_the_outer_packets_is_one_that_both_nodes_have() -> None:
 def test_two_nodes_without_a_common_family_are_an_error() -> None:
     with pytest.raises(CompileError, match=r"node/.*: no tunnel between .* over IPv4: they have no addresses of one"):
         compiled(replace(VXLAN, underlay=4), peer(address4=None))
+
+
+@pytest.mark.parametrize("network", [replace(VXLAN, underlay=4), Network(direct_routes=True)])
+def test_a_node_of_a_joined_cluster_without_a_common_family_is_left_out(network: Network) -> None:
+    theirs = JoinedCluster("west", 8, StoreChoice())
+    home: Node = replace(NODES[HERE], address4=OWN[0])
+    snapshot = snapshot_of([WEB], network=network, clusters=(theirs,))
+    snapshot = replace(snapshot, nodes={**snapshot.nodes, HERE: home})
+    west = replace(peer(address4=None), name="west/gamma", cidr4=IPv4Network("10.45.2.0/24"), cidr6=None)
+    facts = replace(facts_of([WEB]), peers={THERE: peer(), west.name: west}, underlay={4: "eth0"})
+    if network.direct_routes:
+        facts = replace(facts, peers={west.name: west})
+    desired = compile_host(snapshot, facts, CompileCache(), {**PROGRAMS, **OVERLAY})
+    assert west.cidr4 not in rows(desired, "tunnels")
+    routes = rows(desired, "routes")
+    assert west.cidr4 is not None
+    assert routes[RouteKey("", west.cidr4, 254, LAST_RESORT)] == UNREACHABLE
+    assert RouteKey("", west.cidr4, 254, 0) not in routes
+    assert identity_of(desired, IPv4Address("10.45.2.9")) == Reserved.UNMANAGED
+    (warning,) = [one.message for one in desired.warnings if "west/gamma" in one.message]
+    assert "left out" in warning
 
 
 @pytest.mark.parametrize(
