@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
@@ -85,6 +86,7 @@ def check(documents: Documents) -> list[Fault]:
     checks: tuple[Callable[[Documents], Iterator[Fault]], ...] = (
         cluster_faults,
         overlapping_cidrs,
+        addresses_in_cidrs,
         repeated_addresses,
         workload_faults,
         repeated_interfaces,
@@ -118,6 +120,27 @@ def overlapping_cidrs(documents: Documents) -> Iterator[Fault]:
             yield placed.fault(f"cidr {cidr} overlaps {held} of Node {name} at {holder}", where)
         else:
             held, holder = cidr, placed
+
+
+def addresses_in_cidrs(documents: Documents) -> Iterator[Fault]:
+    """CIDRs hold no node's address: what is sent to that node would be sent to where workloads are."""
+    hosts = list(_hosts(documents))
+    owners = {
+        one: placed for placed, host in reversed(hosts) for one in (host.address4, host.address6) if one is not None
+    }
+    addresses = sorted(owners, key=_place)
+    for placed, host in hosts:
+        for cidr in (host.cidr4, host.cidr6):
+            first = 0 if cidr is None else bisect_left(addresses, _place(cidr.network_address), key=_place)
+            if cidr is not None and first < len(addresses) and addresses[first] in cidr:
+                address, owner = addresses[first], owners[addresses[first]]
+                whose = "this Node" if owner is placed else f"{owner.document.identity} at {owner}"
+                message = f"cidr {cidr} holds the address {address} of {whose}: choose one without addresses of nodes"
+                yield placed.fault(message, f"cidr{cidr.version}")
+
+
+def _place(address: Address) -> tuple[int, int]:
+    return address.version, int(address)
 
 
 def repeated_addresses(documents: Documents) -> Iterator[Fault]:
