@@ -11,13 +11,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from reconciler.errors import ChangesMissed, LeaseEnded, StoreError
 from reconciler.store.mirror_file import MirrorFile
 from reconciler.store.protocol import ABSENT, Event, Item, Snapshot, Store, Watch, root
+from reconciler.store.put_back import put_back
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,14 @@ class Mirror:
     """A Store over what lies below the `cluster`'s root in `store`; of addresses only those of `node`.
 
     Without `follow` reads ask the store, and the file only where that fails. Safe with several threads.
+    `node`: '' for who only listens. Others put back what the store has lost before they go by what it says.
     """
 
     def __init__(self, store: Store, cluster: str, node: str, file: MirrorFile | None = None) -> None:
         self.max_writes = store.max_writes
         self.root = root(cluster)
         self._store = store
+        self._node = node
         self._skipped = f"{self.root}addresses/"
         self._own = f"{self._skipped}{quote(node, safe='')}/"
         self._file = file
@@ -67,7 +70,9 @@ class Mirror:
     def follow(self, changed: Changed) -> None:
         """From now on; `changed` gets the keys of every change, in a thread of the mirror's."""
         self._changed = changed
-        self._remember()
+        if self._remember():
+            with suppress(StoreError):  # the thread tries again
+                self._whole()  # before somebody reads the store itself, and draws from it
         self._thread = threading.Thread(target=self._run, name="store-mirror", daemon=True)
         self._thread.start()
 
@@ -237,7 +242,7 @@ class Mirror:
                 self._stop.wait(RETRY_S)
 
     def _follow_watch(self) -> None:
-        there = self._store.range(self.root)
+        there = self._whole()
         self._replace(there)
         self._found()
         watch = self._store.watch(self.root, there.revision)
@@ -256,6 +261,15 @@ class Mirror:
                     saved_s = time.monotonic()
         finally:
             watch.close()
+
+    def _whole(self) -> Snapshot:
+        """All there is, after what was lost is back."""
+        with self._condition:
+            known = {key: item for section in self._sections.values() for key, item in section.items()}
+        while True:
+            there = self._store.range(self.root)
+            if not self._node or not put_back(self._store, self.root, self._node, known, there):
+                return there
 
     def _probe(self) -> None:
         """The watch goes on where it was when the store is back, and does not say that it is away."""

@@ -136,7 +136,7 @@ def test_a_host_that_was_cut_off_while_etcd_was_compacted_catches_up(cluster: La
 
 
 def test_an_etcd_that_lost_everything_is_told_everything_again(cluster: LabCluster) -> None:
-    before = {workload: cluster.identity(workload) for workload in cluster.where}
+    before = {workload: (cluster.identity(workload), cluster.addresses(workload)) for workload in cluster.where}
     seen = {node: read_again(cluster, node) for node in cluster.nodes}
     with flow(cluster, "stranger", PORTS[1]) as forbidden:
         cluster.kill_etcd()
@@ -145,7 +145,7 @@ def test_an_etcd_that_lost_everything_is_told_everything_again(cluster: LabClust
         for node in cluster.nodes:
             until(lambda node=node: read_again(cluster, node) > seen[node], f"{node} reads it again")  # type: ignore[misc]
         cluster.heard()
-        assert {workload: cluster.identity(workload) for workload in cluster.where} == before
+        assert {one: (cluster.identity(one), cluster.addresses(one)) for one in cluster.where} == before
         served(cluster, "client")
         forbidden.more(50)
     assert forbidden.arrived == 0
