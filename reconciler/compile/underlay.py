@@ -52,7 +52,10 @@ T = TypeVar("T")
 
 
 def underlay_rows(cluster: Cluster, node: Node, facts: Facts, programs: Mapping[str, str]) -> Iterator[AskedRow]:
-    """`programs`: name -> digest. Raises CompileError where no packet could get to a peer of this cluster."""
+    """`programs`: name -> digest.
+
+    Raises CompileError where no packet could get to a peer of this cluster, or one of a joined cluster has its CIDR.
+    """
     for cidr in cidrs(node):
         yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, LAST_RESORT), UNREACHABLE, node.origin)
     if cluster.network.is_overlay:
@@ -112,16 +115,29 @@ def _tunnels(cluster: Cluster, node: Node, facts: Facts) -> Iterator[AskedRow]:
     for address in own.values():
         if address is not None and local is not None:
             yield AskedRow("tunnels", ip_network(address), TunnelRow(name, local, local, cluster.id), node.origin)
+    holders: dict[IpNetwork, Peer] = {}
     for peer in facts.peers.values():
         ends = _reached(partial(_ends, cluster.network.underlay, node, peer), peer)
         if ends is None:
             yield from _nowhere(peer)
             continue
         for cidr in cidrs(peer):
+            _check_clusters(cidr, peer, holders.setdefault(cidr, peer))
             yield AskedRow("tunnels", cidr, TunnelRow(name, *ends, _cluster_id(cluster, peer)), peer.origin)
             if source := own.get(cidr.version):
                 route = Route(name, source=source)
                 yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, 0), route, peer.origin)
+
+
+def _check_clusters(cidr: IpNetwork, peer: Peer, holder: Peer) -> None:
+    """Raises CompileError for a CIDR of two nodes that are not of one cluster."""
+    own, other = sorted((peer, holder), key=lambda one: one.is_foreign)
+    if own is not other and other.is_foreign:
+        joined, _, name = other.name.rpartition("/")
+        raise CompileError(
+            f"{own.origin}: cidr {cidr} of node {own.name} is that of node {name} of the joined cluster {joined} too",
+            remedy=f"give one of the two other `cidrs`, or take {joined} out of `clusters` of the Cluster",
+        )
 
 
 def _cluster_id(cluster: Cluster, peer: Peer) -> int:
@@ -179,12 +195,14 @@ def _ends(underlay: int, node: Node, peer: Peer) -> tuple[IpAddress, IpAddress]:
 
 
 def _direct_routes(facts: Facts) -> Iterator[AskedRow]:
+    holders: dict[IpNetwork, Peer] = {}
     for peer in facts.peers.values():
         ways = _reached(partial(_gateways, peer, facts), peer)
         if ways is None:
             yield from _nowhere(peer)
             continue
         for cidr, (gateway, device) in ways.items():
+            _check_clusters(cidr, peer, holders.setdefault(cidr, peer))
             route = Route(device, gateway)
             yield AskedRow("routes", RouteKey(HOST_NETNS, cidr, MAIN_TABLE, 0), route, peer.origin)
 

@@ -69,6 +69,20 @@ def test_a_tunnel_is_for_identities_of_its_cluster() -> None:
     assert {row.cluster for key, row in found.items() if isinstance(row, TunnelRow) and key != west.cidr4} == {7}
 
 
+@pytest.mark.parametrize("network", [VXLAN, Network(direct_routes=True)])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_cidr_that_a_joined_cluster_has_too_is_refused_in_words(network: Network, order: int) -> None:
+    west = replace(peer(), name="west/gamma", cidr6=None)
+    peers = {one.name: one for one in (west, peer())[::order]}
+    facts = replace(facts_of([WEB]), peers=peers, underlay={4: "eth0", 6: "eth1"})
+    snapshot = snapshot_of([WEB], network=network)
+    with pytest.raises(CompileError) as refused:
+        compile_host(snapshot, facts, CompileCache(), {**PROGRAMS, **OVERLAY})
+    said = f"cidr {CIDR4} of node {THERE} is that of node gamma of the joined cluster west too"
+    assert str(refused.value) == f"{peer().origin}: {said}"
+    assert "take west out of `clusters`" in refused.value.remedy
+
+
 def test_both_directions_of_the_device_run_our_programs() -> None:
     attachments = rows(compiled(VXLAN), "attachments")
     assert attachments[AttachmentKey("plumb_vxlan", Direction.INGRESS)] == AttachmentRow("from_overlay", "digest-in")
