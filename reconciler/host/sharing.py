@@ -6,6 +6,7 @@ has not joined (a command) reads the store, allocates in it, and says nothing of
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -41,6 +42,8 @@ from reconciler.store.registrations import (
     registration_of,
 )
 from reconciler.store.session import Session
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ class Sharing:
         own = node_key(self._cluster.name, self._config.node)
         if own in keys:
             self._look_at_own(own)
+        self._look_at_announced(keys)
         if self._own.take(keys):
             self._joined.news()
 
@@ -156,6 +160,17 @@ class Sharing:
             session.begin_again()
         if item is None and self._joined is not None:
             self._joined.back()  # a store that was lost, or is an older one now, has to be told everything
+
+    def _look_at_announced(self, keys: frozenset[str]) -> None:
+        """A store that is an older one now has endpoints that are gone, and lacks later ones; its lease may live."""
+        mine, session = of_node(self._cluster.name, self._config.node), self._session
+        if session is None or self._told is None:
+            return
+        items = {key: self.store.get(key) for key in keys if key.startswith(mine)}
+        strange = session.found({key: item.value if item else None for key, item in items.items()})
+        if strange and self._joined is not None:
+            log.warning("the store has other endpoints of this node than were announced: they are announced again")
+            self._joined.back()
 
     # What this host says
 

@@ -102,6 +102,20 @@ class Session:
         self._again.set()
         self._wake.set()
 
+    def found(self, there: Mapping[str, bytes | None]) -> bool:
+        """Whether somebody has changed keys of this session (None: the key is gone): then it begins again with them.
+
+        A key that is still to be written is not looked at, it will be found again. Returns at once.
+        """
+        with self._lock:
+            strange = {
+                key for key, value in there.items() if key not in self._unwritten and self._wanted.get(key) != value
+            }
+            self._unwritten |= strange
+        if strange:
+            self.begin_again()
+        return bool(strange)
+
     def leave(self) -> None:
         """Ends the session and leaves its keys for as long as the lease lasts: for who will be back before that."""
         self._stop.set()

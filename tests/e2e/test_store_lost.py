@@ -1,4 +1,4 @@
-"""A store that comes back with less than it had: hosts that live on keep what they were given."""
+"""A store that comes back with less than it had: hosts that live on keep what they were given, and say it again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.store.protocol import root
 from tests.e2e.daemon_host import until
-from tests.e2e.joined_hosts import Joined, joined
+from tests.e2e.joined_hosts import Joined, joined, learns
 
 pytestmark = pytest.mark.root
 
@@ -49,6 +49,25 @@ def test_an_empty_etcd_renumbers_nobody(two: Joined) -> None:
     two.commit()
     assert {name: two[node].addresses(name) for name, node in where.items()} == addresses
     assert given(two) == before
+
+
+def test_an_older_etcd_is_told_of_endpoints_since_then(two: Joined, tmp_path: Path) -> None:
+    data, backup = two.etcd.folder / "data", tmp_path / "backup"
+    two.etcd.kill()
+    shutil.copytree(data, backup)
+    start_etcd(two)
+    two["beta"].add("late")
+    (two.tree / "workloads/db.yaml").unlink()
+    two.commit()
+    late, identity = two["beta"].addresses("late")[0], two["beta"].endpoint("late")["identity"]
+    learns(two["alpha"], late, identity)
+    before = stored(two, "endpoints/").keys()
+    two.etcd.kill()
+    shutil.rmtree(data)
+    shutil.copytree(backup, data)
+    start_etcd(two)
+    until(lambda: stored(two, "endpoints/").keys() == before, "the store has the endpoints of now", WITHIN_S)
+    learns(two["alpha"], late, identity)
 
 
 def start_etcd(two: Joined) -> None:

@@ -119,3 +119,18 @@ def test_nothing_is_written_before_the_claim_holds(store: EmbeddedStore) -> None
         assert store.get("/a") is None
         refused = False
         until(lambda: store.get("/a"))
+
+
+def test_what_somebody_changed_is_as_it_was_told_again(store: EmbeddedStore) -> None:
+    with closing(Session(store, ttl_s=60)) as session:
+        session.put("/a", b"1")
+        store.put("/b", b"of an older store")
+        store.delete("/a")
+        assert session.found({"/a": None, "/b": b"of an older store"})
+        until(lambda: [item.key for item in store.range("/").items] == ["/a"])
+
+
+def test_what_is_as_it_was_told_is_left_alone(store: EmbeddedStore) -> None:
+    with closing(Session(store, ttl_s=60)) as session:
+        session.put("/a", b"1")
+        assert not session.found({"/a": b"1", "/b": None})
