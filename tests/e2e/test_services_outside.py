@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from tests.e2e.across import DEADLINE_S, listening, opened, sniffed
-from tests.e2e.daemon_host import policy
+from tests.e2e.daemon_host import policy, until
 from tests.e2e.hosts import STRANGER, Hosts, made_hosts
 
 pytestmark = pytest.mark.root
@@ -111,6 +111,8 @@ def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             way = f"{LOAD_BALANCER[version]}/{32 if version == 4 else 128} via {found.underlay(1)[version == 6]}"
             found.ip("wire", *f"-{version} route add {way}".split())
         Servers(found, stack)
+        tentative = ["-6", "address", "show", "dev", "br0", "tentative"]
+        until(lambda: not found.ip("wire", *tentative), "the client may use its IPv6 address")
         yield found
 
 
