@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -158,16 +158,16 @@ class Host:
         Raises ManifestError, RepositoryError, CompileError, StoreError.
         """
         snapshot = self.load(revision, environment)
-        sharing = self._sharing(snapshot.cluster)
-        store: Store = Overlay(sharing.store) if preview else sharing.store
-        snapshot = placed(snapshot, self.config.node, store)
-        here = this_node(snapshot, self.config.node)
-        if not preview:
-            sharing.register(here)
-        snapshot = with_health(snapshot, here, self._health_netns)
-        identities = None if preview else sharing.identities
-        facts = gather(snapshot, self.config.node, store, host_addresses(), identities, sharing.others())
-        facts = replace(facts, services=replace(service_facts(snapshot, store), unhealthy=self.unhealthy))
+        with self._looked_at(snapshot.cluster) if preview else nullcontext(self._sharing(snapshot.cluster)) as sharing:
+            store: Store = Overlay(sharing.store) if preview else sharing.store
+            snapshot = placed(snapshot, self.config.node, store)
+            here = this_node(snapshot, self.config.node)
+            if not preview:
+                sharing.register(here)
+            snapshot = with_health(snapshot, here, self._health_netns)
+            identities = None if preview else sharing.identities
+            facts = gather(snapshot, self.config.node, store, host_addresses(), identities, sharing.others())
+            facts = replace(facts, services=replace(service_facts(snapshot, store), unhealthy=self.unhealthy))
         devices = facing_outside(snapshot, self.config.node)
         return self._compiled_for(snapshot, replace(facts, devices=devices))
 
@@ -247,9 +247,12 @@ class Host:
         if plan.base != self.base:
             at = f"{self.base[:12] or 'no commit'}, not at {plan.base[:12] or 'none'}"
             raise PlanStale(f"this host is at {at}, from which the plan was made")
-        target = self.aim(plan.commit)
-        self._tables.look_into(target, self.target)
-        return self._transact(plan, target, absent(target))
+        try:
+            target = self.aim(plan.commit)
+            self._tables.look_into(target, self.target)
+            return self._transact(plan, target, absent(target))
+        finally:
+            self._leave_others()
 
     def converge(self, revision: str, tables: Collection[str] | None = None, prune: bool = True) -> Record | None:
         """Bring the host to a commit, or these tables of it; None if they are there already.
@@ -257,7 +260,12 @@ class Host:
         Raises what `plan` and `apply` raise.
         """
         require_capabilities()
-        target = self.aim(revision)
+        try:
+            return self._converge(self.aim(revision), tables, prune)
+        finally:
+            self._leave_others()
+
+    def _converge(self, target: Target, tables: Collection[str] | None, prune: bool) -> Record | None:
         for attempt in range(1, ATTEMPTS + 1):
             missing = absent(target)
             plan = self._compare(target, missing, tables, prune)
@@ -334,8 +342,7 @@ class Host:
 
     def _settle(self, target: Target, missing: Absent) -> None:
         self.target, self.absent = target, missing
-        for key in self._sharings.keys() - {_sharing_key(target.snapshot.cluster)}:
-            self._sharings.pop(key).close()
+        self._leave_others()
         sharing = self._sharing(target.snapshot.cluster)
         clean(target.snapshot, self._health_netns)
         with suppress(StoreError):  # what is left is given back after the next commit
@@ -354,6 +361,22 @@ class Host:
         if key not in self._sharings:
             self._sharings[key] = Sharing(self.config, cluster, self._joined)
         return self._sharings[key]
+
+    @contextmanager
+    def _looked_at(self, cluster: Cluster) -> Iterator[Sharing]:
+        """For a preview: a store that is not the applied commit's is read and left, nobody hears of this host in it."""
+        if _sharing_key(cluster) in self._sharings:
+            yield self._sharing(cluster)
+            return
+        with closing(Sharing(self.config, cluster)) as sharing:
+            yield sharing
+
+    def _leave_others(self) -> None:
+        """Stay only in the store of the applied commit; before the first one, in the one that was tried last."""
+        if self._sharings:
+            staying = _sharing_key(self.target.snapshot.cluster) if self.target else next(reversed(self._sharings))
+            for key in self._sharings.keys() - {staying}:
+                self._sharings.pop(key).close()
 
     def hear(self) -> Plan | None:
         """Aim anew at the applied commit, with what other hosts say now; None if that changes no row.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
@@ -21,16 +21,20 @@ ATTEMPTS = 3  # to read a range that is compacted while its pages are read
 T = TypeVar("T")
 
 
+class Gate(Protocol):
+    def __call__(self, *, writes: bool) -> None: ...
+
+
 class _Compacted(Exception):
     """The revision of a range's first page is forgotten."""
 
 
 class EtcdStore:
-    """A Store in `servers`, which it closes. `gate` is called before everything else, until it raises nothing."""
+    """A Store in `servers`, which it closes. `gate` is called before everything else, and told whether that writes."""
 
     max_writes = 128  # etcd --max-txn-ops
 
-    def __init__(self, servers: Servers, gate: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, servers: Servers, gate: Gate | None = None) -> None:
         self._servers = servers
         self._gate = gate
 
@@ -50,12 +54,12 @@ class EtcdStore:
 
     def put(self, key: str, value: bytes, lease: int | None = None) -> int:
         request = etcdrpc.PutRequest(key=encoded(key), value=value, lease=lease or 0)
-        answer = self._call(lambda client, timeout: client.kvstub.Put(request, timeout))
+        answer = self._call(lambda client, timeout: client.kvstub.Put(request, timeout), writes=True)
         return int(answer.header.revision)
 
     def delete(self, key: str) -> bool:
         request = etcdrpc.DeleteRangeRequest(key=encoded(key))
-        answer = self._call(lambda client, timeout: client.kvstub.DeleteRange(request, timeout))
+        answer = self._call(lambda client, timeout: client.kvstub.DeleteRange(request, timeout), writes=True)
         return bool(answer.deleted)
 
     def compare_and_swap(self, key: str, value: bytes | None, revision: int, lease: int | None = None) -> bool:
@@ -71,7 +75,9 @@ class EtcdStore:
             compare=[unchanged(key, revision) for key, revision in expected.items()],
             success=[written(key, value, lease) for key, value in writes.items()],
         )
-        answer = self._call(lambda client, timeout: client.kvstub.Txn(request, timeout), repeatable=not expected)
+        answer = self._call(
+            lambda client, timeout: client.kvstub.Txn(request, timeout), repeatable=not expected, writes=True
+        )
         return bool(answer.succeeded)
 
     def watch(self, prefix: str, revision: int) -> EtcdWatch:
@@ -124,6 +130,7 @@ class EtcdStore:
 
         return self._call(ask)
 
-    def _call(self, ask: Callable[[Any, float], T], *, repeatable: bool = True) -> T:
-        self._gate()
+    def _call(self, ask: Callable[[Any, float], T], *, repeatable: bool = True, writes: bool = False) -> T:
+        if self._gate is not None:
+            self._gate(writes=writes)
         return self._servers.call(ask, repeatable=repeatable)

@@ -96,6 +96,12 @@ def test_the_first_host_writes_the_layout_and_others_accept_it(store: EtcdStore,
     assert written == store.get(f"{root('demo')}layout")
 
 
+def test_looking_at_a_store_without_a_layout_writes_none(store: EtcdStore) -> None:
+    gated = EtcdStore(store._servers, LayoutGate(store, "demo"))
+    assert (gated.get("/a"), gated.range("/").items) == (None, ())
+    assert store.get(f"{root('demo')}layout") is None
+
+
 def test_a_later_layout_is_refused_before_anything_is_written(store: EtcdStore) -> None:
     store.put(f"{root('demo')}layout", b"2")
     gated = EtcdStore(store._servers, LayoutGate(store, "demo"))
