@@ -236,9 +236,14 @@ class Sharing:
     # What nobody uses any more
 
     def collect(self, facts: Facts, now_s: float) -> None:
-        """Give back identities that neither this host nor an announced endpoint uses. Raises StoreError."""
+        """Give back identities that neither this host nor an announced endpoint uses. Raises StoreError.
+
+        What the store says now counts: `facts` are behind it while what others say cannot be compiled.
+        """
         if self._config.node == min(self.registered(), default=self._config.node):  # one host is enough
-            self.identities.collect({*facts.identities, *facts.remote.rows["identity"].tolist()}, now_s)
+            announced, _ = self._own.endpoints()
+            known = {*facts.identities, *facts.remote.rows["identity"].tolist()}
+            self.identities.collect(known | {*announced.rows["identity"].tolist()}, now_s)
 
     # For people
 
