@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
 from reconciler.lab.underlay import run_ip
 from tests.e2e.daemon_host import allowing, document, policy, until
@@ -17,6 +19,7 @@ from tests.e2e.followers import Followers, followers
 pytestmark = pytest.mark.root
 
 SELDOM_S, OFTEN_S = 3600, 0.3
+ALPHA, ALPHAS = "198.51.100.1", "10.47.0.0/24"
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,19 @@ def test_a_commit_that_does_not_fit_another_host_is_refused(cluster: Followers) 
     pushed = cluster.push()
     assert pushed.returncode != 0
     assert "gamma: 10.49.0.0/30 of gamma is used up" in pushed.stderr
+
+
+def test_a_push_turns_direct_routes_on_everywhere(cluster: Followers) -> None:
+    manifest = (cluster.tree / "cluster.yaml").read_text()
+    first, *others = yaml.safe_load_all(manifest)
+    first["spec"]["network"] = {"directRoutes": True}
+    cluster.write("cluster.yaml", yaml.safe_dump_all([first, *others]))
+    cluster.commit()
+    pushed = cluster.push()
+    assert pushed.returncode == 0, pushed.stderr
+    for node in ("beta", "gamma"):
+        routes = cluster.tried("ip", "-n", Path(cluster.hosts[node].path).name, "route", "show", ALPHAS).stdout
+        assert f"{ALPHAS} via {ALPHA} dev wire" in routes, pushed.stderr
 
 
 def test_a_branch_that_moves_without_a_push_is_found_by_looking(cluster: Followers) -> None:
