@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,10 +68,18 @@ def _flags(workload: Workload) -> IpcacheFlag:
 def other_rows(
     snapshot: Snapshot, facts: Facts, cidrs: Mapping[IpNetwork, int], origins: Mapping[IpNetwork, Origin]
 ) -> list[tuple[CacheRow, Origin]]:
-    """Of this host, the other nodes, CIDRs (CIDR -> identity) and the world. `origins`: of CIDRs that rules name."""
+    """Of this host, the other nodes, CIDRs (CIDR -> identity) and the world. `origins`: of CIDRs that rules name.
+
+    A CIDR within one of this host's own is the host too.
+    """
     rows = list(_nodes(snapshot, facts))
     homes = {cidr: node.origin for node in neighbours(snapshot, facts) for cidr in (node.cidr4, node.cidr6)}
-    rows += [(_row(network, number), origins.get(network) or homes[network]) for network, number in cidrs.items()]
+    wide = [own for own in facts.host_networks if own.prefixlen < own.max_prefixlen]
+    rows += [
+        (_row(network, number), origins.get(network) or homes[network])
+        for network, number in cidrs.items()
+        if not any(own.version == network.version and network.subnet_of(cast(Any, own)) for own in wide)
+    ]
     rows += [(_row(network, kind), snapshot.cluster.origin) for network, kind in WORLD.items()]
     return rows
 
@@ -137,6 +145,8 @@ def _nodes(snapshot: Snapshot, facts: Facts) -> Iterator[tuple[CacheRow, Origin]
     for node in neighbours(snapshot, facts):
         for address in among(node):
             yield _row(address, Reserved.REMOTE_NODE), node.origin
+    for network in sorted(facts.host_networks, key=lambda one: (one.version, one)):
+        yield _row(network, Reserved.HOST, IpcacheFlag.HOST), origin
 
 
 def neighbours(snapshot: Snapshot, facts: Facts) -> list[Node | Peer]:

@@ -66,6 +66,7 @@ def gather(
     host_addresses: frozenset[IPv4Address | IPv6Address],
     identities: Identities | None = None,
     others: Others = NOBODY,
+    host_networks: frozenset[IPv4Network | IPv6Network] = frozenset(),
 ) -> Facts:
     """Identities and addresses for this node's workloads, and what is known of others.
 
@@ -102,6 +103,7 @@ def gather(
         peers=_peers(snapshot, node, others),
         remote=others.remote,
         underlay=_underlay(here),
+        host_networks=host_networks,
     )
 
 

@@ -51,7 +51,7 @@ from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
 from reconciler.host.touched import Touched, among, changed_keys
 from reconciler.kernel.capabilities import require_capabilities
-from reconciler.kernel.host_addresses import host_addresses
+from reconciler.kernel.host_addresses import host_addresses, host_networks
 from reconciler.model.cluster import Cluster
 from reconciler.model.facts import Facts
 from reconciler.model.health import with_health, without_health
@@ -166,7 +166,8 @@ class Host:
                 sharing.register(here)
             snapshot = with_health(snapshot, here, self._health_netns)
             identities = None if preview else sharing.identities
-            facts = gather(snapshot, self.config.node, store, host_addresses(), identities, sharing.others())
+            own = host_addresses(), identities, sharing.others(), host_networks()
+            facts = gather(snapshot, self.config.node, store, *own)
             facts = replace(facts, services=replace(service_facts(snapshot, store), unhealthy=self.unhealthy))
         devices = facing_outside(snapshot, self.config.node)
         return self._compiled_for(snapshot, replace(facts, devices=devices))
@@ -452,7 +453,8 @@ class Host:
     def _is_elsewhere(self, target: Target) -> bool:
         """Whether the host's own addresses, or its devices to the outside, are not what they were."""
         facts = target.facts
-        return (facts.host_addresses, facts.devices) != (host_addresses(), facing_outside(target.snapshot, facts.node))
+        known = facts.host_addresses, facts.host_networks, facts.devices
+        return known != (host_addresses(), host_networks(), facing_outside(target.snapshot, facts.node))
 
     def drift_at(self, touched: Collection[Touched]) -> Plan | None:
         """The same of the rows behind what was touched, as far as they are known; no other row is read."""

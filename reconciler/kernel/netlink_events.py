@@ -52,7 +52,7 @@ DIRTIES: Mapping[str, frozenset[str]] = MappingProxyType(
         "links": _ALL - {"rules"},
         "sysctls": frozenset(("sysctls",)),
         "addresses": frozenset(("addresses", "routes")),
-        "routes": frozenset(("routes",)),
+        "routes": frozenset(("routes", "addresses")),  # a local one tells of an address of the host
         "rules": frozenset(("rules",)),
         "neighbours": frozenset(("neighbours",)),
     }
@@ -148,7 +148,9 @@ def _tell_route(netlink: Netlink, kind: int, flags: int, body: bytes) -> str | N
     family, length, _, _, _, protocol, _, _, route_flags = routes.RTMSG.unpack_from(body)
     if family not in routes.FAMILIES or route_flags & routes.CLONED:
         return None
-    if protocol != PROTOCOL and not flags & REPLACE:  # a replacement says nothing of whose route it replaced
+    if (
+        protocol != PROTOCOL and not flags & REPLACE and routes.host_network(body) is None
+    ):  # a replacement says nothing of whose route it replaced
         return None
     said = dict(pairs(body, routes.RTMSG.size))
     destination = network(said.get(routes.DST, routes.FAMILIES[family]), length)

@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from reconciler.errors import KernelError
 from reconciler.kernel.messages import rtmsg
@@ -45,6 +45,9 @@ KIND_NUMBERS = {kind: number for number, kind in KINDS.items()}
 DROPS = frozenset(("blackhole", "unreachable", "prohibit"))
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 CACHED = 8192  # messages: a dump differs little from the last one, and decoding a route costs 5 µs
+LOCAL_TABLE = 255  # RT_TABLE_LOCAL
+LOCAL, ANYCAST = 2, 4  # RTN_*
+BY_KERNEL = 2  # RTPROT_KERNEL: it follows an address of a link
 OTHER = Route("", kind="other")
 FAMILIES = {socket.AF_INET: bytes(4), socket.AF_INET6: bytes(16)}  # and what a default route's address is
 
@@ -96,6 +99,18 @@ class RoutesTable(NetlinkTable[RouteKey, Route]):
     def _echo(self, body: bytes) -> bytes:
         *head, flags = RTMSG.unpack_from(body)
         return RTMSG.pack(*head, flags & ~NOT_SAID) + body[RTMSG.size :]
+
+
+@lru_cache(maxsize=CACHED)
+def host_network(body: bytes) -> IPv4Network | IPv6Network | None:
+    """What a route makes this host's own: addresses of links, loopback and link-local ones apart. None: nothing."""
+    family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
+    if table != LOCAL_TABLE or flags & CLONED or family not in FAMILIES or protocol == PROTOCOL or not length:
+        return None
+    if kind != ANYCAST and (kind != LOCAL or protocol == BY_KERNEL):
+        return None
+    found = network(dict(pairs(body, RTMSG.size)).get(DST, FAMILIES[family]), length)
+    return None if found.is_loopback or (family == socket.AF_INET6 and found.is_link_local) else found
 
 
 @lru_cache(maxsize=CACHED)

@@ -113,6 +113,7 @@ class Facts:
     `peers`: name -> node, of all nodes but this one that are known to be there.
     `underlay`: IP version -> the device that has this node's address, where there is one.
     `devices`: name -> device, of those that face the outside.
+    `host_networks`: what is this host's own besides `host_addresses`: CIDRs of local routes, anycast addresses.
     `complete` is false while something is still unknown: then nothing may be pruned.
     """
 
@@ -126,3 +127,4 @@ class Facts:
     underlay: Mapping[int, str] = field(default_factory=dict)
     services: ServiceFacts = NO_SERVICES
     devices: Mapping[str, NodeDevice] = field(default_factory=dict)
+    host_networks: frozenset[IPv4Network | IPv6Network] = frozenset()

@@ -169,7 +169,12 @@ class Directory:
     def _owner(self, address: IpAddress) -> Found:
         if self._owners is None:
             self._owners = dict(self._addresses())
-        return self._owners.get(address) or Outside(address)
+        return self._owners.get(address) or self._besides(address) or Outside(address)
+
+    def _besides(self, address: IpAddress) -> Found | None:
+        """This host, if the address is its own without being one of its links'."""
+        facts = self._known.facts if self._known else None
+        return _host(facts.node, address) if facts and any(address in one for one in facts.host_networks) else None
 
     def _addresses(self) -> Iterator[tuple[IpAddress, Found]]:
         """Later ones win: what was allocated over what the commit asks for."""

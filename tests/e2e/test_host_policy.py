@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from reconciler.lab.underlay import run_ip
+from reconciler.observe.flow import Reason
+from tests.e2e.daemon_host import until
 from tests.e2e.outside import HOST, OUTSIDE, Edge, made_edge, ports
 
 pytestmark = pytest.mark.root
@@ -45,6 +48,41 @@ def test_only_what_a_rule_allows_reaches_the_host_from_outside(closed: Edge, ver
     assert closed.reaches("outside", "host", HOST[version], 22)
     assert not closed.reaches("outside", "host", HOST[version], 80)
     assert not closed.ping("outside", HOST[version])
+
+
+@pytest.mark.parametrize("place", ["outside", "client"])
+def test_the_anycast_address_of_its_routers_is_no_way_around(closed: Edge, place: str) -> None:
+    with closed.socket("host", 6, socket.SOCK_DGRAM, 22), closed.socket(place, 6, socket.SOCK_DGRAM) as asker:
+        before = drops(closed)
+        asker.sendto(b"x", ("2001:db8::", 9999))
+        until(lambda: drops(closed) == before + 1, "the packet is denied")
+
+
+def drops(edge: Edge) -> int:
+    counters = edge.host.counters()
+    assert counters is not None
+    return counters.by_reason[Reason.POLICY_DEFAULT].packets
+
+
+@pytest.mark.parametrize(
+    ("network", "address"), [("198.51.100.128/25", "198.51.100.200"), ("2001:db8:5::/64", "2001:db8:5::7")]
+)
+def test_nor_is_a_local_route(closed: Edge, network: str, address: str) -> None:
+    run_ip(closed.made.path, [f"route add local {network} dev lo"])
+    run_ip(closed.outside, [f"route add {network} via {HOST[6 if ':' in network else 4]} dev eth0"])
+    try:
+        plan = closed.host.drift({"addresses"})
+        assert plan
+        closed.host.repair(plan)
+        assert closed.reaches("outside", "host", address, 22)
+        assert not closed.reaches("outside", "host", address, 80)
+        assert not closed.reaches("client", "host", address, 80)
+    finally:
+        run_ip(closed.made.path, [f"route del local {network} dev lo"])
+        run_ip(closed.outside, [f"route del {network}"])
+    plan = closed.host.drift({"addresses"})
+    assert plan
+    closed.host.repair(plan)
 
 
 @families

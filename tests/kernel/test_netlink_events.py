@@ -45,6 +45,7 @@ def told(events: NetlinkEvents, summary: str) -> NetlinkEvent:
     [
         ("route add 10.1.0.0/24 dev veth0 proto 112", "routes", "route 10.1.0.0/24 added"),
         ("-6 route add fd01::/64 dev veth0 proto 112", "routes", "route fd01::/64 added"),
+        ("route add local 10.1.0.0/24 dev lo", "routes", "route 10.1.0.0/24 added"),
         ("rule add priority 100 lookup 7", "rules", "IPv4 rule 100 added"),
         ("-6 rule add priority 100 lookup 7", "rules", "IPv6 rule 100 added"),
         ("address add 10.1.0.1/32 dev veth0", "addresses", "address 10.1.0.1/32 on veth0 added"),

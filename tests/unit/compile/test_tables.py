@@ -197,6 +197,17 @@ def test_the_longest_cidr_is_the_identity_of_an_address() -> None:
     assert identity_of(desired, IPv6Address("2600::1")) == Reserved.WORLD_IPV6
 
 
+def test_a_cidr_within_one_of_the_host_is_the_host() -> None:
+    entries = (item("ingress[0]", (cidr("203.0.113.0/24"), cidr("203.0.113.9/32"), cidr("203.0.0.0/16"))),)
+    own = replace(facts_of([WEB]), host_networks=frozenset({ip_network("203.0.113.0/25"), ip_network("fd09::/128")}))
+    world = snapshot_of([WEB], [rule(app("web"), entries)])
+    desired = compile_host(world, own, CompileCache(), PROGRAMS)
+    assert cached(desired, IPv6Address("fd09::")) == (Reserved.HOST, IpcacheFlag.HOST)
+    assert identity_of(desired, IPv4Address("203.0.113.9")) == Reserved.HOST
+    assert identity_of(desired, IPv4Address("203.0.113.200")) >= FIRST_LOCAL
+    assert identity_of(desired, IPv4Address("203.0.7.1")) >= FIRST_LOCAL
+
+
 def test_an_address_of_another_nodes_cidr_that_nobody_knows_is_no_part_of_the_world() -> None:
     """Only this node's own free addresses are; there is nobody behind those."""
     desired = compiled([WEB, REMOTE])
