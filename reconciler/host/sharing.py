@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -69,6 +68,7 @@ class Sharing:
         self._own = Hearing(self.store, cluster.name, cluster.id, node=config.node)
         self._foreign = {one.name: self._foreign_hearing(one) for one in cluster.clusters}
         self._compared: dict[str, tuple[Nodes, Nodes, str]] = {}
+        self._unheard: dict[str, str] = {}  # cluster -> why what it says cannot be read
         self._heard: tuple[tuple[RemoteEndpoints, ...], RemoteEndpoints] = ((), NO_REMOTE)
         self._registration: Registration | None = None
         self._session: Session | None = None
@@ -102,20 +102,30 @@ class Sharing:
         columns, labels = self._own.endpoints()
         nodes, parts, known = [own], [columns], dict(labels)
         for name, hearing in self._foreign.items():
-            with suppress(StoreError):  # status says so; what nobody knows is not let in
+            try:
                 theirs = hearing.nodes()
                 if self._clash(name, own, theirs):
                     continue
                 columns, labels = hearing.endpoints()
-                nodes.append(theirs)
-                parts.append(columns)
-                known = {**labels, **known}
+            except StoreError as error:  # what nobody knows is not let in
+                self._not_heard(name, str(error))
+                continue
+            self._not_heard(name, "")
+            nodes.append(theirs)
+            parts.append(columns)
+            known = {**labels, **known}
         if any(one is not other for one, other in zip_longest(parts, self._heard[0])):
             self._heard = (tuple(parts), joined(parts))
         registered = {name: one for part in nodes for name, one in part.registered.items()}
         registered.pop(self._config.node, None)
         cidrs = {name: pair for part in nodes for name, pair in part.cidrs.items()}
         return Others(registered, cidrs, self._heard[1], known)
+
+    def _not_heard(self, name: str, reason: str) -> None:
+        """`reason` is '' when the other cluster is heard."""
+        if reason and reason != self._unheard.get(name):
+            log.warning("nothing of cluster %s is known: %s", name, reason)
+        self._unheard[name] = reason
 
     def _clash(self, name: str, own: Nodes, theirs: Nodes) -> str:
         """Why nothing of the other cluster is believed, '' if there is no reason."""
@@ -263,12 +273,14 @@ class Sharing:
 
     def _foreign_status(self, name: str, hearing: Hearing) -> dict[str, Any]:
         state = hearing.store.state
-        clash = self._compared[name][2] if name in self._compared else ""
+        refused = self._compared[name][2] if name in self._compared else ""
+        if state.connected:
+            refused = refused or self._unheard.get(name, "")
         return {
             "cluster": name,
-            "state": "refused" if clash else "connected" if state.connected else "unreachable",
+            "state": "refused" if refused else "connected" if state.connected else "unreachable",
             "since": datetime.fromtimestamp(state.since_s, UTC).isoformat(timespec="seconds"),
-            "reason": clash or state.reason,
+            "reason": refused or state.reason,
         }
 
 
