@@ -41,7 +41,9 @@ def forget(session: Session, name: str) -> None:
     """Take back what host NAME has said of itself, so that another one can have its name at once.
 
     A host that is alive says it again. One that is gone is forgotten anyway after `spec.store.ttl` of the Cluster.
+    If it is silent and the applied commit has no Node NAME, its CIDRs, addresses and results are given back too;
+    a few minutes later that happens by itself.
     """
     with session.backend() as backend:
         keys = backend.forget(name)["keys"]
-    click.echo(f"{name} is forgotten ({keys} keys of the store)" if keys else f"{name} has said nothing")
+    click.echo(f"{name} is forgotten ({keys} keys of the store)" if keys else f"the store has nothing of {name}")

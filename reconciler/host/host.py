@@ -35,6 +35,7 @@ from reconciler.host.absent import Absent, absent, named
 from reconciler.host.connection_probe import connection_probes
 from reconciler.host.cut_off import cut_off
 from reconciler.host.facts import gather, heard, placed, release_gone, this_node
+from reconciler.host.gone import Gone, give_back
 from reconciler.host.health_netns import clean, health_netns, prepare
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
@@ -92,6 +93,7 @@ class Host:
         self._tables = HostTables(config)
         self._seals = Seals()
         self._left_out: set[str] = set()
+        self._gone = Gone()
         self._health_netns = health_netns(config.pin_root)
 
     @classmethod
@@ -407,7 +409,10 @@ class Host:
     def collect(self) -> None:
         """Give back what nobody in the cluster uses. Raises StoreError."""
         if self.target is not None and self._joined is not None:
-            self._sharing(self.target.snapshot.cluster).collect(self.target.facts, time.monotonic())
+            snapshot, sharing = self.target.snapshot, self._sharing(self.target.snapshot.cluster)
+            sharing.collect(self.target.facts, time.monotonic())
+            if self.config.node == min(sharing.registered(), default=self.config.node):  # one host is enough
+                self._gone.collect(sharing.store, snapshot.cluster.name, snapshot.commit, snapshot.nodes)
 
     # Drift
 
@@ -559,10 +564,17 @@ class Host:
         return list(nodes_shown(target, {**sharing.others().registered, **sharing.registered()}))
 
     def forget(self, node: str) -> int:
-        """Take back what a node said of itself: how many keys. Raises StoreError."""
+        """Take back what a node said of itself, and if it is gone what it was given: how many keys.
+
+        Raises StoreError.
+        """
         if self.target is None:
             self.recall()
-        return self._sharing(self.target.snapshot.cluster).forget(node) if self.target else 0
+        if self.target is None:
+            return 0
+        snapshot, sharing = self.target.snapshot, self._sharing(self.target.snapshot.cluster)
+        given = 0 if node in snapshot.nodes else give_back(sharing.store, snapshot.cluster.name, node)
+        return given + sharing.forget(node)
 
     def status(self) -> dict[str, Any]:
         """What can be said without a daemon."""

@@ -147,3 +147,21 @@ def test_nodes_without_cidrs_get_them_from_the_pool(tmp_path: Path) -> None:
         client4, web4 = (hosts[node].addresses(name)[0] for node, name in (("alpha", "client"), ("beta", "web")))
         assert client4.rpartition(".")[0] != web4.rpartition(".")[0]
         until(lambda: pings(hosts["alpha"].inside("client"), web4), "the client reaches web")
+
+
+def test_a_node_that_was_removed_gives_its_cidr_back(tmp_path: Path) -> None:
+    pools = [{"cidr": "10.46.0.0/24", "nodePrefix": 25}]
+    cluster = {"store": {"kind": "etcd", "ttl": TTL_S}, "network": {"mode": "vxlan"}, "pools": pools}
+    with joined(tmp_path, "alpha", "beta", cluster=cluster, cidrs=False) as hosts:
+        alpha = hosts["alpha"]
+        hosts.first.commit()
+        hosts.start()
+        hosts.commit()
+        hosts["beta"].stop()
+        (hosts.tree / "nodes/beta.yaml").unlink()
+        hosts.commit()
+        until(lambda: "beta" not in {one["node"] for one in alpha.client.get("/v1/nodes")}, "beta's lease has ended")
+        assert "beta is forgotten" in alpha.plumb("node", "forget", "beta").stdout
+        with hosts.etcd.client() as client:
+            keys = [found.key.decode() for _, found in client.get_prefix("/plumbline/v1/demo")]
+        assert [key for key in keys if "beta" in key] == []
