@@ -109,6 +109,7 @@ class Hearing:
                 self._cluster,
                 self._id,
             )
+        self._labelled = False  # nor are they where this raises: it is tried again
         self._labels = {**known, **self.identities.labels_of(ours)}
         self._labelled = len(self._labels) == len(known) + len(ours)
         self._columns = columns.of_identities(self._labels) if len(self._labels) < len(numbers) else columns
