@@ -19,6 +19,7 @@ REF = "refs/notes/plumb"
 TIMEOUT_S = 60.0
 _INHERITED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_QUARANTINE_PATH")
 _WHO = "plumb <plumb@localhost> now"
+_MOVED = (b"Not updating", b"cannot lock ref")  # what git-fast-import(1) says when somebody else was first
 
 
 class Notes:
@@ -47,7 +48,7 @@ class Notes:
         if not wanted:
             return True
         done = _run(self._repository, _stream(self._tip, wanted), "fast-import", "--quiet", "--date-format=now")
-        if done.returncode and b"Not updating" not in done.stderr:
+        if done.returncode and not any(said in done.stderr for said in _MOVED):
             raise _failure("fast-import", done)
         if done.returncode:
             return False
