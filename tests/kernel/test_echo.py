@@ -15,7 +15,7 @@ import pytest
 from reconciler.daemon.health import Health
 from reconciler.model.cluster import Cluster
 from reconciler.model.cluster import Health as Settings
-from reconciler.model.facts import Peer
+from reconciler.model.facts import Facts, Peer
 from reconciler.model.origin import Origin
 from reconciler.observe.echo import Echo
 
@@ -79,13 +79,17 @@ def cluster(settings: Settings) -> Cluster:
     return Cluster("demo", NOWHERE, health=settings)
 
 
+def knowing(peers: dict[str, Peer]) -> Facts:
+    return Facts("alpha", {}, {}, frozenset(), peers=peers)
+
+
 def watched(peers: dict[str, Peer], done: Callable[[Health], object], settings: Settings = OFTEN) -> list[Any]:
     """Runs until `done`; what the changes were."""
     changes: list[Any] = []
 
     async def run() -> None:
         health = Health(lambda: changes.append([one.node for one in health.unreachable()]))
-        health.follow(peers, cluster(settings))
+        health.follow(knowing(peers), cluster(settings))
         running = asyncio.create_task(health.run())
         try:
             async with asyncio.timeout(DEADLINE_S):
@@ -129,7 +133,7 @@ def test_a_wire_that_is_cut_and_healed_is_noticed(beta: str) -> None:
 
 def test_who_has_no_address_is_not_probed(host: str) -> None:
     health = Health(lambda: None)
-    health.follow({"beta": peer("beta")}, cluster(OFTEN))
+    health.follow(knowing({"beta": peer("beta")}), cluster(OFTEN))
     assert health.counters() == []
 
 
@@ -140,7 +144,7 @@ def test_counters_survive_news_of_other_nodes(beta: str) -> None:
         if health.counters()[0]["answered"] < 1:
             return False
         before = health.counters()[0]["answered"]
-        health.follow(grown, cluster(OFTEN))
+        health.follow(knowing(grown), cluster(OFTEN))
         assert {one["node"]: one["answered"] for one in health.counters()} == {"beta": before, "gamma": 0}
         return True
 
@@ -149,5 +153,5 @@ def test_counters_survive_news_of_other_nodes(beta: str) -> None:
 
 def test_probing_can_be_turned_off(host: str) -> None:
     health = Health(lambda: None)
-    health.follow({"beta": peer("beta", "192.0.2.2")}, cluster(Settings(interval_s=0)))
+    health.follow(knowing({"beta": peer("beta", "192.0.2.2")}), cluster(Settings(interval_s=0)))
     assert health.counters() == []
