@@ -37,6 +37,7 @@ from reconciler.errors import CompileError
 from reconciler.model import overlay
 from reconciler.model.cluster import Workload
 from reconciler.model.facts import Endpoint, Facts
+from reconciler.model.health import is_health
 from reconciler.model.identity import FIRST_LOCAL, Reserved, reserved_labels
 from reconciler.model.labels import Label, LabelSet
 from reconciler.model.policy import PolicyRule
@@ -153,7 +154,7 @@ def _labels(local: Local, facts: Facts) -> dict[int, LabelSet]:
     """shared identity -> labels, of local workloads that rules can select. Raises CompileError if one has none yet."""
     labels = {}
     for workload, endpoint in local.values():
-        if endpoint.identity == Reserved.HEALTH:
+        if is_health(workload):
             continue
         if endpoint.identity not in facts.identities:
             raise CompileError(f"{workload.origin}: identity {endpoint.identity} of {workload.reference} has no labels")
@@ -214,11 +215,11 @@ def _subjects(
         if member.local and number not in subjects:
             name = member.key
             ports = refined.ports.get(number, frozenset())
-            shared = local[name][1].identity
-            if shared == Reserved.HEALTH:
+            workload, endpoint = local[name]
+            if is_health(workload):
                 subjects[number] = Subject((), frozenset(), health=True)
             else:
-                subjects[number] = Subject(rules_of[shared], ports, init <= labels[number])
+                subjects[number] = Subject(rules_of[endpoint.identity], ports, init <= labels[number])
             names[number] = name
     return subjects, names
 

@@ -50,7 +50,7 @@ class Context:
 class Subject:
     """`always`: enforced even if nothing selects it (`reserved:init`). `host`: only ever if something selects it.
 
-    `health`: whatever is enforced, nodes reach it and it reaches nobody.
+    `health`: a node's own endpoint for probes; whatever is enforced, nodes reach it and it reaches nobody.
     """
 
     rules: tuple[PolicyRule, ...]
