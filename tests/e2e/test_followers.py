@@ -85,6 +85,9 @@ def test_a_push_turns_direct_routes_on_everywhere(cluster: Followers) -> None:
     for node in ("beta", "gamma"):
         routes = cluster.tried("ip", "-n", Path(cluster.hosts[node].path).name, "route", "show", ALPHAS).stdout
         assert f"{ALPHAS} via {ALPHA} dev wire" in routes, pushed.stderr
+    cluster.write("cluster.yaml", manifest)
+    cluster.commit()
+    assert cluster.push().returncode == 0
 
 
 def test_a_branch_that_moves_without_a_push_is_found_by_looking(cluster: Followers) -> None:
