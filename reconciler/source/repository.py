@@ -50,7 +50,8 @@ class Repository:
                 f"{path} is not a git repository", remedy="make one: plumb init DIR, or git clone its server side"
             ) from e
         self.git_directory = Path(self._repo.git_dir).resolve()
-        self.identity = _identity(self.git_directory)
+        # Open as long as this is, so that no directory made in its place can get its inode.
+        self._directory = os.open(self.git_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._git = self._repo.git
         self._git.update_environment(**_FIXED, **self._inherited(), **self._quarantine(environment or {}))
 
@@ -74,11 +75,18 @@ class Repository:
     def close(self) -> None:
         self._git.clear_cache()
         self._repo.close()
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_directory", -1) >= 0:
+            os.close(self._directory)
 
     def is_current(self) -> bool:
         """Whether the directory is still the one that was opened."""
         try:
-            return self.identity == _identity(self.git_directory)
+            return os.path.samestat(os.fstat(self._directory), os.stat(self.git_directory))
         except OSError:
             return False
 
@@ -158,11 +166,6 @@ def resolve(repository: str | Path, revision: str) -> str:
     """The full hex name of the commit that a revision names. Raises RepositoryError."""
     with Repository(repository) as opened:
         return opened.commit(revision)[0]
-
-
-def _identity(directory: Path) -> tuple[int, int]:
-    found = directory.stat()
-    return found.st_dev, found.st_ino
 
 
 def _last_line(text: str) -> str:

@@ -121,7 +121,9 @@ def test_a_change_of_packed_refs_alone_is_told(repository: Path, watch: Watch) -
     git(repository, "pack-refs", "--all")
     told = watch(repository)
     packed = repository / ".git" / "packed-refs"
-    packed.write_text(packed.read_text().replace(new, old))
+    lock = packed.with_name("packed-refs.lock")  # as git does it: at once
+    lock.write_text(packed.read_text().replace(new, old))
+    lock.rename(packed)
     assert told.next() == old
 
 
