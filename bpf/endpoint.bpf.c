@@ -40,10 +40,10 @@ INLINE int refuse_size(struct __sk_buff *skb, __u32 mtu, const bool v6)
 	struct iphdr *ip = (void *)(long)skb->data + ETH_HLEN;
 
 	if (v6)
-		return write_too_big6(skb, mtu) ? PASS : hand_over(skb->ifindex);
+		return write_too_big6(skb, mtu, false) ? PASS : hand_over(skb->ifindex);
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end || !(ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT)))
 		return PASS;
-	return write_too_big4(skb, mtu) ? PASS : hand_over(skb->ifindex);
+	return write_too_big4(skb, mtu, false) ? PASS : hand_over(skb->ifindex);
 }
 
 /* Sends the packet to another node, wrapped; `identity` is what the whole cluster knows the sender by. */

@@ -34,6 +34,8 @@ enum reason {
 	REASON_NOT_ADMITTED = 19, /* for a service that is not for this client */
 	REASON_PREFILTERED = 20, /* from a CIDR that gets no answer at all; only counted */
 	REASON_TUNNEL_FORBIDDEN = 21, /* a workload's own, to the port of tunnels and not to a workload */
+	REASON_NO_FRONTEND = 22, /* another node brought it, in the name of what is no service of the cluster */
+	REASON_TOO_LARGE = 23, /* it does not fit the way to its backend, and may be cut, which nobody does */
 	REASONS,
 };
 

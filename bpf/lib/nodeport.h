@@ -3,11 +3,13 @@
  *
  * Such a flow is a translation as a masqueraded one is, only that it begins on the other side: on its way in the
  * frontend becomes the backend, and on its way out the backend becomes the frontend. A backend here sees its client's
- * own address. One that is not here has to answer this host, so on the way to it the flow is masqueraded too.
+ * own address. One that is not here has to answer this host, so on the way to it the flow is masqueraded too; or its
+ * host learns what the client knows, and it answers itself.
  */
 #pragma once
 
 #include "balance.h"
+#include "direct_send.h"
 #include "masquerade.h"
 
 #define NOT_KNOWN -2
@@ -38,16 +40,20 @@ INLINE bool is_admitted(__u32 service, const union address *client, const bool v
 	}
 }
 
-/* Enters a flow, both ways. It must not have the same ends as another one's answers. Returns 0 or a reason. */
+/* Enters a flow, both ways. It must not have the same ends as another one's answers; those of a direct one do not come
+ * here. Returns 0 or a reason.
+ */
 INLINE int enter_flow(const struct passage *at, const struct translation *fresh, const bool v6)
 {
 	struct translation_key key = key_of(&at->flow, true, v6), answer;
 	struct translation *known = bpf_map_lookup_elem(&translations, &key), back;
 
-	if (known) {
+	if (known && !(known->state & DIRECT)) {
 		turn(&key, known, &answer, &back);
 		bpf_map_delete_elem(&translations, &answer);
 	}
+	if (fresh->state & DIRECT)
+		return bpf_map_update_elem(&translations, &key, fresh, BPF_ANY) ? REASON_CONNTRACK_FULL : 0;
 	turn(&key, fresh, &answer, &back);
 	known = bpf_map_lookup_elem(&translations, &answer);
 	if (unlikely(known && !passed(at->now, known->expires) && known->closing != 3))
@@ -109,7 +115,7 @@ INLINE int choose(const struct passage *at, struct translation *found, const boo
 	found->address = choice.backend->address;
 	found->port = choice.backend->port;
 	found->closing = 0;
-	found->sent = 2;
+	found->state = SENT_IN | (direct_return && choice.backend->flags & BACKEND_DIRECT ? DIRECT : 0);
 	found->expires = at->now + flow_timeout(flow->protocol, 0, false);
 	found->backend = choice.id;
 	return 0;
@@ -221,9 +227,12 @@ INLINE int begin_flow(const struct passage *at, const bool v6)
 	return v6 ? enter_flow6(at) : enter_flow4(at);
 }
 
-/* A packet that comes in, for a service or not. Returns 0, a reason to drop it, NOT_TRANSLATED, or UNSERVED. */
+/* A packet that comes in, for a service or not. Returns 0, a reason to drop it, NOT_TRANSLATED, UNSERVED, SENT or
+ * TOO_LARGE.
+ */
 INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 {
+	struct translation *found;
 	int reason;
 
 	if (!is_balanced(at->flow.protocol))
@@ -233,5 +242,8 @@ INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 		reason = begin_flow(at, v6);
 	if (reason)
 		return reason;
+	found = towards_inside();
+	if (direct_return && found && found->state & DIRECT)
+		return v6 ? send_direct6(skb, at) : send_direct4(skb, at);
 	return v6 ? rewrite_destination6(skb, &at->flow) : rewrite_destination4(skb, &at->flow);
 }

@@ -78,7 +78,7 @@ INLINE int allocate(struct __sk_buff *skb, const struct translation_key *key, st
 {
 	__u32 span = masquerade_last_port - masquerade_first_port + 1, start = bpf_get_prandom_u32();
 
-	fresh->sent = 1;
+	fresh->state = SENT_OUT;
 	fresh->expires = now + flow_timeout(key->protocol, 0, false);
 	fresh->port = key->source_port;
 	if ((is_icmp(key->protocol) || is_in_range(fresh->port)) && !attempt(skb, key, fresh, now))

@@ -102,6 +102,12 @@ class Reason(IntEnum):
         "not a workload's to send",
         "A workload sent it to the port of the tunnels between nodes, and not to another workload.",
     )
+    NO_FRONTEND = (
+        22,
+        "not a service's",
+        "Another node brought it to a backend here, in the name of an address and port that are no service's.",
+    )
+    TOO_LARGE = 23, "too large", "It does not fit the way to its backend; its sender was told unless it may be cut."
 
     @property
     def word(self) -> str:
