@@ -90,6 +90,14 @@ INLINE struct choice kept_backend(__u32 id, const struct service *service, const
 	return choice;
 }
 
+/* What the table of a service that has backends says of a flow's hash, or the lot. */
+INLINE struct choice backend_by_hash(__u32 id, const struct service *service, __u32 hash)
+{
+	if (service->algorithm == ALGORITHM_RANDOM)
+		hash = bpf_get_prandom_u32();
+	return backend_of(backend_in_slot(id, service, (__u64)hash * service->slots >> 32));
+}
+
 /* The backend for a new flow of a client (`key->client`), whose hash is `hash`. */
 INLINE struct choice choose_backend(__u32 id, const struct service *service, struct affinity_key *key, __u32 hash,
 				    __u32 now)
@@ -104,9 +112,7 @@ INLINE struct choice choose_backend(__u32 id, const struct service *service, str
 		if (choice.backend)
 			return choice;
 	}
-	if (service->algorithm == ALGORITHM_RANDOM)
-		hash = bpf_get_prandom_u32();
-	choice = backend_of(backend_in_slot(id, service, (__u64)hash * service->slots >> 32));
+	choice = backend_by_hash(id, service, hash);
 	if (unlikely(service->affinity_s && choice.backend)) {
 		struct affinity kept = { .backend = choice.id, .expires = now + service->affinity_s, .service = id };
 

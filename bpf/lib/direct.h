@@ -7,19 +7,10 @@
 #pragma once
 
 #include "devices.h"
+#include "direct_return.h"
 #include "passage.h"
 #include "translation.h"
 #include "tunnels.h"
-
-/* How it gets there. */
-enum direct_return {
-	DIRECT_NONE = 0, /* not at all: answers come back the way that the packet took */
-	DIRECT_OPTION = 1, /* for the backend; what the client knows is in an IP option of what opens a flow */
-	DIRECT_IPIP = 2, /* as it came, wrapped for the backend, whose port is in the outer header */
-	DIRECT_GENEVE = 3, /* for the backend, wrapped; what the client knows is in an option of the wrapping */
-};
-
-OPTION(__u8, direct_return, DIRECT_NONE);
 
 /* UDP port of what is wrapped in Geneve on its way to a backend. */
 OPTION(__u16, direct_port, 6081);
