@@ -68,6 +68,31 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } passing6 SEC(".maps");
 
+/* By a hash of address and port: whether a flow to them ever went through. So packets to any others are not looked for.
+ * Written and read by the program; never full, as two may share a mark.
+ */
+struct passing_marks {
+	__u8 marks[1 << 16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct passing_marks);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} passing_marks SEC(".maps");
+
+/* `address`: of the destination; of IPv6 its two halves as one. */
+INLINE __u8 *passing_mark(__u64 address, __be16 port)
+{
+	__u32 zero = 0;
+	struct passing_marks *found = bpf_map_lookup_elem(&passing_marks, &zero);
+
+	address ^= (__u64)port << 32;
+	return found ? &found->marks[(address * 0x9e3779b97f4a7c15) >> 48] : NULL; /* Knuth's multiplicative hash */
+}
+
 /* Where the entry of the packet that this CPU is at is put together; too large for the stack. */
 union passing {
 	struct passing4 v4;
