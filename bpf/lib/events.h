@@ -26,7 +26,7 @@ enum reason {
 	REASON_NO_STATE = 11, /* the host's state is missing; only counted */
 	REASON_NO_PROXY = 12, /* a rule gives the proxy the last word, and there is none */
 	REASON_NO_PORT = 13, /* to leave with the host's address, and no port is left */
-	REASON_UNTRANSLATABLE = 14, /* to leave with the host's address, and the protocol has no ports */
+	REASON_UNTRANSLATABLE = 14, /* to get another port, which its protocol has not or its fragments cannot */
 	REASON_TUNNEL_NODE = 15, /* wrapped by another than the node whose workloads have the source address */
 	REASON_TUNNEL_IDENTITY = 16, /* wrapped with an identity that the other node cannot speak for */
 	REASON_TUNNEL_DESTINATION = 17, /* wrapped for an address that is not here */

@@ -15,7 +15,7 @@
 
 INLINE bool is_balanced(__u8 protocol)
 {
-	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
 }
 
 INLINE bool opens(const struct flow *flow)

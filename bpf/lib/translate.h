@@ -325,6 +325,8 @@ INLINE int choose(struct __sk_buff *skb, struct passage *at, const bool v6)
 	if (known && unlikely(!known->backend)) {
 		service_flow_touch(known, flow, at->now);
 		other->port = known->port;
+		if (keeps_ports(flow, flow->source_port, other->port))
+			return drop(skb, at, REASON_UNTRANSLATABLE, v6);
 		return SELF_ANSWERED;
 	}
 	if (known && !begins && unlikely(!backend_of(known->backend).backend)) {
@@ -342,6 +344,8 @@ INLINE int choose(struct __sk_buff *skb, struct passage *at, const bool v6)
 		other->address = known->address;
 		other->port = known->port;
 	}
+	if (keeps_ports(flow, flow->destination_port, other->port))
+		return drop(skb, at, REASON_UNTRANSLATABLE, v6);
 	if (unlikely(flow->first_fragment))
 		remember_untranslated(skb, flow, v6);
 	return unlikely(same_address(&other->address, &flow->source, v6)) ? SELF_ASKED : CHOSEN;
@@ -430,7 +434,7 @@ INLINE bool is_answer(const struct conntrack_entry *entry, __u32 end)
 	return unlikely(entry->fronted) && entry->fronted != 1 + end;
 }
 
-/* The answer of a backend gets the service's address. Returns 0 or not. */
+/* The answer of a backend gets the service's address. Returns 0 or a reason. */
 INLINE int restore(struct __sk_buff *skb, const struct flow *flow, const struct conntrack_entry *entry, const bool v6)
 {
 	struct change change = {
@@ -441,10 +445,14 @@ INLINE int restore(struct __sk_buff *skb, const struct flow *flow, const struct 
 		.source = true,
 	};
 
-	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6);
+	if (keeps_ports(flow, change.was_port, change.port))
+		return REASON_UNTRANSLATABLE;
+	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6) ? REASON_MALFORMED : 0;
 }
 
-/* An ICMP error about a packet that its client sent to a service: it speaks of the service. `flow`: the quoted one. */
+/* An ICMP error about a packet that its client sent to a service: it speaks of the service. `flow`: the quoted one.
+ * Returns 0 or a reason.
+ */
 INLINE int restore_error(struct __sk_buff *skb, const struct flow *flow, const struct conntrack_entry *entry,
 			 const bool v6)
 {
@@ -457,23 +465,28 @@ INLINE int restore_error(struct __sk_buff *skb, const struct flow *flow, const s
 	union address source, destination;
 
 	if (!load_addresses(skb, &source, &destination, v6) || rewrite_quoted(skb, &change, flow->protocol, v6))
-		return -1;
+		return REASON_MALFORMED;
 	if (!same_address(&source, &change.was_address, v6))
 		return 0; /* a router's */
 	change.source = true;
-	return rewrite_error(skb, &change, v6);
+	return rewrite_error(skb, &change, v6) ? REASON_MALFORMED : 0;
+}
+
+/* Returns 0, or drops the packet. */
+INLINE int restore_any(struct __sk_buff *skb, const struct passage *at, const struct conntrack_entry *entry,
+		       const bool v6)
+{
+	int reason = at->flow.related ? restore_error(skb, &at->flow, entry, v6) : restore(skb, &at->flow, entry, v6);
+
+	return reason ? drop(skb, at, reason, v6) : 0;
 }
 
 GLOBAL int restore4(struct __sk_buff *skb, const struct passage *at, const struct conntrack_entry *entry)
 {
-	if (!at || !entry)
-		return -1;
-	return at->flow.related ? restore_error(skb, &at->flow, entry, false) : restore(skb, &at->flow, entry, false);
+	return at && entry ? restore_any(skb, at, entry, false) : TC_ACT_SHOT;
 }
 
 GLOBAL int restore6(struct __sk_buff *skb, const struct passage *at, const struct conntrack_entry *entry)
 {
-	if (!at || !entry)
-		return -1;
-	return at->flow.related ? restore_error(skb, &at->flow, entry, true) : restore(skb, &at->flow, entry, true);
+	return at && entry ? restore_any(skb, at, entry, true) : TC_ACT_SHOT;
 }

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 Address = IPv4Address | IPv6Address
 
-ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
 
@@ -42,6 +42,26 @@ def tcp(source: str, sport: int, destination: str, dport: int, flags: int = SYN,
 def udp(source: str, sport: int, destination: str, dport: int, data: bytes = b"x") -> bytes:
     datagram = struct.pack("!HHHH", sport, dport, 8 + len(data), 0) + data
     return ip(source, destination, UDP, _summed(source, destination, UDP, datagram, 6))
+
+
+def sctp(source: str, sport: int, destination: str, dport: int, data: bytes = b"chunks") -> bytes:
+    return ip(source, destination, SCTP, association(sport, dport, data))
+
+
+def association(sport: int, dport: int, data: bytes) -> bytes:
+    """A packet of SCTP without its IP header."""
+    head = struct.pack("!HHI", sport, dport, 77)
+    return head + struct.pack("<I", crc32c(head + bytes(4) + data)) + data
+
+
+def crc32c(data: bytes) -> int:
+    """RFC 9260, appendix A, bit by bit."""
+    total = 0xFFFFFFFF
+    for byte in data:
+        total ^= byte
+        for _ in range(8):
+            total = total >> 1 ^ (0x82F63B78 if total & 1 else 0)
+    return total ^ 0xFFFFFFFF
 
 
 def echo(source: str, destination: str, identifier: int = 7, *, reply: bool = False) -> bytes:

@@ -15,14 +15,15 @@ from reconciler.model.outside import DeviceFlag
 
 from .gate import HOST, ROUTER, WORLD, Gate, ends, error, is_whole, made_gate
 from .harness import SHOT, UNSPEC, Allow, Harness
-from .packets import ACK, ICMP, SYN, TCP, UDP, echo, ip, tcp, udp
+from .packets import ACK, ICMP, SCTP, SYN, TCP, UDP, echo, ip, sctp, tcp, udp
 
 FIRST_PORT, LAST_PORT = 49152, 65535
 NO_PORT, UNTRANSLATABLE, POLICY_DEFAULT = 13, 14, 1  # enum reason
-SCTP = 132
+GRE = 47
 SHORTEST = 54  # that a test run takes: an IPv6 header
 ANY = DeviceFlag.MASQUERADE4 | DeviceFlag.MASQUERADE6 | DeviceFlag.HOST_POLICY
 families = pytest.mark.parametrize("version", [4, 6])
+protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP, ICMP])
 
 
 @pytest.fixture
@@ -35,6 +36,8 @@ def _there(gate: Gate, version: int, protocol: int) -> bytes:
     mine, world = gate.address(version), WORLD[version]
     if protocol == TCP:
         return tcp(mine, 1000, world, 80)
+    if protocol == SCTP:
+        return sctp(mine, 1000, world, 9)
     return udp(mine, 1000, world, 53) if protocol == UDP else echo(mine, world, 7)
 
 
@@ -42,11 +45,13 @@ def _answer(version: int, protocol: int, port: int) -> bytes:
     host, world = HOST[version], WORLD[version]
     if protocol == TCP:
         return tcp(world, 80, host, port, SYN | ACK)
+    if protocol == SCTP:
+        return sctp(world, 9, host, port)
     return udp(world, 53, host, port) if protocol == UDP else echo(world, host, port, reply=True)
 
 
 @families
-@pytest.mark.parametrize("protocol", [TCP, UDP, ICMP])
+@protocols
 def test_a_flow_leaves_with_the_devices_address_and_its_answer_comes_back(
     gate: Gate, version: int, protocol: int
 ) -> None:
@@ -60,7 +65,7 @@ def test_a_flow_leaves_with_the_devices_address_and_its_answer_comes_back(
 
 
 @families
-@pytest.mark.parametrize("protocol", [TCP, UDP, ICMP])
+@protocols
 def test_an_error_comes_back_with_what_the_workload_sent(gate: Gate, version: int, protocol: int) -> None:
     sent = _there(gate, version, protocol)
     _, packet = gate.leaves(sent)
@@ -113,8 +118,16 @@ def _take_every_port(gate: Gate, version: int, expires: int) -> None:
 
 @families
 def test_what_has_no_ports_does_not_leave(gate: Gate, version: int) -> None:
-    assert gate.leaves(ip(gate.address(version), WORLD[version], SCTP, bytes(12)))[0] == SHOT
+    assert gate.leaves(ip(gate.address(version), WORLD[version], GRE, bytes(12)))[0] == SHOT
     assert gate.reasons() == [UNTRANSLATABLE]
+
+
+def test_an_association_in_fragments_leaves_with_no_other_port(gate: Gate) -> None:
+    for port, reasons in ((1000, [UNTRANSLATABLE]), (FIRST_PORT, [])):
+        whole = sctp(gate.address(4), port, WORLD[4], 9, bytes(36))[34:]
+        left = gate.leaves(ip(gate.address(4), WORLD[4], SCTP, whole[:24], fragment=0x2000))
+        assert left[0] == (SHOT if reasons else UNSPEC)
+        assert gate.reasons() == reasons
 
 
 @families

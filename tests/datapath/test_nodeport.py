@@ -11,13 +11,13 @@ from reconciler.model.datapath import Verdict
 
 from .gate import HOST, WORLD, ends, error, is_whole
 from .harness import REDIRECT, SHOT, UNSPEC, Allow, Harness
-from .packets import ACK, RST, SYN, TCP, UDP, tcp, udp
+from .packets import ACK, RST, SCTP, SYN, TCP, UDP, ip, sctp, tcp
 from .services import OUTSIDE
 from .shop import ELSEWHERE, LOAD_BALANCER, Shop, at, made_shop, packet
 
 families = pytest.mark.parametrize("version", [4, 6])
-protocols = pytest.mark.parametrize("protocol", [TCP, UDP])
-NO_BACKEND, NOT_ADMITTED = 18, 19  # enum reason
+protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
+UNTRANSLATABLE, NO_BACKEND, NOT_ADMITTED = 14, 18, 19  # enum reason
 SHORTEST = 54
 
 
@@ -61,10 +61,11 @@ def test_a_backend_elsewhere_answers_this_host(shop: Shop, version: int, protoco
 
 
 @families
-def test_errors_about_a_flow_speak_of_what_their_receiver_knows(shop: Shop, version: int) -> None:
+@protocols
+def test_errors_about_a_flow_speak_of_what_their_receiver_knows(shop: Shop, version: int, protocol: int) -> None:
     backend, client, host = ELSEWHERE[version], WORLD[version], HOST[version]
-    shop.open(version, backend, protocol=UDP)
-    sent = udp(client, 5000, host, 30080)
+    shop.open(version, backend, protocol=protocol)
+    sent = packet(protocol, client, 5000, host, 30080)
     left = shop.leaves(shop.arrives(sent)[1])[1]
     told = shop.leaves(shop.arrives(error(version, backend, host, left))[1])[1]
     assert is_whole(told)
@@ -73,11 +74,12 @@ def test_errors_about_a_flow_speak_of_what_their_receiver_knows(shop: Shop, vers
 
 
 @families
-def test_an_error_of_a_client_reaches_the_backend(shop: Shop, version: int) -> None:
+@protocols
+def test_an_error_of_a_client_reaches_the_backend(shop: Shop, version: int, protocol: int) -> None:
     backend, client = shop.address(version), WORLD[version]
-    shop.open(version, backend, protocol=UDP)
-    shop.arrives(udp(client, 5000, HOST[version], 30080))
-    answer = udp(backend, 8080, client, 5000)
+    shop.open(version, backend, protocol=protocol)
+    shop.arrives(packet(protocol, client, 5000, HOST[version], 30080))
+    answer = packet(protocol, backend, 8080, client, 5000)
     told = shop.arrives(error(version, client, HOST[version], shop.leaves(answer)[1]))[1]
     assert is_whole(told)
     assert ends(told)[2] == backend
@@ -124,6 +126,29 @@ def test_clients_of_a_service_without_backends_are_told(shop: Shop, version: int
     assert ends(told)[::2] == (HOST[version], WORLD[version])
     assert ends(_quoted(told)) == ends(sent)
     assert shop.reasons() == [NO_BACKEND]
+
+
+@families
+def test_an_association_of_a_dead_backend_reaches_another_one_which_aborts_it(shop: Shop, version: int) -> None:
+    sent = sctp(WORLD[version], 5000, HOST[version], 30080)
+    shop.open(version, shop.address(version), protocol=SCTP)
+    shop.arrives(sent)
+    shop.open(version, ELSEWHERE[version], protocol=SCTP)
+    shop.services.kill(at(shop.address(version), 8080), SCTP)
+    assert ends(shop.arrives(sent)[1])[2] == ELSEWHERE[version]
+
+
+def test_an_association_in_fragments_keeps_its_ports(shop: Shop) -> None:
+    shop.open(4, shop.address(4), protocol=SCTP)
+    whole = sctp(WORLD[4], 5000, HOST[4], 30080, bytes(36))[34:]
+    first = ip(WORLD[4], HOST[4], SCTP, whole[:24], fragment=0x2000)
+    assert shop.arrives(first)[0] == SHOT
+    assert shop.reasons() == [UNTRANSLATABLE]
+    shop.services.serve(HOST[4], 30080, [at(shop.address(4), 30080)], protocol=SCTP, scope=OUTSIDE)
+    shop.datapath.maps.open("translations").delete(shop.datapath.maps.open("translations").read()[0])
+    assert shop.arrives(first)[1][34:] == whole[:24]
+    later = ip(WORLD[4], HOST[4], SCTP, whole[24:], fragment=3)
+    assert ends(shop.arrives(later)[1])[2] == shop.address(4)
 
 
 @families

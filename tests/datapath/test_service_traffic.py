@@ -21,7 +21,8 @@ from reconciler.kernel import netns
 from tests.bench.bed import A, B, Bed, Side, made
 
 from .harness import Allow, policy_rows
-from .services import UDP, Services
+from .packets import UDP
+from .services import Services
 
 VIP, VIP6 = "10.96.0.1", "fd96::1"
 FAMILIES = {4: (socket.AF_INET, VIP), 6: (socket.AF_INET6, VIP6)}

@@ -13,10 +13,10 @@ import pytest
 from reconciler.model.datapath import Verdict
 
 from .harness import REDIRECT, SHOT, UNSPEC, Allow, Device, Harness
-from .packets import ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP, checksum, ip, tcp, udp
-from .services import DRAINING, RANDOM, SCTP, Services
+from .packets import ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, checksum, ip, sctp, tcp, udp
+from .services import DRAINING, RANDOM, Services
 
-NO_BACKEND, SPOOFED, POLICY_DEFAULT = 18, 4, 1  # enum reason
+NO_BACKEND, UNTRANSLATABLE, FRAGMENT_UNKNOWN, SPOOFED, POLICY_DEFAULT = 18, 14, 8, 4, 1  # enum reason
 SERVICE_DROP = 1
 VIP = {4: "10.96.0.1", 6: "fd96::1"}
 ROUTER = {4: "10.9.9.9", 6: "fd09::9"}
@@ -352,21 +352,6 @@ def test_a_closed_connection_is_forgotten_soon(shop: Shop) -> None:
     assert open_ > closing > closed
 
 
-def sctp(source: str, sport: int, destination: str, dport: int, data: bytes) -> bytes:
-    head = struct.pack("!HHI", sport, dport, 77)
-    return ip(source, destination, SCTP, head + struct.pack("<I", crc32c(head + bytes(4) + data)) + data)
-
-
-def crc32c(data: bytes) -> int:
-    """RFC 9260, appendix A, bit by bit."""
-    total = 0xFFFFFFFF
-    for byte in data:
-        total ^= byte
-        for _ in range(8):
-            total = total >> 1 ^ (0x82F63B78 if total & 1 else 0)
-    return total ^ 0xFFFFFFFF
-
-
 @families
 @pytest.mark.parametrize("length", [0, 16, 1001])
 def test_an_association_reaches_the_backend_with_a_right_checksum(shop: Shop, length: int) -> None:
@@ -377,6 +362,31 @@ def test_an_association_reaches_the_backend_with_a_right_checksum(shop: Shop, le
     assert (there.action, there.packet[start:]) == (REDIRECT, sctp(client, 1000, server, 8080, data)[start:])
     back = shop.datapath.sent(sctp(server, 8080, client, 1000, data), shop.server)
     assert (back.action, back.packet[start:]) == (REDIRECT, sctp(shop.vip, 80, client, 1000, data)[start:])
+
+
+@families
+def test_a_checksum_that_the_device_is_to_fill_in_stays_empty(shop: Shop) -> None:
+    shop.serve(shop.server, protocol=SCTP)
+    frame = bytearray(sctp(shop.address(shop.client), 1000, shop.vip, 80))
+    at = 42 if shop.version == 4 else 62
+    frame[at : at + 4] = bytes(4)
+    there = shop.datapath.sent(bytes(frame), shop.client)
+    assert (there.action, there.packet[at : at + 4]) == (REDIRECT, bytes(4))
+
+
+def test_an_association_in_fragments_keeps_its_ports(datapath: Harness, services: Services) -> None:
+    shop = Shop(datapath, services, 4)
+    whole = sctp(shop.address(shop.client), 1000, shop.vip, 80, bytes(36))[34:]
+    first = ip(shop.address(shop.client), shop.vip, SCTP, whole[:24], fragment=0x2000)
+    later = ip(shop.address(shop.client), shop.vip, SCTP, whole[24:], fragment=3)
+    shop.serve(shop.server, protocol=SCTP)
+    datapath.events()
+    assert datapath.sent(first, shop.client).action == SHOT
+    assert datapath.sent(later, shop.client).action == SHOT
+    assert shop.reasons() == [UNTRANSLATABLE, FRAGMENT_UNKNOWN]
+    shop.services.kill(shop.backend(shop.server), SCTP)
+    shop.services.serve(shop.vip, 80, [shop.backend(shop.server, 80)], protocol=SCTP)
+    assert [datapath.sent(part, shop.client).packet[34:] for part in (first, later)] == [whole[:24], whole[24:]]
 
 
 def test_established_flows_to_living_backends_never_break(datapath: Harness, services: Services) -> None:

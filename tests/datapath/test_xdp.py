@@ -18,7 +18,7 @@ from reconciler.observe.flow import Reason
 
 from .gate import HOST, WORLD, ends, is_whole
 from .harness import Harness, Ran
-from .packets import ACK, FIN, SYN, TCP, UDP, echo, tcp
+from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, echo, tcp
 from .shop import ELSEWHERE, Shop, made_shop, packet
 
 families = pytest.mark.parametrize("version", [4, 6])
@@ -95,7 +95,9 @@ def test_it_does_to_a_packet_what_the_other_programs_do(shop: Early, version: in
 @families
 def test_what_begins_is_handed_over(shop: Early, version: int) -> None:
     again, _ = shop.begin(version, TCP)
+    association, _ = shop.begin(version, SCTP)
     for frame in (
+        association,
         tcp(WORLD[version], 5001, HOST[version], 30080),
         tcp(WORLD[version], 5000, HOST[version], 30080, SYN),
         tcp(WORLD[version], 5000, HOST[version], 22, ACK),
