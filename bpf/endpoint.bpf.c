@@ -9,6 +9,7 @@
 #include "lib/judge.h"
 #include "lib/neighbour.h"
 #include "lib/passage.h"
+#include "lib/reset.h"
 #include "lib/too_big.h"
 #include "lib/translate.h"
 #include "lib/tunnels.h"
@@ -434,6 +435,19 @@ INLINE int look_closely(struct __sk_buff *skb, struct passage *at, struct conntr
 	return send_on(skb, at, &at->flow.source, &at->flow.destination, v6);
 }
 
+/* The packet becomes its answer, if it gets one. Returns 0 or not. */
+INLINE int tell_client(struct __sk_buff *skb, const struct flow *flow, const bool v6)
+{
+	switch (refusal_of(flow)) {
+	case REFUSAL_UNREACHABLE:
+		return v6 ? answer_unreachable6(skb, flow->protocol) : answer_unreachable4(skb, flow->protocol);
+	case REFUSAL_RESET:
+		return v6 ? answer_reset6(skb) : answer_reset4(skb);
+	default:
+		return -1;
+	}
+}
+
 /* What a workload sends to a service, where no backend gets it as it is. */
 INLINE int answer_client(struct __sk_buff *skb, const struct passage *at, int result, const bool v6)
 {
@@ -452,9 +466,7 @@ INLINE int answer_client(struct __sk_buff *skb, const struct passage *at, int re
 		tunnel = find_tunnel(&at->flow.destination, v6);
 		return tunnel ? refuse_size(skb, tunnel->mtu, v6) : TC_ACT_SHOT;
 	case UNSERVED:
-		if (v6 ? answer_unreachable6(skb, at->flow.protocol) : answer_unreachable4(skb, at->flow.protocol))
-			return TC_ACT_SHOT;
-		return hand_over(skb->ifindex);
+		return tell_client(skb, &at->flow, v6) ? TC_ACT_SHOT : hand_over(skb->ifindex);
 	default:
 		return result;
 	}

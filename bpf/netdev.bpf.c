@@ -8,6 +8,7 @@
 #include "lib/guard.h"
 #include "lib/masquerade.h"
 #include "lib/nodeport.h"
+#include "lib/reset.h"
 #include "lib/unreachable.h"
 
 /* Whether addresses and ports change at a device. */
@@ -16,8 +17,21 @@ INLINE bool translates(const struct device *device, const bool v6)
 	return device->flags & DEVICE_SERVICES || masquerades(device, v6);
 }
 
-/* The client is to be told that nobody serves it. No action has this number. */
+/* The client is to be told that nobody serves it, and how. No action has these numbers. */
 #define TELL_CLIENT 64
+#define RESET_CLIENT 65
+
+INLINE int refuse(const struct flow *flow)
+{
+	switch (refusal_of(flow)) {
+	case REFUSAL_UNREACHABLE:
+		return TELL_CLIENT;
+	case REFUSAL_RESET:
+		return RESET_CLIENT;
+	default:
+		return TC_ACT_SHOT;
+	}
+}
 
 /* `reason`: what is wrong with the packet, or 0. */
 INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device *device, int reason, const bool v6)
@@ -34,7 +48,7 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 		return drop(skb, at, found, v6);
 	if (unlikely(found == UNSERVED)) {
 		drop(skb, at, REASON_NO_BACKEND, v6);
-		return TELL_CLIENT;
+		return refuse(&at->flow);
 	}
 	if (!(device->flags & DEVICE_HOST_POLICY))
 		return PASS;
@@ -138,6 +152,13 @@ INLINE int tell_client(struct __sk_buff *skb)
 	return bpf_redirect(skb->ifindex, 0);
 }
 
+INLINE int reset_client(struct __sk_buff *skb)
+{
+	bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+
+	return (v6 ? answer_reset6(skb) : answer_reset4(skb)) ? TC_ACT_SHOT : bpf_redirect(skb->ifindex, 0);
+}
+
 INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
 {
 	switch (skb->protocol) {
@@ -160,6 +181,8 @@ int from_netdev(struct __sk_buff *skb)
 	if (action != TC_ACT_UNSPEC)
 		return action;
 	action = handle_packet(skb, false);
+	if (action == RESET_CLIENT)
+		return reset_client(skb);
 	return action == TELL_CLIENT ? tell_client(skb) : action;
 }
 

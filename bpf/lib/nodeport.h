@@ -11,16 +11,11 @@
 #include "masquerade.h"
 
 #define NOT_KNOWN -2
-#define UNSERVED -3 /* the service has no backend, and its clients are told */
+#define UNSERVED -3 /* the service has no backend, or the flow's is dead, and its client is told */
 
 INLINE bool is_balanced(__u8 protocol)
 {
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
-}
-
-INLINE bool opens(const struct flow *flow)
-{
-	return flow->protocol == IPPROTO_TCP && (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
 /* Whether a client is among those that a service is for. */
@@ -115,8 +110,8 @@ INLINE int choose(const struct passage *at, struct translation *found, const boo
 	return 0;
 }
 
-/* Where a packet for a service goes, if its flow is known. Returns 0, a reason to drop it, NOT_TRANSLATED, or
- * NOT_KNOWN.
+/* Where a packet for a service goes, if its flow is known. Returns 0, a reason to drop it, NOT_TRANSLATED, NOT_KNOWN,
+ * or UNSERVED.
  */
 INLINE int find_flow(const struct passage *at, struct translation *found, const bool v6)
 {
@@ -132,7 +127,7 @@ INLINE int find_flow(const struct passage *at, struct translation *found, const 
 			return 0;
 		}
 		if (flow->protocol == IPPROTO_TCP)
-			return REASON_NO_BACKEND;
+			return is_silent(at, SCOPE_OUTSIDE, v6) ? REASON_NO_BACKEND : UNSERVED;
 	}
 	return unlikely(flow->related || flow->later_fragment) ? NOT_TRANSLATED : NOT_KNOWN;
 }

@@ -23,7 +23,7 @@ enum translated {
 	SELF_ASKED, /* the same, and that backend is the sender */
 	SELF_ANSWERED, /* it is what the sender answers itself, by a service whose port is the other end's */
 	TOO_LARGE, /* for the way to the backend, which the flow's destination now is; the packet is as it was */
-	UNSERVED, /* the service has no backend, and its clients are told */
+	UNSERVED, /* the service has no backend, or the flow's is dead, and its client is told */
 };
 
 /* By a hash of an address: whether packets to it were ever translated. So packets to any other address are not looked
@@ -122,11 +122,6 @@ INLINE int service_flow_add(const union service_flow_key *key, const struct serv
 	if (v6)
 		return bpf_map_update_elem(&service_flows6, &key->v6, flow, BPF_ANY);
 	return bpf_map_update_elem(&service_flows4, &key->v4, flow, BPF_ANY);
-}
-
-INLINE bool opens(const struct flow *flow)
-{
-	return flow->protocol == IPPROTO_TCP && (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
 /* What a packet of the client leaves behind. Its FIN is all that it sees of the end, so after that the wait is short.
@@ -330,8 +325,10 @@ INLINE int choose(struct __sk_buff *skb, struct passage *at, const bool v6)
 		return SELF_ANSWERED;
 	}
 	if (known && !begins && unlikely(!backend_of(known->backend).backend)) {
-		if (flow->protocol == IPPROTO_TCP)
-			return drop(skb, at, REASON_NO_BACKEND, v6);
+		if (flow->protocol == IPPROTO_TCP) {
+			drop(skb, at, REASON_NO_BACKEND, v6);
+			return is_silent(at, SCOPE_INSIDE, v6) ? TC_ACT_SHOT : UNSERVED;
+		}
 		known = NULL;
 	}
 	if (unlikely(!known || begins)) {

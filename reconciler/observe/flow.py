@@ -81,7 +81,8 @@ class Reason(IntEnum):
     UNTRANSLATABLE = (
         14,
         "untranslatable",
-        "It would leave with the host's address, and its protocol has no ports to tell the answers apart by.",
+        "It would leave with the host's address, and its protocol has no ports to tell the answers apart by; or it is "
+        "SCTP in fragments and needs another port, which its checksum does not allow.",
     )
     TUNNEL_NODE = (
         15,

@@ -214,6 +214,22 @@ def test_associations_too(hosts: Hosts, version: int) -> None:
 
 
 @families
+def test_a_connection_whose_backends_are_gone_is_reset(hosts: Hosts, version: int) -> None:
+    with opened(hosts.space("wire"), host(hosts, 1, version), socket.SOCK_STREAM) as client:
+        client.connect((host(hosts, 1, version), 30080))
+        client.recv(64)
+        hosts.write("services.yaml", ADMITTED.replace("selector: {app: a}", "selector: {app: none}"))
+        hosts.converge()
+        try:
+            client.sendall(bytes(10_000))
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        finally:
+            hosts.write("services.yaml", ADMITTED)
+            hosts.converge()
+
+
+@families
 def test_a_local_service_asks_backends_here_and_they_see_the_client(hosts: Hosts, version: int) -> None:
     found = {asks(hosts, host(hosts, 2, version), 30081) for _ in range(6)}
     assert found == {("b2", CLIENT[version])}
