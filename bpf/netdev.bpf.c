@@ -96,7 +96,7 @@ INLINE int handle_ipv4(struct __sk_buff *skb, const bool outbound)
 	struct passage at = {};
 
 	if ((void *)(ip + 1) > data_end)
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_MALFORMED);
 	return pass_through(skb, &at, parse_ipv4(skb, ip, data_end, &at.flow), outbound, false);
 }
 
@@ -109,7 +109,7 @@ INLINE int handle_ipv6(struct __sk_buff *skb, const bool outbound)
 	__u8 type;
 
 	if ((void *)(ip + 1) > data_end)
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_MALFORMED);
 	if (unlikely(is_neighbour_discovery(skb, ip, &type)))
 		return PASS;
 	return pass_through(skb, &at, parse_ipv6(skb, ip, data_end, &at.flow), outbound, true);

@@ -34,6 +34,7 @@ enum reason {
 	REASON_NOT_ADMITTED = 19, /* for a service that is not for this client */
 	REASON_PREFILTERED = 20, /* from a CIDR that gets no answer at all; only counted */
 	REASON_TUNNEL_FORBIDDEN = 21, /* a workload's own, to the port of tunnels and not to a workload */
+	REASON_NO_ROOM = 22, /* no headers fit before it: no memory, or its device takes no larger packet */
 	REASONS,
 };
 
@@ -101,4 +102,11 @@ INLINE void count(__u32 counter, __u64 bytes)
 		value->packets++;
 		value->bytes += bytes;
 	}
+}
+
+/* Drops what has no flow that could be told. */
+INLINE int discard(struct __sk_buff *skb, __u8 reason)
+{
+	count(reason, skb->len);
+	return TC_ACT_SHOT;
 }

@@ -260,7 +260,7 @@ INLINE int readdress(struct __sk_buff *skb, struct passage *at, const bool v6)
 		return TOO_LARGE;
 	}
 	if (rewrite(skb, &change, flow->protocol, flow->later_fragment, v6))
-		return TC_ACT_SHOT;
+		return drop(skb, at, REASON_MALFORMED, v6);
 	other->address = flow->destination;
 	other->port = flow->destination_port;
 	at->fronted = true;
@@ -290,10 +290,10 @@ INLINE int translate_error(struct __sk_buff *skb, struct passage *at, const bool
 	change.was_address = flow->source;
 	change.was_port = flow->source_port;
 	if (rewrite_quoted(skb, &change, flow->protocol, v6))
-		return TC_ACT_SHOT;
+		return drop(skb, at, REASON_MALFORMED, v6);
 	change.source = false;
 	if (rewrite_error(skb, &change, v6))
-		return TC_ACT_SHOT;
+		return drop(skb, at, REASON_MALFORMED, v6);
 	flow->source = change.address;
 	flow->source_port = change.port;
 	at->end = conntrack_key(flow, &at->key, v6);

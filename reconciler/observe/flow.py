@@ -103,6 +103,11 @@ class Reason(IntEnum):
         "not a workload's to send",
         "A workload sent it to the port of the tunnels between nodes, and not to another workload.",
     )
+    NO_ROOM = (
+        22,
+        "no room for headers",
+        "The kernel could not put headers before it: it has no memory, or the device takes no packet of that size.",
+    )
 
     @property
     def word(self) -> str:

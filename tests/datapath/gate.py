@@ -11,7 +11,7 @@ from reconciler.kernel.devices import DevicesTable
 from reconciler.model.datapath import Direction
 from reconciler.model.outside import DeviceFlag, DeviceRow
 
-from .harness import Device, Harness
+from .harness import Device, Harness, Ran
 from .packets import ICMP, ICMPV6, SCTP, checksum, crc32c, ip
 
 HOST = {4: "10.0.0.1", 6: "fd00::1"}
@@ -33,12 +33,12 @@ class Gate:
         one = device or self.sender
         return str(one.address4 if version == 4 else one.address6)
 
-    def leaves(self, packet: bytes, *, forwarded: bool = True) -> tuple[int, bytes]:
+    def leaves(self, packet: bytes, *, forwarded: bool = True) -> Ran:
         return self.datapath.run(
             packet, self.device.ifindex, Direction.EGRESS, ingress_ifindex=VETH if forwarded else 0
         )
 
-    def arrives(self, packet: bytes) -> tuple[int, bytes]:
+    def arrives(self, packet: bytes) -> Ran:
         return self.datapath.run(packet, self.device.ifindex, Direction.INGRESS, ingress_ifindex=self.device.ifindex)
 
     def reasons(self) -> list[int]:

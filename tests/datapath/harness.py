@@ -141,6 +141,7 @@ class Harness:
     def __init__(self, root: Path, devices: tuple[Device, ...], options: Mapping[str, Any]) -> None:
         self.root = root
         self.devices = devices
+        self.gso_size = 0  # of the packets that are tried: data in each segment, 0: they are not segmented
         self.datapath = Datapath(root, options)
         self.datapath.load()
         self.maps = PinnedMaps(root)
@@ -227,6 +228,7 @@ class Harness:
         struct.pack_into("=I", context, layout["ifindex"][1], ifindex)
         struct.pack_into("=I", context, layout["ingress_ifindex"][1], ingress_ifindex)
         struct.pack_into("=I", context, layout["mark"][1], mark)
+        struct.pack_into("=I", context, layout["gso_size"][1], self.gso_size)
         ran = programs.run(program, packet, bytes(context))
         return Ran(ctypes.c_int32(ran.result).value, ran.packet)
 

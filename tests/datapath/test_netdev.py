@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -14,13 +13,13 @@ from reconciler.model.datapath import Verdict
 from reconciler.model.outside import DeviceFlag
 
 from .gate import HOST, ROUTER, WORLD, Gate, ends, error, is_whole, made_gate
-from .harness import SHOT, UNSPEC, Allow, Harness
+from .harness import SHOT, UNSPEC, Allow, Harness, Ran
+from .mutations import Way, errors, frames, survive
 from .packets import ACK, ICMP, SCTP, SYN, TCP, UDP, echo, ip, sctp, tcp, udp
 
 FIRST_PORT, LAST_PORT = 49152, 65535
 NO_PORT, UNTRANSLATABLE, POLICY_DEFAULT = 13, 14, 1  # enum reason
 GRE = 47
-SHORTEST = 54  # that a test run takes: an IPv6 header
 ANY = DeviceFlag.MASQUERADE4 | DeviceFlag.MASQUERADE6 | DeviceFlag.HOST_POLICY
 families = pytest.mark.parametrize("version", [4, 6])
 protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP, ICMP])
@@ -158,21 +157,20 @@ def test_nobody_speaks_to_the_host_from_outside_with_a_workloads_address(gate: G
 
 def test_no_mutation_of_a_packet_does_more_than_pass_or_drop(gate: Gate) -> None:
     gate.datapath.become_usual([Allow(1, verdict=Verdict.DEFAULT_DENY), Allow(1, protocol=TCP), Allow(1, egress=True)])
-    seeds = []
+
+    def is_the_hosts(frame: bytes) -> Ran:
+        return gate.leaves(frame, forwarded=False)
+
+    tries: list[tuple[bytes, Way]] = []
     for version in (4, 6):
-        for protocol in (TCP, UDP, ICMP):
-            sent = _there(gate, version, protocol)
-            left = gate.leaves(sent)[1]
-            answer = _answer(version, protocol, ends(left)[1])
-            seeds += [sent, answer, error(version, ROUTER[version], HOST[version], left)]
-            seeds.append(error(version, gate.address(version), WORLD[version], gate.arrives(answer)[1]))
-    dice = random.Random(20261121)
-    for _ in range(8_000):
-        packet = bytearray(dice.choice(seeds))
-        for _ in range(dice.randint(1, 4)):
-            packet[dice.randrange(14, len(packet))] = dice.randrange(256)
-        cut = bytes(packet[: dice.randint(min(SHORTEST, len(packet)), len(packet))] if dice.random() < 0.2 else packet)
-        forwarded = dice.random() < 0.7
-        ran = gate.arrives(cut) if dice.random() < 0.5 else gate.leaves(cut, forwarded=forwarded)
-        assert ran[0] in (UNSPEC, SHOT)
-        assert len(ran[1]) == len(cut)
+        mine, world, host = gate.address(version), WORLD[version], HOST[version]
+        sent = list(frames(mine, 1000, world, 80))
+        left = [got for action, got in map(gate.leaves, sent) if action == UNSPEC]
+        answers = list(frames(world, 80, host, ends(left[0])[1]))
+        tries += [(frame, gate.leaves) for frame in sent]
+        tries += [(frame, gate.arrives) for frame in answers]
+        tries += [(frame, gate.arrives) for frame in errors(ROUTER[version], host, iter(left))]
+        tries += [(frame, gate.leaves) for frame in errors(mine, world, (gate.arrives(one)[1] for one in answers))]
+        tries += [(frame, is_the_hosts) for frame in frames(host, 22, world, 1000)]
+        tries += [(frame, gate.arrives) for frame in frames(world, 1000, host, 22)]
+    survive(gate.datapath, tries, {UNSPEC, SHOT})

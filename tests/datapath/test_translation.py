@@ -12,7 +12,8 @@ import pytest
 
 from reconciler.model.datapath import Verdict
 
-from .harness import REDIRECT, SHOT, UNSPEC, Allow, Device, Harness
+from .harness import REDIRECT, SHOT, UNSPEC, Allow, Device, Harness, Ran
+from .mutations import Way, errors, frames, survive
 from .packets import ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, checksum, ip, sctp, tcp, udp
 from .services import DRAINING, RANDOM, Services
 
@@ -416,30 +417,42 @@ def test_established_flows_to_living_backends_never_break(datapath: Harness, ser
                 assert "{2}:{3}".format(*ends(packet)) == used[old]
 
 
-def test_no_mutation_of_a_packet_does_more_than_pass_or_drop(datapath: Harness, services: Services) -> None:
-    chance = random.Random(1)
+def test_no_mutation_of_a_packet_does_more_than_pass_drop_or_tell_the_client(
+    datapath: Harness, services: Services
+) -> None:
+    tries: list[tuple[bytes, Way]] = []
+    client, server, other = datapath.devices
+
+    def is_sent(frame: bytes) -> Ran:
+        return datapath.sent(frame, client)
+
+    def is_answered(frame: bytes) -> Ran:
+        return datapath.sent(frame, server)
+
+    def is_received(frame: bytes) -> Ran:
+        return datapath.received(frame, client, ingress_ifindex=1)
+
     for version in (4, 6):
         shop = Shop(datapath, services, version)
-        shop.serve(shop.server)
-        shop.serve(shop.server, shop.client, protocol=UDP)
-        shop.serve(shop.server, protocol=SCTP)
-        client, server = shop.address(shop.client), shop.address(shop.server)
-        _, there = shop.asks(protocol=UDP)
-        seeds = [
-            tcp(client, 1000, shop.vip, 80, data=bytes(16)),
-            udp(client, 1000, shop.vip, 80, bytes(16)),
-            ip(client, shop.vip, SCTP, struct.pack("!HHII", 1000, 80, 0, 0) + bytes(20)),
-            unreachable(shop, client, shop.vip, udp(shop.vip, 80, client, 1000, bytes(16))),
-            udp(server, 8080, client, 1000, bytes(16)),
-            unreachable(shop, server, client, there),
-        ]
-        for turn in range(5000):
-            packet = bytearray(seeds[turn % len(seeds)])
-            for _ in range(chance.randint(1, 4)):
-                packet[chance.randrange(12, len(packet))] = chance.randrange(256)
-            cut = packet[: chance.randint(54, len(packet))] if chance.random() < 0.2 and len(packet) > 54 else packet
-            device = chance.choice(datapath.devices)
-            way = chance.choice([datapath.sent, datapath.received])
-            assert way(bytes(cut), device).action in (UNSPEC, SHOT, REDIRECT)
-    counted = datapath.maps.open("counters").read()[1]["packets"].sum()
-    assert counted > 0
+        mine, its, router = shop.address(client), shop.address(server), ROUTER[version]
+        for protocol in (TCP, UDP, SCTP):
+            shop.serve(server, protocol=protocol)
+            services.serve(shop.vip, 81, [shop.backend(client)], protocol=protocol)
+            services.serve(shop.vip, 82, [], protocol=protocol)
+            services.serve(shop.vip, 83, [shop.backend(other)], protocol=protocol)
+        asked = list(frames(mine, 1000, shop.vip, 80))
+        there = [got for action, got in map(is_sent, asked) if action == REDIRECT]
+        tries += [(frame, is_sent) for frame in asked]
+        tries += [(frame, is_answered) for frame in frames(its, 8080, mine, 1000)]
+        tries += [(frame, is_sent) for frame in errors(mine, shop.vip, frames(shop.vip, 80, mine, 1000))]
+        tries += [(frame, is_answered) for frame in errors(its, mine, iter(there))]
+        tries += [(frame, is_received) for frame in errors(router, mine, iter(there))]
+        for port in (81, 82, 83):
+            tries += [(frame, is_sent) for frame in frames(mine, 1000 + port, shop.vip, port)]
+        tries += [(frame, is_sent) for frame in frames(mine, 8080, shop.vip, 1081)]
+        for port in (81, 83):
+            for frame in frames(mine, 1000 + port, shop.vip, port):
+                is_sent(frame)
+        for protocol in (TCP, UDP, SCTP):
+            services.kill(shop.backend(other), protocol)
+    survive(datapath, tries, {UNSPEC, SHOT, REDIRECT})
