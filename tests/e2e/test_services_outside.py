@@ -1,15 +1,21 @@
-"""Services from outside, with real packets: a client on the segment of two hosts, backends on both."""
+"""Services from outside, with real packets: a client on the segment of two hosts, backends on both.
+
+Not every kernel has sockets for SCTP, so its packets are put together here; whoever has a raw socket gets them.
+"""
 
 from __future__ import annotations
 
 import errno
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
+from reconciler.kernel import netns
+from tests.datapath.packets import SCTP, association
 from tests.e2e.across import DEADLINE_S, listening, opened, sniffed
 from tests.e2e.daemon_host import policy, until
 from tests.e2e.hosts import STRANGER, Hosts, made_hosts
@@ -34,6 +40,7 @@ spec:
   ports:
     - {{name: tcp, port: 80, targetPort: {PORT}, nodePort: 30080}}
     - {{name: udp, port: 80, protocol: UDP, targetPort: {PORT}, nodePort: 30080}}
+    - {{name: sctp, port: 80, protocol: SCTP, targetPort: {PORT}, nodePort: 30080}}
 ---
 apiVersion: v1
 kind: Service
@@ -60,7 +67,7 @@ ADMITTED = SERVICES.replace("RANGES", f'{CLIENT[4]}/32, "{CLIENT[6]}/128"')
 
 
 class Servers:
-    """Every backend says who it is and whom it sees, over TCP and UDP, and then what it is told."""
+    """Every backend says who it is and whom it sees, over TCP, UDP and SCTP, and then what it is told."""
 
     def __init__(self, hosts: Hosts, stack: ExitStack) -> None:
         for name in BACKENDS:
@@ -68,7 +75,8 @@ class Servers:
                 where = hosts.space(name), hosts.address(name, version)
                 stream = stack.enter_context(listening(*where, socket.SOCK_STREAM, PORT))
                 datagram = stack.enter_context(listening(*where, socket.SOCK_DGRAM, PORT))
-                for serve, server in ((self._accept, stream), (self._answer, datagram)):
+                raw = stack.enter_context(associated(*where))
+                for serve, server in ((self._accept, stream), (self._answer, datagram), (self._associate, raw)):
                     server.settimeout(None)
                     stack.callback(_shut, server)
                     threading.Thread(target=serve, args=(name, server), daemon=True).start()
@@ -86,6 +94,15 @@ class Servers:
                 if not data:
                     return
                 server.sendto(f"{name} {peer[0]} ".encode() + data, peer)
+
+    def _associate(self, name: str, server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                packet, peer = server.recvfrom(1 << 16)
+                if not packet:
+                    return
+                if (heard := understood(packet)) and heard[1] == PORT:
+                    server.sendto(association(PORT, heard[0], f"{name} {peer[0]}".encode()), peer)
 
 
 def _shut(server: socket.socket) -> None:
@@ -145,6 +162,22 @@ def sends(hosts: Hosts, address: str, port: int, size: int) -> tuple[str, str]:
         return name.decode(), seen.decode()
 
 
+def associated(space: str, address: str) -> socket.socket:
+    """A socket that gets every SCTP packet for the address."""
+    with netns.inside(space):
+        made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_RAW, SCTP)
+    made.settimeout(DEADLINE_S)
+    made.bind((address, 0))
+    return made
+
+
+def understood(packet: bytes) -> tuple[int, int, bytes] | None:
+    """Ports and data of what such a socket got, if its checksum is right. IPv4's own header comes along."""
+    body = packet[20:] if packet[0] >> 4 == 4 and len(packet) == int.from_bytes(packet[2:4]) else packet
+    source, destination = struct.unpack_from("!HH", body)
+    return (source, destination, body[12:]) if association(source, destination, body[12:]) == body else None
+
+
 def host(hosts: Hosts, number: int, version: int) -> str:
     return hosts.underlay(number)[version == 6]
 
@@ -163,6 +196,37 @@ def test_a_node_port_reaches_backends_of_both_hosts_and_answers_in_its_own_name(
 def test_datagrams_too_and_in_fragments(hosts: Hosts, version: int, size: int) -> None:
     found = {sends(hosts, host(hosts, 1, version), 30080, size)[0] for _ in range(24)}
     assert found == {"a1", "a2"}
+
+
+@families
+def test_associations_too(hosts: Hosts, version: int) -> None:
+    address, found = host(hosts, 1, version), dict[str, str]()
+    with associated(hosts.space("wire"), CLIENT[version]) as client:
+        for port in range(5000, 5024):
+            client.sendto(association(port, 30080, bytes(100)), (address, 0))
+            packet, peer = client.recvfrom(1 << 16)
+            heard = understood(packet)
+            assert heard
+            assert (peer[0], heard[:2]) == (address, (30080, port))
+            found.update([heard[2].decode().split()])
+    assert found.keys() == {"a1", "a2"}
+    assert found["a1"] == CLIENT[version]
+
+
+@families
+def test_a_connection_whose_backends_are_gone_is_reset(hosts: Hosts, version: int) -> None:
+    with opened(hosts.space("wire"), host(hosts, 1, version), socket.SOCK_STREAM) as client:
+        client.connect((host(hosts, 1, version), 30080))
+        client.recv(64)
+        hosts.write("services.yaml", ADMITTED.replace("selector: {app: a}", "selector: {app: none}"))
+        hosts.converge()
+        try:
+            client.sendall(bytes(10_000))
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        finally:
+            hosts.write("services.yaml", ADMITTED)
+            hosts.converge()
 
 
 @families
