@@ -102,8 +102,11 @@ class Connection:
 
 
 @contextmanager
-def connected(hosts: Hosts, address: str, port: int, patience_s: float = DEADLINE_S) -> Iterator[Connection]:
-    with opened(hosts.space("wire"), address, socket.SOCK_STREAM) as client:
+def connected(
+    hosts: Hosts, address: str, port: int, patience_s: float = DEADLINE_S, place: str = "wire"
+) -> Iterator[Connection]:
+    """`place`: where the client is; outside, or at a host or a workload."""
+    with opened(hosts.space(place), address, socket.SOCK_STREAM) as client:
         client.settimeout(patience_s)
         client.connect((address, port))
         with client.makefile("rwb") as stream:

@@ -62,6 +62,15 @@ def test_the_backends_own_host_may_be_asked_too(hosts: Hosts, version: int) -> N
 
 
 @families
+@pytest.mark.parametrize("place", ["h2", "a2", "b2"])
+def test_who_is_on_the_backends_host_may_ask_another_one(hosts: Hosts, version: int, place: str) -> None:
+    """Such answers leave by no node device, so they go back over the host that was asked."""
+    with connected(hosts, host(hosts, 1, version), FAR, place=place) as found:
+        assert found.talks(WORDS)
+        assert found.name == "b2"
+
+
+@families
 def test_answers_leave_from_the_backends_host(hosts: Hosts, version: int) -> None:
     front, client = LOAD_BALANCER[version], CLIENT[version]
     asks(hosts, front, 80)  # from now on the client knows what the way carries
