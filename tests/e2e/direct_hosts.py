@@ -6,11 +6,13 @@ a backend on each host, `a1` and `a2`.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from reconciler.kernel import netns
 from tests.e2e.client_outside import LOAD_BALANCER, PORT, Servers, set_out
 from tests.e2e.hosts import Hosts, made_hosts
 
@@ -91,3 +93,12 @@ def direct_hosts(directory: Path, way: Way) -> Iterator[Hosts]:
         set_out(found)
         Servers(found, stack)
         yield found
+
+
+def put(hosts: Hosts, by: tuple[str, str], to: str, frame: bytes) -> None:
+    """A frame on the segment, for a host; `by`: namespace and device."""
+    space, device = by
+    mac = bytes.fromhex(hosts.mac(to, "eth0").replace(":", ""))
+    with netns.inside(hosts.space(space)), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((device, 0))
+        wire.send(mac + frame[6:])

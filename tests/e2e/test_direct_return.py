@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -17,10 +18,11 @@ from reconciler.host.service_checks import Check
 from reconciler.kernel import netns
 from reconciler.model.service import HealthCheck
 from reconciler.observe.flow import Reason
+from tests.datapath import packets
 from tests.e2e.across import Seen, opened, sniffed
 from tests.e2e.client_outside import CLIENT, LOAD_BALANCER, PORT, WORDS, Connection, asks, connected, host, sends
 from tests.e2e.daemon_host import NAMESPACE, cluster, policy, until
-from tests.e2e.direct_hosts import FAR, ROUTES, SERVICES, WAYS, WEB, Way, direct_hosts, manifests, slices
+from tests.e2e.direct_hosts import FAR, ROUTES, SERVICES, WAYS, WEB, Way, direct_hosts, manifests, put, slices
 from tests.e2e.hosts import Hosts
 from tests.e2e.test_overlay_attacks import counted
 from tests.e2e.test_overlay_mtu import DO, IP_MTU, IP_MTU_DISCOVER, IPV6_MTU, IPV6_MTU_DISCOVER
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.root
 families = pytest.mark.parametrize("version", [4, 6])
 OMIT = 5  # IP_PMTUDISC_OMIT of linux/in.h: datagrams are cut for the device, whatever path MTU is known
 MTU, LARGE = 1500, 4000
+CLOSED = 9  # nobody has this port of the client
 PATIENCE_S = 0.3
 ANOTHER = {4: "10.98.0.98/32", 6: "fd98::98/128"}
 
@@ -81,6 +84,25 @@ def test_answers_leave_from_the_backends_host(hosts: Hosts, version: int) -> Non
     assert Seen(front, client) in second()
     sources = {packet.source for packet in first() if packet.destination == client}
     assert not sources & {front, hosts.address("b2", version)}
+
+
+@families
+def test_an_error_about_an_answer_finds_the_backend(hosts: Hosts, version: int) -> None:
+    before = unreachable(hosts, version)
+    datagram = packets.udp(CLIENT[version], CLOSED, LOAD_BALANCER[version], 80)
+    put(hosts, ("wire", "br0"), "h1", datagram)
+    until(lambda: unreachable(hosts, version) > before, "the backend hears that nobody has the client's port")
+
+
+def unreachable(hosts: Hosts, version: int) -> int:
+    """Errors of that kind that came to the backend's namespace."""
+    with netns.inside(hosts.space("b2")):
+        if version == 6:
+            lines = Path("/proc/thread-self/net/snmp6").read_text().splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith("Icmp6InDestUnreachs"))
+        lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
+        names, values = (line.split() for line in lines if line.startswith("Icmp:"))
+        return int(values[names.index("InDestUnreachs")])
 
 
 @families

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from reconciler.kernel import netns
 from reconciler.observe.flow import Reason
 from tests.datapath import packets
 from tests.datapath.brought import PORT as GENEVE_PORT
 from tests.datapath.brought import in_geneve, in_ipip, with_option
 from tests.e2e.across import listening, opened
 from tests.e2e.client_outside import CLIENT, LOAD_BALANCER, PORT, host
-from tests.e2e.direct_hosts import WAYS, Way, direct_hosts
+from tests.e2e.direct_hosts import WAYS, Way, direct_hosts, put
 from tests.e2e.hosts import STRANGER, Hosts
 from tests.e2e.test_overlay_attacks import refused
 
@@ -92,17 +91,9 @@ def client(request: pytest.FixtureRequest, hosts: Hosts, way: Way) -> Iterator[C
         yield Client(hosts, way, version, made)
 
 
-def send(hosts: Hosts, space: str, device: str, frame: bytes) -> None:
-    """To the second host, on the segment."""
-    mac = bytes.fromhex(hosts.mac("h2", "eth0").replace(":", ""))
-    with netns.inside(hosts.space(space)), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-        wire.bind((device, 0))
-        wire.send(mac + frame[6:])
-
-
 def test_what_a_node_brings_is_answered_in_the_services_name(hosts: Hosts, client: Client) -> None:
     """The attacks below differ from this in one thing each."""
-    send(hosts, "h1", "eth0", client.brought(client.node(1), client.front))
+    put(hosts, ("h1", "eth0"), "h2", client.brought(client.node(1), client.front))
     data, peer = client.socket.recvfrom(1 << 16)
     assert (data, peer[:2]) == (f"b2 {CLIENT[client.version]} x".encode(), client.front)
 
@@ -110,13 +101,13 @@ def test_what_a_node_brings_is_answered_in_the_services_name(hosts: Hosts, clien
 @pytest.mark.parametrize("way", WRAPPED, indirect=True)
 def test_a_stranger_is_not_believed(hosts: Hosts, client: Client) -> None:
     frame = client.brought(client.node(STRANGER), client.front)
-    assert refused(hosts, Reason.TUNNEL_NODE, lambda: send(hosts, "wire", "br0", frame))
+    assert refused(hosts, Reason.TUNNEL_NODE, lambda: put(hosts, ("wire", "br0"), "h2", frame))
     assert client.heard() is None
 
 
 def test_nobody_answers_in_the_name_of_what_is_no_service(hosts: Hosts, client: Client) -> None:
     frame = client.brought(client.node(1), (NOBODYS[client.version], 80))
-    assert refused(hosts, Reason.NO_FRONTEND, lambda: send(hosts, "h1", "eth0", frame))
+    assert refused(hosts, Reason.NO_FRONTEND, lambda: put(hosts, ("h1", "eth0"), "h2", frame))
     assert client.heard() is None
 
 
