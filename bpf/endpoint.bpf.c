@@ -5,6 +5,7 @@
  * where it enters, and goes straight to the other one's device. Nothing passes that has no verdict of this epoch.
  */
 #include "lib/delivery.h"
+#include "lib/direct_return.h"
 #include "lib/geneve.h"
 #include "lib/judge.h"
 #include "lib/neighbour.h"
@@ -484,10 +485,27 @@ GLOBAL int answer_client6(struct __sk_buff *skb, const struct passage *at, int r
 	return at ? answer_client(skb, at, result, true) : TC_ACT_SHOT;
 }
 
-/* Whether a packet is made as those of tunnels are. */
+/* Whether nodes believe what other nodes send over UDP. */
+INLINE bool is_wrapping(void)
+{
+	return overlay || direct_return == DIRECT_GENEVE;
+}
+
+/* Whether a packet is made as such ones are. */
 INLINE bool is_to_tunnel_port(const struct flow *flow)
 {
-	return flow->protocol == IPPROTO_UDP && flow->destination_port == bpf_htons(tunnel_port) && !flow->related;
+	return flow->protocol == IPPROTO_UDP && !flow->related &&
+	       ((overlay && flow->destination_port == bpf_htons(tunnel_port)) ||
+		(direct_return == DIRECT_GENEVE && flow->destination_port == bpf_htons(direct_port)));
+}
+
+/* Whether it is known that a workload somewhere has the address. */
+INLINE bool is_workloads(const union address *address, __u32 epoch, const bool v6)
+{
+	__u32 identity = find_peer(address, v6, epoch).identity;
+
+	return identity >= IDENTITY_FIRST_REFINED ||
+	       (identity >= IDENTITY_FIRST_CLUSTER && identity < IDENTITY_FIRST_LOCAL);
 }
 
 /* What a workload itself has wrapped may be for another workload only. To a node it would come with the address of this
@@ -495,7 +513,8 @@ INLINE bool is_to_tunnel_port(const struct flow *flow)
  */
 INLINE int refuse_wrapped(struct __sk_buff *skb, const struct passage *at, const bool v6)
 {
-	if (find_endpoint(&at->flow.destination, v6) || find_tunnel(&at->flow.destination, v6))
+	if (find_endpoint(&at->flow.destination, v6) || find_tunnel(&at->flow.destination, v6) ||
+	    is_workloads(&at->flow.destination, at->version.epoch, v6))
 		return GOES_ON;
 	return drop(skb, at, REASON_TUNNEL_FORBIDDEN, v6);
 }
@@ -537,7 +556,7 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 			return v6 ? answer_client6(skb, at, result) : answer_client4(skb, at, result);
 		}
 	}
-	if (overlay && outbound && unlikely(is_to_tunnel_port(&at->flow))) {
+	if (is_wrapping() && outbound && unlikely(is_to_tunnel_port(&at->flow))) {
 		int action = v6 ? refuse_wrapped6(skb, at) : refuse_wrapped4(skb, at);
 
 		if (action != GOES_ON)

@@ -12,9 +12,6 @@
 #include "translation.h"
 #include "tunnels.h"
 
-/* UDP port of what is wrapped in Geneve on its way to a backend. */
-OPTION(__u16, direct_port, 6081);
-
 /* Stands for the backend where the flow is known by its other host only. */
 #define BACKEND_HERE 0xffffffff
 

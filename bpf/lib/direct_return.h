@@ -13,3 +13,6 @@ enum direct_return {
 };
 
 OPTION(__u8, direct_return, DIRECT_NONE);
+
+/* UDP port of what is wrapped in Geneve on its way to a backend. */
+OPTION(__u16, direct_port, 6081);

@@ -103,6 +103,20 @@ INLINE struct peer ipcache_at(const struct ipcache_value *value, __u32 epoch)
 	return peer;
 }
 
+/* Whether it is a node's or a workload's, of whichever cluster. */
+INLINE bool is_of_cluster(__u32 identity)
+{
+	switch (identity) {
+	case IDENTITY_UNKNOWN:
+	case IDENTITY_WORLD:
+	case IDENTITY_WORLD_IPV4:
+	case IDENTITY_WORLD_IPV6:
+		return false;
+	default:
+		return identity < IDENTITY_FIRST_LOCAL || identity >= IDENTITY_FIRST_REFINED;
+	}
+}
+
 /* Identity of an address as of an epoch; the world is there as a prefix of length 0, so 0 means an empty ipcache. */
 INLINE struct peer find_peer(const union address *address, const bool v6, __u32 epoch)
 {

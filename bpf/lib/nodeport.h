@@ -90,6 +90,15 @@ INLINE bool keeps_backend(const struct passage *at, struct translation *found, c
 	return true;
 }
 
+/* Whether a backend answers this client itself. To one of the cluster, which may be on its very host, answers need not
+ * leave by a node device, where they would get the service's address.
+ */
+INLINE bool answers_directly(const struct backend *backend, const union address *client, __u32 epoch, const bool v6)
+{
+	return direct_return && backend->flags & BACKEND_DIRECT &&
+	       !is_of_cluster(find_peer(client, v6, epoch).identity);
+}
+
 /* A backend of `found->service` for a flow. Returns 0, a reason to drop the packet, or UNSERVED. */
 INLINE int choose(const struct passage *at, struct translation *found, const bool v6)
 {
@@ -110,7 +119,9 @@ INLINE int choose(const struct passage *at, struct translation *found, const boo
 	found->address = choice.backend->address;
 	found->port = choice.backend->port;
 	found->closing = 0;
-	found->state = SENT_IN | (direct_return && choice.backend->flags & BACKEND_DIRECT ? DIRECT : 0);
+	found->state = SENT_IN;
+	if (answers_directly(choice.backend, &flow->source, at->version.epoch, v6))
+		found->state |= DIRECT;
 	found->expires = at->now + flow_timeout(flow->protocol, 0, false);
 	found->backend = choice.id;
 	return 0;

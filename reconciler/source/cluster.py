@@ -37,6 +37,7 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
     base = Cluster(identity.name, Origin("", document.place.line, identity.kind, identity.name, ""))
     spec = document.get("spec") or document
     places: Places = {}
+    network = _network(spec)
     return Cluster(
         name=base.name,
         origin=base.origin,
@@ -53,8 +54,8 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
             "policy", "ipBlockMatchesWorkloads", default=base.ipblock_matches_workloads
         ),
         mtu_bytes=int(spec.read("mtu", default=base.mtu_bytes)),
-        network=_network(spec),
-        services=balancing.services(spec, findings),
+        network=network,
+        services=balancing.services(spec, network, findings),
         conntrack=_conntrack(spec),
         masquerade=_masquerade(spec, findings),
         probes=_probes(spec, identity, places, findings),
