@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from reconciler.compile.tables import AskedRow
 from reconciler.errors import CompileError
 from reconciler.model.cluster import NetworkMode, Node
-from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction
+from reconciler.model.datapath import AttachmentKey, AttachmentRow, Hook
 from reconciler.model.facts import Facts
 from reconciler.model.network import HOST_NETNS, Sysctl, SysctlKey
 from reconciler.model.outside import DeviceFlag, DeviceRow, Masquerade, NodeDevice, PlainKey, PlainRow
 from reconciler.model.snapshot import Snapshot
 
-PROGRAMS = {Direction.INGRESS: "from_netdev", Direction.EGRESS: "to_netdev"}
+PROGRAMS = {Hook.INGRESS: "from_netdev", Hook.EGRESS: "to_netdev"}
 RESERVED_PORTS = "net/ipv4/ip_local_reserved_ports"  # of both families; the kernel gives none of them to a socket
 
 
@@ -35,11 +35,11 @@ def outside_rows(
         if not row.flags and not unwraps:  # no address that workloads could leave with
             continue
         yield AskedRow("devices", ifname, row, node.origin)
-        for direction, program in PROGRAMS.items():
+        for hook, program in PROGRAMS.items():
             if program not in programs:
                 raise CompileError(f"the program {program} is not built")
-            hook = AttachmentRow(program, programs[program])
-            yield AskedRow("attachments", AttachmentKey(ifname, direction), hook, node.origin)
+            attached = AttachmentRow(program, programs[program])
+            yield AskedRow("attachments", AttachmentKey(ifname, hook), attached, node.origin)
     origin = snapshot.cluster.origin
     if masquerade.enabled:
         for network in _plain(snapshot, facts, masquerade):

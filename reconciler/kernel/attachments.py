@@ -18,7 +18,7 @@ from reconciler.engine.table import Flip
 from reconciler.errors import KernelError
 from reconciler.kernel.clsact import ClsactHooks
 from reconciler.kernel.tcx import TcxHooks
-from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction
+from reconciler.model.datapath import AttachmentKey, AttachmentRow, Hook
 
 _UNKNOWN = AttachmentRow("", "")
 
@@ -59,9 +59,9 @@ class AttachmentsTable:
 
     def guarded(self, ifnames: Collection[str]) -> frozenset[str]:
         """Those of the devices that run a program of ours, whole, in each direction."""
-        keys = [AttachmentKey(ifname, direction) for ifname in ifnames for direction in Direction]
+        keys = [AttachmentKey(ifname, hook) for ifname in ifnames for hook in Hook]
         running = {key for key, row in self.live(keys).rows.items() if row.digest}
-        return frozenset(name for name in ifnames if all(AttachmentKey(name, one) in running for one in Direction))
+        return frozenset(name for name in ifnames if all(AttachmentKey(name, one) in running for one in Hook))
 
     def key_of_link(self, number: int) -> AttachmentKey | None:
         """The row that a link of this id made, if it is known."""

@@ -21,12 +21,12 @@ from reconciler.bpf.grace import hurried
 from reconciler.bpf.programs import LINK_TCX, TCX_EGRESS, TCX_INGRESS, LinkInfo
 from reconciler.bpf.syscalls import held
 from reconciler.errors import KernelError
-from reconciler.model.datapath import AttachmentKey, Direction
+from reconciler.model.datapath import AttachmentKey, Hook
 
-_HOOKS = {Direction.INGRESS: TCX_INGRESS, Direction.EGRESS: TCX_EGRESS}
+_HOOKS = {Hook.INGRESS: TCX_INGRESS, Hook.EGRESS: TCX_EGRESS}
 _SHARES = 4  # of the files that may be open; one is for the links that are held
 _RELEASE_S, _POLL_S = 1.0, 0.0005
-_NAMES = {direction.name.lower(): direction for direction in Direction}
+_NAMES = {hook.name.lower(): hook for hook in Hook}
 
 
 class _Held:
@@ -78,7 +78,7 @@ class TcxHooks:
         ifindex = _ifindex(key.ifname)
         if not ifindex:
             raise KernelError(f"no device {key.ifname} to run {name} on")
-        with held(_link(program, ifindex, _HOOKS[key.direction])) as fresh:
+        with held(_link(program, ifindex, _HOOKS[key.hook])) as fresh:
             syscalls.pin(fresh, self._path(key))
         self._open(key)
 
@@ -128,13 +128,13 @@ class TcxHooks:
         return list(dict.fromkeys((*pinned, *self._held)))
 
     def _path(self, key: AttachmentKey) -> str:
-        return str(self._folder / f"{escaped(key.ifname)}-{key.direction.name.lower()}")
+        return str(self._folder / f"{escaped(key.ifname)}-{key.hook.name.lower()}")
 
 
 def key_of_pin(name: str) -> AttachmentKey | None:
     """None for a name that is none of ours."""
-    ifname, _, direction = name.rpartition("-")
-    return AttachmentKey(unescaped(ifname), _NAMES[direction]) if direction in _NAMES else None
+    ifname, _, hook = name.rpartition("-")
+    return AttachmentKey(unescaped(ifname), _NAMES[hook]) if hook in _NAMES else None
 
 
 def _link(program: int, ifindex: int, hook: int) -> int:
@@ -152,7 +152,7 @@ def _link(program: int, ifindex: int, hook: int) -> int:
 
 def _is_on(about: LinkInfo, key: AttachmentKey) -> bool:
     """Whether the link is on the device and hook that its pin speaks of; a detached one has device 0."""
-    wanted = LINK_TCX, _HOOKS[key.direction], _ifindex(key.ifname)
+    wanted = LINK_TCX, _HOOKS[key.hook], _ifindex(key.ifname)
     return about.ifindex != 0 and (about.kind, about.attach_type, about.ifindex) == wanted
 
 

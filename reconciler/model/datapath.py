@@ -88,8 +88,8 @@ IPCACHE_KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("bits", "<u4"), ("pad"
 IPCACHE_VALUE = np.dtype([("identity", "<u4"), ("flags", "<u4")])
 
 
-class Direction(IntEnum):
-    """Of an attachment, seen from the host: packets that come from the workload, packets that go to it."""
+class Hook(IntEnum):
+    """Where a device runs a program: on packets that it brings to the host, on packets that leave by it."""
 
     INGRESS = 0
     EGRESS = 1
@@ -105,7 +105,7 @@ class ProgramRow:
 @dataclass(frozen=True, slots=True)
 class AttachmentKey:
     ifname: str
-    direction: Direction
+    hook: Hook
 
 
 @dataclass(frozen=True, slots=True)

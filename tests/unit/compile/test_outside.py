@@ -10,7 +10,7 @@ import pytest
 from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import Desired, compile_host
 from reconciler.model.cluster import Enforcement, Services
-from reconciler.model.datapath import AttachmentKey, Direction, Verdict
+from reconciler.model.datapath import AttachmentKey, Hook, Verdict
 from reconciler.model.identity import Reserved
 from reconciler.model.network import SysctlKey
 from reconciler.model.outside import DeviceFlag, DeviceRow, Masquerade, NodeDevice
@@ -86,14 +86,14 @@ def test_enforcement_always_does_not_close_a_host_that_no_rule_selects() -> None
 def test_a_host_that_no_rule_selects_and_that_masquerades_nobody_has_nothing_on_its_devices() -> None:
     desired = compiled()
     assert not desired.tables["devices"]
-    assert AttachmentKey("eth0", Direction.INGRESS) not in desired.tables["attachments"].rows  # type: ignore[union-attr]
+    assert AttachmentKey("eth0", Hook.INGRESS) not in desired.tables["attachments"].rows  # type: ignore[union-attr]
 
 
 def test_a_rule_for_the_host_puts_programs_on_its_devices() -> None:
     tables = compiled(for_nodes(Selector())).tables
     assert tables["devices"].rows == {"eth0": DeviceRow(DeviceFlag.HOST_POLICY)}  # type: ignore[union-attr]
-    programs = {key.direction: row.program for key, row in tables["attachments"].rows.items() if key.ifname == "eth0"}  # type: ignore[union-attr]
-    assert programs == {Direction.INGRESS: "from_netdev", Direction.EGRESS: "to_netdev"}
+    programs = {key.hook: row.program for key, row in tables["attachments"].rows.items() if key.ifname == "eth0"}  # type: ignore[union-attr]
+    assert programs == {Hook.INGRESS: "from_netdev", Hook.EGRESS: "to_netdev"}
 
 
 def test_masquerading_knows_its_address_its_ports_and_whom_it_is_not_for() -> None:
