@@ -19,6 +19,7 @@ from reconciler import shipped
 from reconciler.bpf import bpffs, btf, maps, pins, syscalls
 from reconciler.bpf.maps import ARRAY_OF_MAPS, HASH_OF_MAPS
 from reconciler.bpf.syscalls import held
+from reconciler.datapath.features import has
 from reconciler.datapath.objects import BpfObject, Declaration, Option, compatible
 from reconciler.errors import KernelError
 from reconciler.model.datapath import ProgramRow
@@ -26,6 +27,7 @@ from reconciler.model.datapath import ProgramRow
 log = logging.getLogger(__name__)
 
 OBJECTS = ("endpoint", "netdev", "xdp", "overlay", "socket", "collect", "services", "fingerprint")
+_XDP = "xdp"
 _DIGEST = 12  # hexadecimal digits
 
 
@@ -112,6 +114,8 @@ class Datapath:
                 object_.set_option(option, self._options[option])
             for map_ in object_.maps().keys() & self._map_sizes.keys():
                 object_.set_max_entries(map_, self._map_sizes[map_])
+            if object_name == _XDP and has("xdp_fragments"):
+                object_.take_fragments()
             with _room(object_, serving):
                 object_.load()
             for name in names:

@@ -38,6 +38,7 @@ from reconciler.kernel.ipcache import IpcacheTable
 from reconciler.kernel.links import LinksTable
 from reconciler.kernel.neighbours import NeighboursTable
 from reconciler.kernel.overlays import OverlaysTable
+from reconciler.kernel.pinned_links import key_of_pin
 from reconciler.kernel.plain import PlainTable
 from reconciler.kernel.policy import PolicyTable
 from reconciler.kernel.programs import ProgramsTable
@@ -45,7 +46,6 @@ from reconciler.kernel.routes import RoutesTable
 from reconciler.kernel.rules import RulesTable
 from reconciler.kernel.services import ServicesTable
 from reconciler.kernel.sysctls import SysctlsTable
-from reconciler.kernel.tcx import key_of_pin
 from reconciler.kernel.tunnels import TunnelsTable
 from reconciler.model.cluster import Cluster
 from reconciler.model.datapath import AttachmentKey, CgroupKey, ProgramRow
