@@ -20,8 +20,8 @@
 struct transport {
 	struct ports *ports;
 	__sum16 *checksum;
-	__u32 length; /* of the whole IP packet */
 	__u32 now; /* ticks */
+	__u16 length; /* of the packet, without its IP header */
 	__u8 tcp_flags;
 	__u8 protocol;
 };
@@ -88,9 +88,9 @@ INLINE bool begins(const struct transport *transport)
 }
 
 /* Whether what was found out about a flow still holds for this packet. What ends is looked at closely. */
-INLINE bool is_fresh(const struct next_hop *hop, const struct transport *transport)
+INLINE bool is_fresh(const struct next_hop *hop, const struct transport *transport, __u32 header_length)
 {
-	return hop->checked == transport->now && transport->length <= hop->mtu &&
+	return hop->checked == transport->now && transport->length + header_length <= hop->mtu &&
 	       !(transport->tcp_flags & (TCP_FIN | TCP_RST));
 }
 
@@ -145,14 +145,30 @@ INLINE void touch(struct through *through, __u8 tcp_flags, __u32 now)
 	translation_touch(&through->out_key, through->out, tcp_flags, now);
 }
 
+/* The ones' complement sum, RFC 1071. */
+INLINE __u16 plus(__u16 left, __u16 right)
+{
+	__u32 sum = (__u32)left + right;
+
+	return sum + (sum >> 16);
+}
+
+/* Whether the sender left the checksum to its device, as on veth: the field has the sum of the pseudo-header, and what
+ * would be made of that here is wrong. One finished checksum in 65,535 looks the same, and is handed over as well.
+ */
+INLINE bool is_unfinished(const struct transport *transport, const struct next_hop *hop)
+{
+	return *transport->checksum == plus(hop->pseudo_sum, bpf_htons(transport->length));
+}
+
 /* `difference`: between what the checksum covered and what it covers now. */
-INLINE void mend_checksum(const struct transport *transport, __u32 difference)
+INLINE void mend_checksum(const struct transport *transport, __u16 difference)
 {
 	__sum16 sum;
 
 	if (transport->protocol == IPPROTO_UDP && !*transport->checksum) /* it has none, RFC 768 */
 		return;
-	sum = fold((__u64)difference + (__u16) ~*transport->checksum);
+	sum = ~plus(difference, ~*transport->checksum);
 	*transport->checksum = !sum && transport->protocol == IPPROTO_UDP ? 0xffff : sum;
 }
 
@@ -161,7 +177,7 @@ NOINLINE bool look_closely4(struct xdp_md *context, const struct transport *tran
 			    struct passing4 *passing)
 {
 	struct through through = { .in_key = { .reply = true } };
-	struct bpf_fib_lookup route = { .family = FAMILY_IPV4, .tot_len = transport->length };
+	struct bpf_fib_lookup route = { .family = FAMILY_IPV4, .tot_len = transport->length + sizeof(struct iphdr) };
 
 	through.in_key.source.v4 = key->ends.source;
 	through.in_key.destination.v4 = key->ends.destination;
@@ -177,9 +193,11 @@ NOINLINE bool look_closely4(struct xdp_md *context, const struct transport *tran
 	passing->hop.checked = transport->now;
 	if (!leaves_here(context, &route, &passing->hop))
 		return false;
-	passing->hop.transport_sum = bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends), (__be32 *)&passing->ends,
-						   sizeof(passing->ends), 0);
-	passing->hop.header_sum = bpf_csum_diff((__be32 *)&key->ends, 8, (__be32 *)&passing->ends, 8, 0);
+	passing->hop.transport_sum = ~fold(bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends),
+							 (__be32 *)&passing->ends, sizeof(passing->ends), 0));
+	passing->hop.header_sum =
+		~fold(bpf_csum_diff((__be32 *)&key->ends, 8, (__be32 *)&passing->ends, 8, (__u16)~bpf_htons(0x0100)));
+	passing->hop.pseudo_sum = ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&key->ends, 8, bpf_htons(key->protocol)));
 	touch(&through, transport->tcp_flags, transport->now);
 	bpf_map_update_elem(&passing4, key, passing, BPF_ANY);
 	return true;
@@ -187,7 +205,7 @@ NOINLINE bool look_closely4(struct xdp_md *context, const struct transport *tran
 
 INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphdr *ip, void *data_end)
 {
-	struct transport transport = { .length = bpf_ntohs(ip->tot_len) };
+	struct transport transport = { .length = bpf_ntohs(ip->tot_len) - sizeof(*ip) };
 	struct passing4 *passing, fresh;
 	struct passing4_key key;
 
@@ -206,15 +224,16 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 	}
 	transport.now = ticks_now();
 	passing = bpf_map_lookup_elem(&passing4, &key);
-	if (unlikely(!passing || !is_fresh(&passing->hop, &transport))) {
+	if (unlikely(!passing || !is_fresh(&passing->hop, &transport, sizeof(*ip)))) {
 		if (!look_closely4(context, &transport, &key, &fresh))
 			return XDP_PASS;
 		passing = &fresh;
 	}
+	if (unlikely(is_unfinished(&transport, &passing->hop)))
+		return XDP_PASS;
 	mend_checksum(&transport, passing->hop.transport_sum);
 	*transport.ports = passing->ends.ports;
-	ip->check = fold((__u64)passing->hop.header_sum + (__u16)~ip->check +
-			 (__u16)~bpf_htons(0x0100)); /* and a hop less: RFC 1624 */
+	ip->check = ~plus(passing->hop.header_sum, ~ip->check); /* RFC 1624 */
 	ip->ttl--;
 	ip->saddr = passing->ends.source;
 	ip->daddr = passing->ends.destination;
@@ -227,7 +246,7 @@ NOINLINE bool look_closely6(struct xdp_md *context, const struct transport *tran
 			    struct passing6 *passing)
 {
 	struct through through = { .in_key = { .reply = true, .v6 = true } };
-	struct bpf_fib_lookup route = { .family = FAMILY_IPV6, .tot_len = transport->length };
+	struct bpf_fib_lookup route = { .family = FAMILY_IPV6, .tot_len = transport->length + sizeof(struct ipv6hdr) };
 
 	__builtin_memcpy(through.in_key.source.bytes, key->ends.source, 16);
 	__builtin_memcpy(through.in_key.destination.bytes, key->ends.destination, 16);
@@ -245,9 +264,10 @@ NOINLINE bool look_closely6(struct xdp_md *context, const struct transport *tran
 	passing->hop.checked = transport->now;
 	if (!leaves_here(context, &route, &passing->hop))
 		return false;
-	passing->hop.transport_sum = bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends), (__be32 *)&passing->ends,
-						   sizeof(passing->ends), 0);
+	passing->hop.transport_sum = ~fold(bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends),
+							 (__be32 *)&passing->ends, sizeof(passing->ends), 0));
 	passing->hop.header_sum = 0;
+	passing->hop.pseudo_sum = ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&key->ends, 32, bpf_htons(key->protocol)));
 	touch(&through, transport->tcp_flags, transport->now);
 	bpf_map_update_elem(&passing6, key, passing, BPF_ANY);
 	return true;
@@ -255,7 +275,7 @@ NOINLINE bool look_closely6(struct xdp_md *context, const struct transport *tran
 
 INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6hdr *ip, void *data_end)
 {
-	struct transport transport = { .length = sizeof(*ip) + bpf_ntohs(ip->payload_len) };
+	struct transport transport = { .length = bpf_ntohs(ip->payload_len) };
 	struct passing6 *passing, fresh;
 	struct passing6_key key;
 
@@ -272,11 +292,13 @@ INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6
 	}
 	transport.now = ticks_now();
 	passing = bpf_map_lookup_elem(&passing6, &key);
-	if (unlikely(!passing || !is_fresh(&passing->hop, &transport))) {
+	if (unlikely(!passing || !is_fresh(&passing->hop, &transport, sizeof(*ip)))) {
 		if (!look_closely6(context, &transport, &key, &fresh))
 			return XDP_PASS;
 		passing = &fresh;
 	}
+	if (unlikely(is_unfinished(&transport, &passing->hop)))
+		return XDP_PASS;
 	mend_checksum(&transport, passing->hop.transport_sum);
 	*transport.ports = passing->ends.ports;
 	ip->hop_limit--;
