@@ -8,6 +8,7 @@
 #include "lib/guard.h"
 #include "lib/masquerade.h"
 #include "lib/nodeport.h"
+#include "lib/prefilter.h"
 #include "lib/unreachable.h"
 
 /* Whether addresses and ports change at a device. */
@@ -155,8 +156,13 @@ INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
 SEC("tc")
 int from_netdev(struct __sk_buff *skb)
 {
-	int action = take_wrapped(skb);
+	int action;
 
+	if (prefilter && unlikely(is_denied(skb))) { /* also where XDP looked: its link may have been lost just now */
+		count(REASON_PREFILTERED, skb->len);
+		return TC_ACT_SHOT;
+	}
+	action = take_wrapped(skb);
 	if (action != TC_ACT_UNSPEC)
 		return action;
 	action = handle_packet(skb, false);

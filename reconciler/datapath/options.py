@@ -19,8 +19,8 @@ _OF_SERVICES = (
 _UNUSED = 64  # entries of these where the cluster serves no services: they take their room whether they are used or not
 
 
-def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, Option]:
-    """Option name -> value, for `Datapath`. `redirect_peer`: whether this kernel has it."""
+def options_of(cluster: Cluster, *, redirect_peer: bool = True, prefilter: bool = False) -> Mapping[str, Option]:
+    """Option name -> value, for `Datapath`. `redirect_peer`: this kernel has it. `prefilter`: some are denied."""
     timeouts = cluster.conntrack.timeouts
     return {
         "timeout_tcp_established": ticks(timeouts.tcp_established_s),
@@ -34,6 +34,7 @@ def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, 
         "overlay": cluster.network.is_overlay,
         "geneve": cluster.network.mode is NetworkMode.GENEVE,
         "serving": cluster.services is not None,
+        "prefilter": prefilter,
         "tunnel_port": overlay.port(cluster.network),
         "masquerade_first_port": cluster.masquerade.first_port,
         "masquerade_last_port": cluster.masquerade.last_port,

@@ -41,7 +41,7 @@ class Hooks(Protocol):
 
 class AttachmentsTable:
     name = "attachments"
-    after: tuple[str, ...] = ("links", "overlays", "programs")
+    after: tuple[str, ...] = ("links", "overlays", "programs", "prefilter")
     key_type: type = AttachmentKey
     row_type: type = AttachmentRow
     flip: Flip | None = None
