@@ -313,8 +313,7 @@ INLINE int deny(struct xdp_md *context)
 	return XDP_DROP;
 }
 
-SEC("xdp")
-int at_device(struct xdp_md *context)
+INLINE int decide(struct xdp_md *context)
 {
 	void *data = (void *)(long)context->data, *data_end = (void *)(long)context->data_end;
 	struct ethhdr *ethernet = data;
@@ -336,6 +335,22 @@ int at_device(struct xdp_md *context)
 		return is_denied6(&ip->saddr) ? deny(context) : balance6(context, ethernet, ip, data_end);
 	}
 	return XDP_PASS;
+}
+
+SEC("xdp")
+int at_device(struct xdp_md *context)
+{
+	return decide(context);
+}
+
+/* The same for drivers, which may give it packets in several buffers: it is loaded with BPF_F_XDP_HAS_FRAGS where the
+ * kernel has that (5.18). Behind a driver such a program would cost tc the Ethernet header of every packet: the copy
+ * that is made for it knows no mac_len (kernel net/core/skbuff.c, skb_pp_cow_data; seen on 6.18).
+ */
+SEC("xdp")
+int in_driver(struct xdp_md *context)
+{
+	return decide(context);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -19,8 +19,11 @@ from reconciler.model.outside import DeviceFlag, DeviceRow, Masquerade, NodeDevi
 from reconciler.model.snapshot import Snapshot
 
 PROGRAMS = {Hook.INGRESS: "from_netdev", Hook.EGRESS: "to_netdev"}
-EARLY = "at_device"
-XDP_HOOK = {XdpMode.AUTO: Hook.XDP, XdpMode.NATIVE: Hook.XDP_NATIVE, XdpMode.GENERIC: Hook.XDP_GENERIC}
+EARLY = {  # only what can be nowhere else than in a driver is the program for drivers
+    XdpMode.AUTO: (Hook.XDP, "at_device"),
+    XdpMode.NATIVE: (Hook.XDP_NATIVE, "in_driver"),
+    XdpMode.GENERIC: (Hook.XDP_GENERIC, "at_device"),
+}
 RESERVED_PORTS = "net/ipv4/ip_local_reserved_ports"  # of both families; the kernel gives none of them to a socket
 
 
@@ -59,14 +62,15 @@ def _early(cluster: Cluster, programs: Mapping[str, str], *, serves: bool, denie
     """The program at XDP. Raises CompileError where it is asked for and this kernel has none."""
     if cluster.xdp is XdpMode.OFF or not (serves or denies):
         return {}
-    if EARLY not in programs:
+    hook, program = EARLY[cluster.xdp]
+    if program not in programs:
         if cluster.xdp is XdpMode.AUTO:
             return {}
         raise CompileError(
             f"{cluster.origin}: xdp.mode is {cluster.xdp.value}, and this kernel has no XDP",
             remedy="set it to auto or off",
         )
-    return {XDP_HOOK[cluster.xdp]: EARLY}
+    return {hook: program}
 
 
 def _device(device: NodeDevice, masquerade: Masquerade, *, guarded: bool, serves: bool) -> DeviceRow:

@@ -27,7 +27,7 @@ from reconciler.model.datapath import ProgramRow
 log = logging.getLogger(__name__)
 
 OBJECTS = ("endpoint", "netdev", "xdp", "overlay", "socket", "collect", "services", "fingerprint")
-_XDP = "xdp"
+_IN_DRIVER = "in_driver"  # the one program for which that is good: bpf/xdp.bpf.c
 _DIGEST = 12  # hexadecimal digits
 
 
@@ -117,8 +117,8 @@ class Datapath:
                 object_.set_option(option, self._options[option])
             for map_ in object_.maps().keys() & self._map_sizes.keys():
                 object_.set_max_entries(map_, self._map_sizes[map_])
-            if object_name == _XDP and has("xdp_fragments"):
-                object_.take_fragments()
+            if _IN_DRIVER in names and has("xdp_fragments"):
+                object_.take_fragments(_IN_DRIVER)
             with _room(object_, serving):
                 object_.load()
             for name in names:

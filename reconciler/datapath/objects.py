@@ -16,7 +16,7 @@ import numpy as np
 from reconciler.bpf.btf import Btf
 from reconciler.bpf.libbpf import OpenOptions, Pointer, encoded, library, pointer
 from reconciler.bpf.maps import ARRAY_OF_MAPS, HASH_OF_MAPS
-from reconciler.bpf.programs import XDP, XDP_HAS_FRAGS
+from reconciler.bpf.programs import XDP_HAS_FRAGS
 from reconciler.errors import KernelError
 
 Option = int | bool | bytes | Sequence[int]
@@ -101,10 +101,10 @@ class BpfObject:
     def programs(self) -> tuple[str, ...]:
         return tuple(library().bpf_program__name(program).decode() for program in self._programs())
 
-    def take_fragments(self) -> None:
-        """Before loading: XDP programs are given packets in several buffers too, of which they see the first."""
+    def take_fragments(self, name: str) -> None:
+        """Before loading: this XDP program is given packets in several buffers too, of which it sees the first."""
         for program in self._programs():
-            if library().bpf_program__type(program) == XDP:
+            if library().bpf_program__name(program).decode() == name:
                 library().bpf_program__set_flags(program, XDP_HAS_FRAGS)
 
     def load(self) -> None:

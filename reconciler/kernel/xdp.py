@@ -1,8 +1,8 @@
 """Links at the XDP hook of a device: in its driver, or behind it where the driver takes no program.
 
-A device runs one program there. A veth device loses what its program sends back (XDP_TX) unless its other end polls, so
-its driver is asked only where the Cluster insists.
-Source: linux/if_link.h (XDP_FLAGS_*), kernel net/core/dev.c (dev_xdp_attach), drivers/net/veth.c (veth_xdp_xmit).
+A device runs one program there. A veth device loses what its program sends back (XDP_TX) unless its other end runs one
+too, so its driver is asked only where the Cluster insists.
+Source: linux/if_link.h (XDP_FLAGS_*), kernel net/core/dev.c (dev_xdp_attach), drivers/net/veth.c (veth_xdp_flush).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _XDP = 43 | 1 << 15  # IFLA_XDP, nested
 _FD, _FLAGS, _EXPECTED_FD = 1, 3, 8  # IFLA_XDP_*
 _NOTHING = -1
 OCCUPIED = (errno.EBUSY, errno.EEXIST)  # by another program; by one of the other mode
-_VETH = "its other end would have to poll for what is sent back"
+_VETH = "what a veth device sends back is lost unless its other end runs an XDP program too"
 
 
 def link(program: int, ifname: str, ifindex: int, hook: Hook) -> int:

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,12 +28,14 @@ from reconciler.lab.underlay import run_ip
 from reconciler.model.datapath import XDP_HOOKS, AttachmentKey, AttachmentRow, Hook
 
 from .conftest import OPTIONS
+from .harness import eventually
 
 NAME, PEER = "xdp.0", "xdp.1"
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 LARGEST = 65535  # MTU of a veth device
 PORT = 7777
-ROUND_TRIPS, REPLACED = 10, 300
+ROUND_TRIPS, REPLACED = 1000, 100
+LOST = -1
 DEADLINE_S = 10.0
 NATIVE_FLAG, GENERIC_FLAG = 1 << 2, 1 << 1  # XDP_FLAGS_*
 PASS = [programs.move(0, 2), programs.leave()]
@@ -46,13 +50,16 @@ class Host:
         self.datapath = Datapath(root, OPTIONS)
         self.datapath.load()
         self.table = AttachmentsTable(root)
-        self.row = AttachmentRow("at_device", self.datapath.program_rows()["at_device"].digest)
+        self.digest = self.datapath.program_rows()["at_device"].digest  # that of `in_driver` too
         self.wanted: dict[AttachmentKey, AttachmentRow] = {}
 
     def want(self, *hooks: Hook, ifname: str = NAME) -> str:
         """What changed."""
-        self.wanted = {AttachmentKey(ifname, hook): self.row for hook in hooks}
+        self.wanted = {AttachmentKey(ifname, hook): self.row(hook) for hook in hooks}
         return self.repair()
+
+    def row(self, hook: Hook) -> AttachmentRow:
+        return AttachmentRow("in_driver" if hook is Hook.XDP_NATIVE else "at_device", self.digest)
 
     def repair(self) -> str:
         delta = diff_rows("attachments", DictRows(self.wanted), self.table.live(), complete=True)
@@ -134,6 +141,14 @@ def test_native_where_the_driver_takes_no_program_is_an_error_with_the_kernels_r
     assert mode() == ""
 
 
+def test_without_the_program_for_drivers_a_large_mtu_makes_native_fail_with_the_kernels_reason(
+    pair: Host, namespace: str
+) -> None:
+    run_ip(namespace, [f"link set {name} mtu {LARGEST}" for name in (NAME, PEER)])
+    with pytest.raises(KernelError, match=f"{NAME} takes no native XDP program: .*Peer MTU is too large"):
+        pair.table.write({AttachmentKey(NAME, Hook.XDP_NATIVE): AttachmentRow("at_device", pair.digest)}, ())
+
+
 @every_way
 def test_another_program_on_the_device_stays_and_is_named_as_the_reason(pair: Host, hook: Hook) -> None:
     with (
@@ -192,7 +207,7 @@ def test_a_links_number_and_its_pins_name_lead_to_its_row(pair: Host) -> None:
 def test_xdp_links_and_clsact_filters_stand_side_by_side(pair: Host) -> None:
     pair.table = AttachmentsTable(pair.root, tcx=False)
     digest = pair.datapath.program_rows()["from_netdev"].digest
-    early = {AttachmentKey(NAME, Hook.XDP_NATIVE): pair.row}
+    early = {AttachmentKey(NAME, Hook.XDP_NATIVE): pair.row(Hook.XDP_NATIVE)}
     pair.wanted = {**early, AttachmentKey(NAME, Hook.INGRESS): AttachmentRow("from_netdev", digest)}
     assert pair.repair() == "+2 ~0 -0"
     assert pair.table.live(early.keys()).rows == early
@@ -221,32 +236,47 @@ def test_replacing_the_program_under_traffic_loses_no_packet(
         server.bind((HERE, PORT))
         pair.want(hook)
         ProgramsTable(pair.root, newer.load_program).write(newer.program_rows(), ())
-        other = AttachmentRow("at_device", newer.program_rows()["at_device"].digest)
-        old = next(one.path for one in pinned_programs(pair.root) if one.digest == pair.row.digest)
+        other = replace(pair.row(hook), digest=newer.program_rows()["at_device"].digest)
+        name = pair.row(hook).program
+        old = next(one.path for one in pinned_programs(pair.root) if (one.name, one.digest) == (name, pair.digest))
         with held(syscalls.get(str(pair.pin(hook)))) as link, held(syscalls.get(old)) as program:
-            threading.Thread(target=_echo, args=(server,), daemon=True).start()
-            for _ in range(REPLACED):
-                pair.table.write({AttachmentKey(NAME, hook): other}, ())
-                _round_trips(peer)
-                programs.replace_program(link, program)
-                _round_trips(peer)
-        peer.send(b"")
+            with _talking(peer, server) as answered:
+                for _ in range(REPLACED):
+                    pair.table.write({AttachmentKey(NAME, hook): other}, ())
+                    programs.replace_program(link, program)
+                eventually(lambda: len(answered) > ROUND_TRIPS)
+        assert answered == list(range(len(answered)))
+
+
+@contextmanager
+def _talking(client: socket.socket, server: socket.socket) -> Iterator[list[int]]:
+    """While the block runs, one question after the other gets its answer: their numbers, until one is lost."""
+    answered: list[int] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not done.is_set():
+                client.send(len(answered).to_bytes(4, "big"))
+                answered.append(int.from_bytes(client.recv(64), "big"))
+        except TimeoutError:
+            answered.append(LOST)
+        client.send(b"")
+
+    server.settimeout(DEADLINE_S)
+    threads = [threading.Thread(target=ask), threading.Thread(target=_echo, args=(server,))]
+    for thread in threads:
+        thread.start()
+    yield answered
+    done.set()
+    for thread in threads:
+        thread.join()
 
 
 def _echo(server: socket.socket) -> None:
     """Until somebody sends nothing."""
-    server.settimeout(DEADLINE_S)
-    while said := server.recvfrom(64):
-        if not said[0]:
-            return
+    while (said := server.recvfrom(64))[0]:
         server.sendto(*said)
-
-
-def _round_trips(client: socket.socket) -> None:
-    for number in range(ROUND_TRIPS):
-        sent = number.to_bytes(4, "big")
-        client.send(sent)
-        assert client.recv(64) == sent
 
 
 def _link_at(pin: Path) -> programs.LinkInfo:

@@ -10,7 +10,7 @@ from fcntl import ioctl
 from reconciler.kernel import netns
 
 _SIOCETHTOOL = 0x8946
-TX_CHECKSUMS, GRO = 0x17, 0x2C  # ETHTOOL_STXCSUM, ETHTOOL_SGRO
+TX_CHECKSUMS = 0x17  # ETHTOOL_STXCSUM
 
 
 def switch(space: str, device: str, offload: int, *, on: bool) -> None:

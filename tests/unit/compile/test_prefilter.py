@@ -25,7 +25,13 @@ from reconciler.source.prefilters import key_of, records
 from tests.unit.compile.worlds import HERE, NODES, PROGRAMS, facts_of, origin, snapshot_of
 
 EVERY, EDGE = Selector(), Selector((label_is("k8s", "role", "edge"),))
-ALL_PROGRAMS = {**PROGRAMS, "from_netdev": "digest-in", "to_netdev": "digest-out", "at_device": "digest-early"}
+ALL_PROGRAMS = {
+    **PROGRAMS,
+    "from_netdev": "digest-in",
+    "to_netdev": "digest-out",
+    "at_device": "digest-early",
+    "in_driver": "digest-driver",
+}
 BAD = "203.0.113.0/24"
 
 
@@ -109,7 +115,7 @@ AT_TC = {Hook.INGRESS: "from_netdev", Hook.EGRESS: "to_netdev"}
 MODES = [
     (XdpMode.OFF, {}),
     (XdpMode.AUTO, {Hook.XDP: "at_device"}),
-    (XdpMode.NATIVE, {Hook.XDP_NATIVE: "at_device"}),
+    (XdpMode.NATIVE, {Hook.XDP_NATIVE: "in_driver"}),
     (XdpMode.GENERIC, {Hook.XDP_GENERIC: "at_device"}),
 ]
 
@@ -129,7 +135,7 @@ def test_without_services_and_prefilters_nothing_is_attached_whatever_the_mode()
 
 
 def test_a_kernel_without_xdp_is_as_off_or_an_error() -> None:
-    without = {name: digest for name, digest in ALL_PROGRAMS.items() if name != "at_device"}
+    without = {name: digest for name, digest in ALL_PROGRAMS.items() if name not in ("at_device", "in_driver")}
     assert not hooks(compiled(world(services=Services(), xdp=XdpMode.AUTO), without)).keys() & set(XDP_HOOKS)
     with pytest.raises(CompileError, match=r"cluster/demo.yaml:1 .*xdp.mode is native, and this kernel has no XDP"):
         compiled(world(services=Services(), xdp=XdpMode.NATIVE), without)
