@@ -239,12 +239,15 @@ def test_replacing_the_program_under_traffic_loses_no_packet(
         other = replace(pair.row(hook), digest=newer.program_rows()["at_device"].digest)
         name = pair.row(hook).program
         old = next(one.path for one in pinned_programs(pair.root) if (one.name, one.digest) == (name, pair.digest))
-        with held(syscalls.get(str(pair.pin(hook)))) as link, held(syscalls.get(old)) as program:
-            with _talking(peer, server) as answered:
-                for _ in range(REPLACED):
-                    pair.table.write({AttachmentKey(NAME, hook): other}, ())
-                    programs.replace_program(link, program)
-                eventually(lambda: len(answered) > ROUND_TRIPS)
+        with (
+            held(syscalls.get(str(pair.pin(hook)))) as link,
+            held(syscalls.get(old)) as program,
+            _talking(peer, server) as answered,
+        ):
+            for _ in range(REPLACED):
+                pair.table.write({AttachmentKey(NAME, hook): other}, ())
+                programs.replace_program(link, program)
+            eventually(lambda: len(answered) > ROUND_TRIPS)
         assert answered == list(range(len(answered)))
 
 
