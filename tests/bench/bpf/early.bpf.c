@@ -15,7 +15,7 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } early_targets SEC(".maps");
 
-SEC("xdp.frags")
+SEC("xdp")
 int early(struct xdp_md *context)
 {
 	if (restore((void *)(long)context->data, (void *)(long)context->data_end))
@@ -24,14 +24,14 @@ int early(struct xdp_md *context)
 	return XDP_ABORTED;
 }
 
-SEC("xdp.frags")
+SEC("xdp")
 int pass_on(struct xdp_md *context __attribute__((unused)))
 {
 	return XDP_PASS;
 }
 
 /* What any program does that sends a TCP packet back: looks as far as its ports, and swaps the two MAC addresses. */
-SEC("xdp.frags")
+SEC("xdp")
 int swap(struct xdp_md *context)
 {
 	void *data_end = (void *)(long)context->data_end;
