@@ -146,9 +146,9 @@ INLINE void touch(struct through *through, __u8 tcp_flags, __u32 now)
 }
 
 /* The ones' complement sum, RFC 1071. */
-INLINE __u16 plus(__u16 left, __u16 right)
+INLINE __u16 plus(__u64 left, __u64 right)
 {
-	__u32 sum = (__u32)left + right;
+	__u64 sum = left + right;
 
 	return sum + (sum >> 16);
 }
@@ -168,7 +168,7 @@ INLINE void mend_checksum(const struct transport *transport, __u16 difference)
 
 	if (transport->protocol == IPPROTO_UDP && !*transport->checksum) /* it has none, RFC 768 */
 		return;
-	sum = ~plus(difference, ~*transport->checksum);
+	sum = ~plus(difference, *transport->checksum ^ 0xffff);
 	*transport->checksum = !sum && transport->protocol == IPPROTO_UDP ? 0xffff : sum;
 }
 
@@ -233,7 +233,7 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 		return XDP_PASS;
 	mend_checksum(&transport, passing->hop.transport_sum);
 	*transport.ports = passing->ends.ports;
-	ip->check = ~plus(passing->hop.header_sum, ~ip->check); /* RFC 1624 */
+	ip->check = ~plus(passing->hop.header_sum, ip->check ^ 0xffff); /* RFC 1624 */
 	ip->ttl--;
 	ip->saddr = passing->ends.source;
 	ip->daddr = passing->ends.destination;
