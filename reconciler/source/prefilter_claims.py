@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reconciler.errors import Fault
-from reconciler.model.cluster import Cluster
+from reconciler.model.cluster import Cluster, StoreChoice
 from reconciler.model.cluster import Node as Host
 from reconciler.model.prefilter import Prefilter, is_ipv4, masked
+from reconciler.source.addresses import Address, Network, address_like
 from reconciler.source.prefilters import key_of, records
 from reconciler.source.references import Documents
 
-Network = IPv4Network | IPv6Network
 _LINK_LOCAL = ip_network("fe80::/10")
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -52,11 +52,22 @@ def _needed(documents: Documents) -> Iterator[tuple[Network, str]]:
     for placed in documents.clusters:
         cluster = placed.document.content
         assert isinstance(cluster, Cluster)
+        for choice in (cluster.store, *(joined.store for joined in cluster.clusters)):
+            for address in _servers(choice):
+                yield ip_network(address), f"{address}, a server of the store of the Cluster at {placed}"
         for pool in cluster.pools:
             yield pool.cidr, f"{pool.cidr}, a pool for nodes of the Cluster at {placed}"
         for cidr in cluster.services.cidrs if cluster.services else ():
             yield cidr, f"{cidr}, for services of the Cluster at {placed}"
     yield _LINK_LOCAL, f"{_LINK_LOCAL}, by which neighbours find each other"
+
+
+def _servers(choice: StoreChoice) -> Iterator[Address]:
+    """Those that are given by address."""
+    for endpoint in choice.endpoints:
+        host = endpoint.rpartition(":")[0].strip("[]")
+        if address_like(host):
+            yield ip_address(host)
 
 
 def overlaps(keys: NDArray[np.void], others: NDArray[np.void]) -> dict[int, int]:
