@@ -24,6 +24,8 @@ TARGETS: dict[str, tuple[float, float]] = {
     "xdp.known_flow": (95, 65),
     "xdp.not_ours": (37, 25),
     "xdp.new_flow_at_tc": (670, 670),
+    "services.maglev.moved_besides_its_own": (2, 2),
+    "table_change.lost": (0, 0),
     "path.forwarded": (780, 655),
     "push.policies_1000.p50": (300, 150),
     "push.policies_1000.p99": (1000, 1000),
