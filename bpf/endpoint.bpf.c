@@ -10,6 +10,7 @@
 #include "lib/judge.h"
 #include "lib/neighbour.h"
 #include "lib/passage.h"
+#include "lib/reset.h"
 #include "lib/too_big.h"
 #include "lib/translate.h"
 #include "lib/tunnels.h"
@@ -60,7 +61,7 @@ INLINE int send_wrapped(struct __sk_buff *skb, struct tunnel *tunnel, __u32 iden
 	if (geneve)
 		return wrap_geneve(skb, tunnel, identity);
 	if (enter_tunnel(skb, tunnel, identity, true))
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_NO_ROOM);
 	return bpf_redirect(tunnel->ifindex, 0);
 }
 
@@ -363,7 +364,7 @@ INLINE int send_error(struct __sk_buff *skb, const struct passage *at, const boo
 	union address source, destination;
 
 	if (!load_addresses(skb, &source, &destination, v6))
-		return TC_ACT_SHOT;
+		return drop(skb, at, REASON_MALFORMED, v6);
 	return send_on(skb, at, &source, &destination, v6);
 }
 
@@ -435,6 +436,19 @@ INLINE int look_closely(struct __sk_buff *skb, struct passage *at, struct conntr
 	return send_on(skb, at, &at->flow.source, &at->flow.destination, v6);
 }
 
+/* The packet becomes its answer, if it gets one. Returns 0 or not. */
+INLINE int tell_client(struct __sk_buff *skb, const struct flow *flow, const bool v6)
+{
+	switch (refusal_of(flow)) {
+	case REFUSAL_UNREACHABLE:
+		return v6 ? answer_unreachable6(skb, flow->protocol) : answer_unreachable4(skb, flow->protocol);
+	case REFUSAL_RESET:
+		return v6 ? answer_reset6(skb) : answer_reset4(skb);
+	default:
+		return -1;
+	}
+}
+
 /* What a workload sends to a service, where no backend gets it as it is. */
 INLINE int answer_client(struct __sk_buff *skb, const struct passage *at, int result, const bool v6)
 {
@@ -445,17 +459,17 @@ INLINE int answer_client(struct __sk_buff *skb, const struct passage *at, int re
 	switch (result) {
 	case SELF_ASKED:
 	case SELF_ANSWERED:
-		if (!other || turn_to_self(skb, &at->flow, other->port, result == SELF_ANSWERED, v6))
-			return TC_ACT_SHOT;
 		endpoint = find_endpoint(&at->flow.source, v6);
-		return endpoint && endpoint->ifindex == skb->ifindex ? deliver(skb, endpoint, v6) : TC_ACT_SHOT;
+		if (!endpoint || endpoint->ifindex != skb->ifindex)
+			return drop(skb, at, REASON_SPOOFED_SOURCE, v6);
+		if (!other || turn_to_self(skb, &at->flow, other->port, result == SELF_ANSWERED, v6))
+			return drop(skb, at, REASON_MALFORMED, v6);
+		return deliver(skb, endpoint, v6);
 	case TOO_LARGE:
 		tunnel = find_tunnel(&at->flow.destination, v6);
-		return tunnel ? refuse_size(skb, tunnel->mtu, v6) : TC_ACT_SHOT;
+		return tunnel ? refuse_size(skb, tunnel->mtu, v6) : drop(skb, at, REASON_TUNNEL_DESTINATION, v6);
 	case UNSERVED:
-		if (v6 ? answer_unreachable6(skb, at->flow.protocol) : answer_unreachable4(skb, at->flow.protocol))
-			return TC_ACT_SHOT;
-		return hand_over(skb->ifindex);
+		return tell_client(skb, &at->flow, v6) ? TC_ACT_SHOT : hand_over(skb->ifindex);
 	default:
 		return result;
 	}
@@ -584,15 +598,15 @@ INLINE int handle_ipv4(struct __sk_buff *skb, const bool outbound)
 	struct passage at = {};
 	int reason;
 
-	if ((void *)(ip + 1) > data_end || !enter(&at))
+	if ((void *)(ip + 1) > data_end)
+		return discard(skb, REASON_MALFORMED);
+	if (!enter(&at))
 		return TC_ACT_SHOT;
 	reason = parse_ipv4(skb, ip, data_end, &at.flow);
 	if (unlikely(reason))
 		return drop(skb, &at, reason, false);
-	if (unlikely(is_multicast(&at.flow.destination, false))) {
-		count(REASON_UNSUPPORTED_PROTOCOL, skb->len);
-		return TC_ACT_SHOT;
-	}
+	if (unlikely(is_multicast(&at.flow.destination, false)))
+		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	return handle(skb, &at, outbound, false);
 }
 
@@ -606,10 +620,10 @@ INLINE int handle_ipv6(struct __sk_buff *skb, const bool outbound)
 	int reason;
 
 	if ((void *)(ip + 1) > data_end)
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_MALFORMED);
 	if (unlikely(is_neighbour_discovery(skb, ip, &type))) {
 		if (ip->hop_limit != ND_HOP_LIMIT)
-			return TC_ACT_SHOT;
+			return discard(skb, REASON_MALFORMED);
 		if (!outbound)
 			return PASS;
 		return type == ND_NEIGHBOUR_SOLICITATION ? answer_neighbour(skb) : TC_ACT_SHOT;
@@ -619,10 +633,8 @@ INLINE int handle_ipv6(struct __sk_buff *skb, const bool outbound)
 	reason = parse_ipv6(skb, ip, data_end, &at.flow);
 	if (unlikely(reason))
 		return drop(skb, &at, reason, true);
-	if (unlikely(is_multicast(&at.flow.destination, true))) {
-		count(REASON_UNSUPPORTED_PROTOCOL, skb->len);
-		return TC_ACT_SHOT;
-	}
+	if (unlikely(is_multicast(&at.flow.destination, true)))
+		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	return handle(skb, &at, outbound, true);
 }
 
@@ -639,8 +651,7 @@ INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
 		make_readable(skb, ETH_HLEN + sizeof(struct arp_ipv4));
 		return outbound ? answer_arp(skb) : PASS;
 	default:
-		count(REASON_UNSUPPORTED_PROTOCOL, skb->len);
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	}
 }
 

@@ -9,6 +9,7 @@
 #include "lib/guard.h"
 #include "lib/masquerade.h"
 #include "lib/nodeport.h"
+#include "lib/reset.h"
 #include "lib/unreachable.h"
 
 /* Whether addresses and ports change at a device. */
@@ -17,9 +18,22 @@ INLINE bool translates(const struct device *device, const bool v6)
 	return device->flags & DEVICE_SERVICES || masquerades(device, v6);
 }
 
-/* What a client is to be told. No action has these numbers. */
+/* What a client is to be told, and how. No action has these numbers. */
 #define TELL_UNSERVED 64 /* that nobody serves it */
-#define TELL_SIZE 65 /* what the way to its backend carries */
+#define TELL_RESET 65 /* the same, of a connection */
+#define TELL_SIZE 66 /* what the way to its backend carries */
+
+INLINE int refuse(const struct flow *flow)
+{
+	switch (refusal_of(flow)) {
+	case REFUSAL_UNREACHABLE:
+		return TELL_UNSERVED;
+	case REFUSAL_RESET:
+		return TELL_RESET;
+	default:
+		return TC_ACT_SHOT;
+	}
+}
 
 /* `reason`: what is wrong with the packet, or 0. */
 INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device *device, int reason, const bool v6)
@@ -36,7 +50,7 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 		return drop(skb, at, found, v6);
 	if (unlikely(found == UNSERVED)) {
 		drop(skb, at, REASON_NO_BACKEND, v6);
-		return TELL_UNSERVED;
+		return refuse(&at->flow);
 	}
 	if (found == SENT)
 		return TC_ACT_REDIRECT;
@@ -90,7 +104,7 @@ INLINE int handle_ipv4(struct __sk_buff *skb, const bool outbound)
 	struct passage at = {};
 
 	if ((void *)(ip + 1) > data_end)
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_MALFORMED);
 	return pass_through(skb, &at, parse_ipv4(skb, ip, data_end, &at.flow), outbound, false);
 }
 
@@ -103,7 +117,7 @@ INLINE int handle_ipv6(struct __sk_buff *skb, const bool outbound)
 	__u8 type;
 
 	if ((void *)(ip + 1) > data_end)
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_MALFORMED);
 	if (unlikely(is_neighbour_discovery(skb, ip, &type)))
 		return PASS;
 	return pass_through(skb, &at, parse_ipv6(skb, ip, data_end, &at.flow), outbound, true);
@@ -163,6 +177,13 @@ INLINE int tell_client(struct __sk_buff *skb, int what)
 	return bpf_redirect(skb->ifindex, 0);
 }
 
+INLINE int reset_client(struct __sk_buff *skb)
+{
+	bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+
+	return (v6 ? answer_reset6(skb) : answer_reset4(skb)) ? TC_ACT_SHOT : bpf_redirect(skb->ifindex, 0);
+}
+
 INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
 {
 	switch (skb->protocol) {
@@ -188,7 +209,15 @@ int from_netdev(struct __sk_buff *skb)
 	if (action != TC_ACT_UNSPEC)
 		return action;
 	action = handle_packet(skb, false);
-	return action == TELL_UNSERVED || action == TELL_SIZE ? tell_client(skb, action) : action;
+	switch (action) {
+	case TELL_UNSERVED:
+	case TELL_SIZE:
+		return tell_client(skb, action);
+	case TELL_RESET:
+		return reset_client(skb);
+	default:
+		return action;
+	}
 }
 
 SEC("tc")

@@ -304,53 +304,76 @@ INLINE void describe_way(struct direct_way *way, const struct flow *flow, const 
 	}
 }
 
-/* Sends the packet to its backend's host. Returns a reason to drop it, SENT, TOO_LARGE, or 0: the stack is to send it.
- */
-INLINE int send_direct(struct __sk_buff *skb, const struct passage *at, const bool v6)
+/* Finds the way to the host of a packet's backend. Returns 0, a reason to drop it, or TOO_LARGE. */
+INLINE int find_backend(struct __sk_buff *skb, const struct passage *at, const bool v6)
 {
 	struct direct_way *way = direct_way_of_packet();
 	struct translation *found = towards_inside();
-	bool tells = tells_front(&at->flow);
 	int reason;
 
 	if (!way || !found)
 		return REASON_TUNNEL_DESTINATION;
 	describe_way(way, &at->flow, found, v6);
-	reason = find_way(skb, network_length(skb, at->flow.protocol, v6), direct_room(way, tells, v6));
-	if (reason == REASON_TOO_LARGE && (direct_return == DIRECT_OPTION || is_whole_only(skb, v6)))
-		reason = is_whole_only(skb, v6) ? TOO_LARGE : 0; /* the stack cuts it */
-	if (reason)
+	reason = find_way(skb, network_length(skb, at->flow.protocol, v6),
+			  direct_room(way, tells_front(&at->flow), v6));
+	if (likely(reason != REASON_TOO_LARGE))
 		return reason;
-	if (direct_return != DIRECT_IPIP) {
-		reason = v6 ? rewrite_destination6(skb, (struct flow *)&at->flow) :
-			      rewrite_destination4(skb, (struct flow *)&at->flow);
-		if (reason)
-			return reason;
-	} else if (unlikely(at->flow.first_fragment)) {
-		remember_fragment(&at->flow, v6);
-	}
-	switch (direct_return) {
-	case DIRECT_IPIP:
-		reason = wrap_ipip(skb, way, v6);
-		break;
-	case DIRECT_GENEVE:
-		reason = wrap_direct_geneve(skb, way, v6);
-		break;
-	default:
-		return tells && (v6 ? insert_option6(skb) : insert_option4(skb)) ? REASON_MALFORMED : 0;
-	}
-	if (reason)
-		return REASON_MALFORMED;
+	if (is_whole_only(skb, v6))
+		return TOO_LARGE;
+	return direct_return == DIRECT_OPTION ? 0 : reason; /* the stack cuts what nothing is around */
+}
+
+/* The packet on its way; but for IPIP, it is for the backend by now. Returns a reason to drop it, SENT, or 0: the stack
+ * is to send it.
+ */
+INLINE int send_off(struct __sk_buff *skb, bool tells, const bool v6)
+{
+	struct direct_way *way = direct_way_of_packet();
+
+	if (!way)
+		return REASON_TUNNEL_DESTINATION;
+	if (direct_return == DIRECT_OPTION)
+		return tells && (v6 ? insert_option6(skb) : insert_option4(skb)) ? REASON_NO_ROOM : 0;
+	if (direct_return == DIRECT_IPIP ? wrap_ipip(skb, way, v6) : wrap_direct_geneve(skb, way, v6))
+		return REASON_NO_ROOM;
 	return bpf_redirect_neigh(way->device, NULL, 0, 0) == TC_ACT_REDIRECT ? SENT : REASON_TUNNEL_DESTINATION;
 }
 
 /* Each in a frame of its own, and verified once. */
-GLOBAL int send_direct4(struct __sk_buff *skb, const struct passage *at)
+GLOBAL int find_backend4(struct __sk_buff *skb, const struct passage *at)
 {
-	return at ? send_direct(skb, at, false) : TC_ACT_SHOT;
+	return at ? find_backend(skb, at, false) : TC_ACT_SHOT;
 }
 
-GLOBAL int send_direct6(struct __sk_buff *skb, const struct passage *at)
+GLOBAL int find_backend6(struct __sk_buff *skb, const struct passage *at)
 {
-	return at ? send_direct(skb, at, true) : TC_ACT_SHOT;
+	return at ? find_backend(skb, at, true) : TC_ACT_SHOT;
+}
+
+GLOBAL int send_off4(struct __sk_buff *skb, int tells)
+{
+	return send_off(skb, tells, false);
+}
+
+GLOBAL int send_off6(struct __sk_buff *skb, int tells)
+{
+	return send_off(skb, tells, true);
+}
+
+/* Sends the packet to its backend's host. Returns a reason to drop it, SENT, TOO_LARGE, or 0: the stack is to send it.
+ */
+INLINE int send_direct(struct __sk_buff *skb, struct passage *at, const bool v6)
+{
+	bool tells = tells_front(&at->flow);
+	int reason = v6 ? find_backend6(skb, at) : find_backend4(skb, at);
+
+	if (reason)
+		return reason;
+	if (direct_return != DIRECT_IPIP)
+		reason = v6 ? rewrite_destination6(skb, &at->flow) : rewrite_destination4(skb, &at->flow);
+	else if (unlikely(at->flow.first_fragment))
+		remember_fragment(&at->flow, v6);
+	if (reason)
+		return reason;
+	return v6 ? send_off6(skb, tells) : send_off4(skb, tells);
 }

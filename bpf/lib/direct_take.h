@@ -360,10 +360,8 @@ INLINE int take_direct(struct __sk_buff *skb)
 		taken = take_off6(skb);
 	if (likely(taken == NOT_BROUGHT))
 		return TC_ACT_UNSPEC;
-	if (taken < 0) {
-		count_drop(-taken, skb->len);
-		return TC_ACT_SHOT;
-	}
+	if (taken < 0)
+		return discard_wrapped(skb, -taken);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		make_readable(skb, HEADERS6);
 		return hand_to_backend6(skb);

@@ -13,16 +13,11 @@
 #include "masquerade.h"
 
 #define NOT_KNOWN -2
-#define UNSERVED -3 /* the service has no backend, and its clients are told */
+#define UNSERVED -3 /* the service has no backend, or the flow's is dead, and its client is told */
 
 INLINE bool is_balanced(__u8 protocol)
 {
-	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
-}
-
-INLINE bool opens(const struct flow *flow)
-{
-	return flow->protocol == IPPROTO_TCP && (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
 }
 
 /* Whether a client is among those that a service is for. */
@@ -132,8 +127,8 @@ INLINE int choose(const struct passage *at, struct translation *found, const boo
 	return 0;
 }
 
-/* Where a packet for a service goes, if its flow is known. Returns 0, a reason to drop it, NOT_TRANSLATED, or
- * NOT_KNOWN.
+/* Where a packet for a service goes, if its flow is known. Returns 0, a reason to drop it, NOT_TRANSLATED, NOT_KNOWN,
+ * or UNSERVED.
  */
 INLINE int find_flow(const struct passage *at, struct translation *found, const bool v6)
 {
@@ -149,7 +144,7 @@ INLINE int find_flow(const struct passage *at, struct translation *found, const 
 			return 0;
 		}
 		if (flow->protocol == IPPROTO_TCP)
-			return REASON_NO_BACKEND;
+			return is_silent(at, SCOPE_OUTSIDE, v6) ? REASON_NO_BACKEND : UNSERVED;
 	}
 	return unlikely(flow->related || flow->later_fragment) ? NOT_TRANSLATED : NOT_KNOWN;
 }
@@ -255,6 +250,6 @@ INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 		return reason;
 	found = towards_inside();
 	if (direct_return && found && found->state & DIRECT)
-		return v6 ? send_direct6(skb, at) : send_direct4(skb, at);
+		return send_direct(skb, at, v6);
 	return v6 ? rewrite_destination6(skb, &at->flow) : rewrite_destination4(skb, &at->flow);
 }

@@ -81,7 +81,8 @@ class Reason(IntEnum):
     UNTRANSLATABLE = (
         14,
         "untranslatable",
-        "It would leave with the host's address, and its protocol has no ports to tell the answers apart by.",
+        "It would leave with the host's address, and its protocol has no ports to tell the answers apart by; or it is "
+        "SCTP in fragments and needs another port, which its checksum does not allow.",
     )
     TUNNEL_NODE = (
         15,
@@ -108,6 +109,11 @@ class Reason(IntEnum):
         "Another node brought it to a backend here, in the name of an address and port that are no service's.",
     )
     TOO_LARGE = 23, "too large", "It does not fit the way to its backend; its sender was told unless it may be cut."
+    NO_ROOM = (
+        24,
+        "no room for headers",
+        "The kernel could not put headers before it: it has no memory, or the device takes no packet of that size.",
+    )
 
     @property
     def word(self) -> str:

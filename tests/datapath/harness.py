@@ -123,10 +123,15 @@ def ipcache_rows(rows: Mapping[Network | Address, tuple[int, int]]) -> Columns:
 
 
 @contextmanager
-def loaded_at(root: Path, devices: tuple[Device, ...], options: Mapping[str, Any]) -> Iterator[Harness]:
-    """Nothing is left at the pin root after the block, nor where a program was refused and there is no block."""
+def loaded_at(
+    root: Path, devices: tuple[Device, ...], options: Mapping[str, Any], sizes: Mapping[str, int] | None = None
+) -> Iterator[Harness]:
+    """Nothing is left at the pin root after the block, nor where a program was refused and there is no block.
+
+    `sizes`: entries of maps, as far as they are not what the programs say.
+    """
     try:
-        harness = Harness(root, devices, options)
+        harness = Harness(root, devices, options, sizes or {})
         try:
             yield harness
         finally:
@@ -138,10 +143,13 @@ def loaded_at(root: Path, devices: tuple[Device, ...], options: Mapping[str, Any
 class Harness:
     """Made once, by `loaded_at`; `reset` makes it as new."""
 
-    def __init__(self, root: Path, devices: tuple[Device, ...], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, root: Path, devices: tuple[Device, ...], options: Mapping[str, Any], sizes: Mapping[str, int]
+    ) -> None:
         self.root = root
         self.devices = devices
-        self.datapath = Datapath(root, options)
+        self.gso_size = 0  # of the packets that are tried: data in each segment, 0: they are not segmented
+        self.datapath = Datapath(root, options, sizes)
         self.datapath.load()
         self.maps = PinnedMaps(root)
         self.generation = Generation(self.maps)
@@ -227,6 +235,7 @@ class Harness:
         struct.pack_into("=I", context, layout["ifindex"][1], ifindex)
         struct.pack_into("=I", context, layout["ingress_ifindex"][1], ingress_ifindex)
         struct.pack_into("=I", context, layout["mark"][1], mark)
+        struct.pack_into("=I", context, layout["gso_size"][1], self.gso_size)
         ran = programs.run(program, packet, bytes(context))
         return Ran(ctypes.c_int32(ran.result).value, ran.packet)
 

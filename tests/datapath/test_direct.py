@@ -170,7 +170,8 @@ def test_a_flow_goes_on_where_it_was_though_its_service_has_others(sides: Sides,
     place = slice(30, 34) if version == 4 else slice(38, 54)
     assert again[place] == first[place]
     sides.services.kill(at(THERE[version], PORT))
-    assert sides.arrives(tcp(CLIENT[version], 5000, NODE[version], NODE_PORT, ACK)).action == SHOT
+    action, told = sides.arrives(tcp(CLIENT[version], 5000, NODE[version], NODE_PORT, ACK))
+    assert (action, ends(told)) == (REDIRECT, (NODE[version], NODE_PORT, CLIENT[version], 5000))  # a reset
 
 
 @families

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedRWPair
 
 from tests.e2e.across import DEADLINE_S, listening, opened
+from tests.e2e.associations import answers, associated
 from tests.e2e.daemon_host import until
 from tests.e2e.hosts import STRANGER, Hosts
 
@@ -24,7 +25,7 @@ WORDS = 100_000  # bytes that are said there and back
 
 
 class Servers:
-    """Every backend says who it is and whom it sees, over TCP and UDP, and then what it is told."""
+    """Every backend says who it is and whom it sees, over TCP, UDP and SCTP, and then what it is told."""
 
     def __init__(self, hosts: Hosts, stack: ExitStack) -> None:
         for name in BACKENDS:
@@ -32,7 +33,8 @@ class Servers:
                 where = hosts.space(name), hosts.address(name, version)
                 stream = stack.enter_context(listening(*where, socket.SOCK_STREAM, PORT))
                 datagram = stack.enter_context(listening(*where, socket.SOCK_DGRAM, PORT))
-                for serve, server in ((self._accept, stream), (self._answer, datagram)):
+                raw = stack.enter_context(associated(*where))
+                for serve, server in ((self._accept, stream), (self._answer, datagram), (self._associate, raw)):
                     server.settimeout(None)
                     stack.callback(_shut, server)
                     threading.Thread(target=serve, args=(name, server), daemon=True).start()
@@ -50,6 +52,9 @@ class Servers:
                 if not data:
                     return
                 server.sendto(f"{name} {peer[0]} ".encode() + data, peer)
+
+    def _associate(self, name: str, server: socket.socket) -> None:
+        answers(server, PORT, name)
 
 
 def _shut(server: socket.socket) -> None:

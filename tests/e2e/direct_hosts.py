@@ -50,6 +50,7 @@ spec:
   ports:
     - {{name: tcp, port: 80, targetPort: {PORT}, nodePort: {WEB}}}
     - {{name: udp, port: 80, protocol: UDP, targetPort: {PORT}, nodePort: {WEB}}}
+    - {{name: sctp, port: 80, protocol: SCTP, targetPort: {PORT}, nodePort: {WEB}}}
 ---
 apiVersion: v1
 kind: Service

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from reconciler.model.service import HealthCheck
 from reconciler.observe.flow import Reason
 from tests.datapath import packets
 from tests.e2e.across import Seen, opened, sniffed
-from tests.e2e.client_outside import CLIENT, LOAD_BALANCER, PORT, WORDS, Connection, asks, connected, host, sends
+from tests.e2e.associations import associated, associates
+from tests.e2e.client_outside import CLIENT, LOAD_BALANCER, PORT, WORDS, asks, connected, host, sends
 from tests.e2e.daemon_host import NAMESPACE, cluster, policy, until
 from tests.e2e.direct_hosts import FAR, ROUTES, SERVICES, WAYS, WEB, Way, direct_hosts, manifests, put, slices
 from tests.e2e.hosts import Hosts
@@ -56,6 +57,13 @@ def test_every_backend_sees_the_client(hosts: Hosts, version: int) -> None:
 @families
 def test_datagrams_too(hosts: Hosts, version: int) -> None:
     found = {sends(hosts, host(hosts, 1, version), WEB, 1) for _ in range(24)}
+    assert found == {("a1", CLIENT[version]), ("a2", CLIENT[version])}
+
+
+@families
+def test_associations_too(hosts: Hosts, version: int) -> None:
+    with associated(hosts.space("wire"), CLIENT[version]) as client:
+        found = {associates(client, port, host(hosts, 1, version), WEB) for port in range(5000, 5024)}
     assert found == {("a1", CLIENT[version]), ("a2", CLIENT[version])}
 
 
@@ -149,7 +157,8 @@ def test_a_fragment_that_does_not_fit_is_dropped_where_nobody_cuts_it(hosts: Hos
 def test_policy_at_the_backend_is_about_the_client(hosts: Hosts, version: int) -> None:
     with admitted(hosts, f"{CLIENT[4]}/32", f"{CLIENT[6]}/128"):
         assert asks(hosts, LOAD_BALANCER[version], 80) == ("b2", CLIENT[version])
-    with admitted(hosts, *ANOTHER.values()), pytest.raises(TimeoutError), far(hosts, version):
+    refused = connected(hosts, LOAD_BALANCER[version], 80, PATIENCE_S)
+    with admitted(hosts, *ANOTHER.values()), pytest.raises(TimeoutError), refused:
         pass
 
 
@@ -166,11 +175,6 @@ def admitted(hosts: Hosts, *cidrs: str) -> Iterator[None]:
         hosts.converge()
 
 
-def far(hosts: Hosts, version: int) -> AbstractContextManager[Connection]:
-    """A connection to the service with its one backend on the other host, with little patience."""
-    return connected(hosts, LOAD_BALANCER[version], 80, PATIENCE_S)
-
-
 @families
 def test_a_commit_about_others_keeps_connections(hosts: Hosts, version: int) -> None:
     with connected(hosts, LOAD_BALANCER[version], 80) as found:
@@ -183,11 +187,11 @@ def test_a_commit_about_others_keeps_connections(hosts: Hosts, version: int) -> 
 
 
 @families
-def test_where_the_backend_is_gone_connections_end_and_new_ones_are_refused(hosts: Hosts, version: int) -> None:
-    with far(hosts, version) as found:
+def test_where_the_backend_is_gone_connections_are_reset_and_new_ones_refused(hosts: Hosts, version: int) -> None:
+    with connected(hosts, LOAD_BALANCER[version], 80) as found:
         assert found.talks()
         with without_backend(hosts):
-            with pytest.raises((TimeoutError, ConnectionError)):
+            with pytest.raises(ConnectionResetError):
                 found.talks()
             with pytest.raises(ConnectionRefusedError), connected(hosts, LOAD_BALANCER[version], 80):
                 pass

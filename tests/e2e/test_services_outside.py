@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from tests.e2e.across import opened, sniffed
+from tests.e2e.associations import associated, associates
 from tests.e2e.client_outside import (
     BACKENDS,
     CLIENT,
@@ -40,6 +41,7 @@ spec:
   ports:
     - {{name: tcp, port: 80, targetPort: {PORT}, nodePort: 30080}}
     - {{name: udp, port: 80, protocol: UDP, targetPort: {PORT}, nodePort: 30080}}
+    - {{name: sctp, port: 80, protocol: SCTP, targetPort: {PORT}, nodePort: 30080}}
 ---
 apiVersion: v1
 kind: Service
@@ -90,6 +92,31 @@ def test_a_node_port_reaches_backends_of_both_hosts_and_answers_in_its_own_name(
 def test_datagrams_too_and_in_fragments(hosts: Hosts, version: int, size: int) -> None:
     found = {sends(hosts, host(hosts, 1, version), 30080, size)[0] for _ in range(24)}
     assert found == {"a1", "a2"}
+
+
+@families
+def test_associations_too(hosts: Hosts, version: int) -> None:
+    with associated(hosts.space("wire"), CLIENT[version]) as client:
+        asked = host(hosts, 1, version), 30080
+        found = dict(associates(client, port, *asked) for port in range(5000, 5024))
+    assert found.keys() == {"a1", "a2"}
+    assert found["a1"] == CLIENT[version]
+
+
+@families
+def test_a_connection_whose_backends_are_gone_is_reset(hosts: Hosts, version: int) -> None:
+    with opened(hosts.space("wire"), host(hosts, 1, version), socket.SOCK_STREAM) as client:
+        client.connect((host(hosts, 1, version), 30080))
+        client.recv(64)
+        hosts.write("services.yaml", ADMITTED.replace("selector: {app: a}", "selector: {app: none}"))
+        hosts.converge()
+        try:
+            client.sendall(bytes(10_000))
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        finally:
+            hosts.write("services.yaml", ADMITTED)
+            hosts.converge()
 
 
 @families
