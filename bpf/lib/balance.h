@@ -4,6 +4,8 @@
 
 #include "passage.h"
 #include "service.h"
+#include "endpoints.h"
+#include "ipcache.h"
 
 /* A backend that was looked for. */
 struct choice {
@@ -91,12 +93,34 @@ INLINE struct choice kept_backend(__u32 id, const struct service *service, const
 	return choice;
 }
 
-/* What the table of a service that has backends says of a flow's hash, or the lot. */
-INLINE struct choice backend_by_hash(__u32 id, const struct service *service, __u32 hash)
+/* Whether a backend is a workload of this host to which no packet is handed over: for a moment before the commit that
+ * takes it away counts, and a moment after the one that brings it (endpoints are a gate: engine/transaction.py).
+ */
+GLOBAL int is_closed(__u32 id)
 {
-	if (service->algorithm == ALGORITHM_RANDOM)
-		hash = bpf_get_prandom_u32();
-	return backend_of(backend_in_slot(id, service, (__u64)hash * service->slots >> 32));
+	struct backend *backend = bpf_map_lookup_elem(&backends, &id);
+	struct ipcache_value *known;
+
+	if (!backend || !(backend->flags & BACKEND_LOCAL) ||
+	    find_endpoint(&backend->address, backend->flags & BACKEND_V6))
+		return false;
+	known = backend->flags & BACKEND_V6 ? bpf_map_lookup_elem(&ipcache6, backend->address.v6) :
+					      bpf_map_lookup_elem(&ipcache4, &backend->address.v4);
+	return known && (known->flags | known->previous_flags) & IPCACHE_LOCAL; /* else an address of the host */
+}
+
+#define PLACES 16 /* that are looked at for one that is open: of two backends it is missed once in 65,536 times */
+
+/* What a service's table says for a hash, as an id; while that backend is closed, for others that follow from it. */
+GLOBAL __u32 backend_for(__u32 id, __u32 slots, __u32 hash)
+{
+	__u32 found = backend_in_slot(id, slots, (__u64)hash * slots >> 32);
+
+	for (int place = 1; place < PLACES && is_closed(found); place++) {
+		hash = mix(hash);
+		found = backend_in_slot(id, slots, (__u64)hash * slots >> 32);
+	}
+	return found;
 }
 
 /* The backend for a new flow of a client (`key->client`), whose hash is `hash`. */
@@ -110,10 +134,12 @@ INLINE struct choice choose_backend(__u32 id, const struct service *service, str
 	if (unlikely(service->affinity_s)) {
 		key->service = service->name;
 		choice = kept_backend(id, service, key, now);
-		if (choice.backend)
+		if (choice.backend && !is_closed(choice.id))
 			return choice;
 	}
-	choice = backend_by_hash(id, service, hash);
+	if (service->algorithm == ALGORITHM_RANDOM)
+		hash = bpf_get_prandom_u32();
+	choice = backend_of(backend_for(id, service->slots, hash));
 	if (unlikely(service->affinity_s && choice.backend)) {
 		struct affinity kept = { .backend = choice.id, .expires = now + service->affinity_s, .service = id };
 

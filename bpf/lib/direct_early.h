@@ -5,6 +5,7 @@
 #include "balance.h"
 #include "direct_return.h"
 #include "early.h"
+#include "ipcache.h"
 #include "neighbour.h"
 #include "state.h"
 
@@ -15,17 +16,11 @@ INLINE bool wraps(void)
 }
 
 /* The service behind a frontend that anybody may use, from wherever; NULL: it is not for this program. */
-INLINE struct service *open_service(const struct frontend *frontend, __u32 *id)
+INLINE struct service *open_service(const struct frontend *frontend, __u32 epoch, __u32 *id)
 {
-	struct state *state = host_state();
+	struct fronted fronted = frontend_at(frontend, epoch);
 	struct service *service;
-	struct fronted fronted;
-	union version version;
 
-	if (!frontend || !state)
-		return NULL;
-	version.word = *(volatile __u64 *)&state->version;
-	fronted = frontend_at(frontend, version.epoch);
 	if (!fronted.service || fronted.flags)
 		return NULL;
 	service = bpf_map_lookup_elem(&services, &fronted.service);
@@ -33,19 +28,29 @@ INLINE struct service *open_service(const struct frontend *frontend, __u32 *id)
 	return service && service->slots && !service->affinity_s ? service : NULL;
 }
 
-/* Remembers the backend of a flow that is not known, if it answers directly. Returns it, or NULL. */
+/* Remembers the backend of a flow that is not known, if it answers directly: it does not answer nodes and workloads, as
+ * these may be on its own host. Returns it, or NULL.
+ */
 INLINE struct backend *enter_direct(const struct translation_key *flow, const struct frontend *frontend, __u32 now,
 				    __u64 flags, const bool v6)
 {
 	__u32 id, hash = flow_hash(&flow->source, &flow->destination, flow->source_port, flow->destination_port,
 				   flow->protocol, v6);
 	struct translation fresh = { .state = SENT_IN | DIRECT };
-	struct service *service = open_service(frontend, &id);
+	struct state *state = host_state();
+	struct service *service;
 	struct choice choice;
+	union version version;
 
-	if (!service)
+	if (!state)
 		return NULL;
-	choice = backend_by_hash(id, service, hash);
+	version.word = *(volatile __u64 *)&state->version;
+	service = open_service(frontend, version.epoch, &id);
+	if (!service || is_known_member(&flow->source, version.epoch, v6))
+		return NULL;
+	if (service->algorithm == ALGORITHM_RANDOM)
+		hash = bpf_get_prandom_u32();
+	choice = backend_of(backend_in_slot(id, service->slots, (__u64)hash * service->slots >> 32));
 	if (!choice.backend || !(choice.backend->flags & BACKEND_DIRECT))
 		return NULL;
 	fresh.address = choice.backend->address;

@@ -140,3 +140,12 @@ INLINE struct peer find_peer(const union address *address, const bool v6, __u32 
 	}
 	return peer;
 }
+
+/* Whether an address is known to be a node's or a workload's. One whose address nobody has told yet is not. */
+INLINE bool is_known_member(const union address *address, __u32 epoch, const bool v6)
+{
+	const struct ipcache_value *known = v6 ? bpf_map_lookup_elem(&ipcache6, address->v6) :
+						 bpf_map_lookup_elem(&ipcache4, &address->v4);
+
+	return is_of_cluster(ipcache_at(known, epoch).identity);
+}

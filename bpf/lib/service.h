@@ -286,10 +286,10 @@ INLINE struct fronted find_frontend(const union address *address, __be16 port, _
 	}
 }
 
-/* The id of the backend in a slot of a service's table (`slot` below `service->slots`); 0 if there is none. */
-INLINE __u32 backend_in_slot(__u32 id, const struct service *service, __u32 slot)
+/* The id of the backend in a slot of a service's table (`slot` below `slots`); 0 if there is none. */
+INLINE __u32 backend_in_slot(__u32 id, __u32 slots, __u32 slot)
 {
-	__u32 word = slot / SLOTS_PER_WORD, first = (service->slots + SLOTS_PER_WORD - 1) / SLOTS_PER_WORD;
+	__u32 word = slot / SLOTS_PER_WORD, first = (slots + SLOTS_PER_WORD - 1) / SLOTS_PER_WORD;
 	void *table = bpf_map_lookup_elem(&service_tables, &id);
 	__u64 *places, *backend;
 

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from reconciler.bpf.programs import run_syscall
 from reconciler.bpf.syscalls import get, held
 from reconciler.config import Config
 from reconciler.datapath.features import has
@@ -50,13 +49,12 @@ from reconciler.kernel.tunnels import TunnelsTable
 from reconciler.model.cluster import Cluster
 from reconciler.model.datapath import AttachmentKey, CgroupKey, ProgramRow
 from reconciler.model.network import SysctlKey
-from reconciler.observe import counters
+from reconciler.observe import counters, fullness
 from reconciler.observe.counters import Counters
+from reconciler.observe.fullness import Fullness
 
 log = logging.getLogger(__name__)
 
-COLLECTORS = ("collect_conntrack", "collect_services")
-_COLLECTION = 16  # size of struct collection in bpf/collect.bpf.c, and of what bpf/services.bpf.c answers
 TABLES_OF_MAPS = {
     "endpoints4": frozenset(("endpoints",)),
     "endpoints6": frozenset(("endpoints",)),
@@ -106,6 +104,7 @@ class HostTables:
         self._frontends = FrontendsTable(self.maps, self.generation)
         self._attachments = AttachmentsTable(config.pin_root, tcx=has("tcx"))
         self._cgroups = CgroupsTable(config.pin_root)
+        self._live: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._subjects: dict[int, int] = {}
         tables: tuple[Table, ...] = (
@@ -166,15 +165,20 @@ class HostTables:
         raise KernelError(f"program {name} {row.digest} is not what this version and configuration would load")
 
     def collect_flows(self) -> None:
-        """Forget expired flows. Nothing happens while there is no datapath."""
+        """Forget expired flows, and count the others. Nothing happens while there is no datapath."""
         live = self.by_name["programs"].live()
-        for name in COLLECTORS:
+        for name in fullness.COLLECTORS:
             row = live.rows.get(name) if isinstance(live, DictRows) else None
             if row is None or not row.digest:
                 continue
             path = self._config.pin_root / "programs" / f"{name}-{row.digest}"
             with held(get(str(path))) as program:
-                run_syscall(program, bytes(_COLLECTION))
+                self._live |= fullness.collect(name, program)
+
+    def fullness(self) -> Mapping[str, Fullness]:
+        """Map -> how full it was when flows were collected last; empty before that."""
+        found = {name: self.maps.find(name) for name in self._live}
+        return {name: Fullness(self._live[name], map_.info.max_entries) for name, map_ in found.items() if map_}
 
     def counters(self) -> Counters | None:
         """None while there is no datapath."""

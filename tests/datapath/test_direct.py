@@ -11,7 +11,8 @@ from reconciler.observe.flow import Reason
 from .brought import IPIP, OPTION, in_geneve, in_ipip
 from .gate import ends, error, is_whole
 from .harness import REDIRECT, SHOT, UNSPEC
-from .packets import ACK, FIN, SYN, TCP, UDP, checksum, ethernet, tcp, udp
+from .mutations import Way, errors, frames, survive
+from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, checksum, ethernet, tcp, udp
 from .services import OUTSIDE
 from .shop import at, packet
 from .sides import (
@@ -205,3 +206,21 @@ def _with_flags(frame: bytes, flags: int) -> bytes:
     head[6:8], head[10:12] = flags.to_bytes(2), bytes(2)
     head[10:12] = checksum(bytes(head)).to_bytes(2)
     return ethernet(bytes(head) + frame[34:], 0x0800)
+
+
+def test_no_mutation_of_a_packet_does_more_than_go_on_or_drop(sides: Sides) -> None:
+    tries: list[tuple[bytes, Way]] = []
+    for version in (4, 6):
+        front = OTHER[version], NODE_PORT
+        for protocol in (TCP, UDP, SCTP):
+            sides.open(version, protocol=protocol)
+        asked = list(frames(CLIENT[version], 5000, NODE[version], NODE_PORT))
+        brought = frames(CLIENT[version], 5000, *front), frames(CLIENT[version], 5000, HERE[version], PORT)
+        tries += [(frame, sides.arrives) for frame in asked]
+        tries += [(frame, sides.arrives) for frame in errors(STRANGER[version], NODE[version], iter(asked))]
+        tries += [
+            (sides.wrapped(one, sent, front, sides.outer(version, OTHER), True), sides.arrives)
+            for one, sent in zip(*brought, strict=True)
+        ]
+        tries += [(frame, sides.leaves) for frame in frames(HERE[version], PORT, CLIENT[version], 5000)]
+    survive(sides.datapath, tries, {UNSPEC, SHOT, REDIRECT})

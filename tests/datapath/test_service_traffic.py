@@ -204,6 +204,7 @@ def test_connections_to_living_backends_go_on_while_others_come_and_die(talk: Ta
             changed = chance.choice(every)
             if changed not in alive:
                 alive.add(changed)
+                services.know(changed)
             elif len(alive) > 2:
                 alive.discard(changed)
                 services.kill(changed)
