@@ -33,7 +33,7 @@ from tests.datapath.services import OUTSIDE, Services
 
 ROUNDS, REPEAT = 41, 10_000
 FLOWS = 1000
-HOST, BACKEND = "10.99.0.1", "10.99.7.7"
+CLIENT, HOST, BACKEND = "203.0.113.9", "10.99.0.1", "10.99.7.7"
 NODE_PORT, PORT = 30080, 8080
 BACKEND_MAC = "02:00:00:00:07:07"
 _FIRST_PORT, _NEXT_SOURCE_PORT = 20_000, 1 << 16
@@ -226,4 +226,4 @@ def _at_tc(tool: Bench, node: Node, stack: ExitStack) -> tuple[Again, Again, Aga
 
 
 def _asks(address: str, port: int, flags: int = packets.ACK) -> bytes:
-    return packets.tcp(B.address4, address, _FIRST_PORT, port, sender=B.mac, receiver=GATEWAY_MAC, flags=flags)
+    return packets.tcp(CLIENT, address, _FIRST_PORT, port, sender=B.mac, receiver=GATEWAY_MAC, flags=flags)
