@@ -9,6 +9,7 @@
 #include "lib/guard.h"
 #include "lib/masquerade.h"
 #include "lib/nodeport.h"
+#include "lib/prefilter.h"
 #include "lib/reset.h"
 #include "lib/unreachable.h"
 
@@ -201,8 +202,13 @@ INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
 SEC("tc")
 int from_netdev(struct __sk_buff *skb)
 {
-	int action = take_direct(skb);
+	int action;
 
+	if (prefilter && unlikely(is_denied(skb))) { /* also where XDP looked: its link may have been lost just now */
+		count(REASON_PREFILTERED, skb->len);
+		return TC_ACT_SHOT;
+	}
+	action = take_direct(skb);
 	if (action != TC_ACT_UNSPEC)
 		return action;
 	action = take_wrapped(skb);

@@ -22,7 +22,8 @@ NOINLINE int begin4(struct xdp_md *context, const struct transport *transport, c
 {
 	union passing *fresh = passing_draft();
 
-	if (!wraps() || !fresh || !begin_direct4(context, transport, key, &fresh->v4)) {
+	if (!wraps() || !fresh || !begin_direct4(context, transport, key, &fresh->v4) ||
+	    is_unfinished(transport, &fresh->v4.hop)) {
 		bpf_map_delete_elem(&passing4, key); /* it may get another backend */
 		return XDP_PASS;
 	}
@@ -44,7 +45,7 @@ INLINE struct passing4 *look_closely4(struct xdp_md *context, const struct trans
 
 INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphdr *ip, void *data_end)
 {
-	struct transport transport = { .length = bpf_ntohs(ip->tot_len) };
+	struct transport transport = { .length = bpf_ntohs(ip->tot_len) - sizeof(*ip) };
 	struct passing4 *passing = NULL;
 	struct passing4_key key;
 	__u8 *mark;
@@ -63,7 +64,7 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 		transport.now = ticks_now();
 		passing = bpf_map_lookup_elem(&passing4, &key);
 	}
-	if (!passing || unlikely(!is_fresh(&passing->hop, &transport))) {
+	if (!passing || unlikely(!is_fresh(&passing->hop, &transport, sizeof(*ip)))) {
 		if (likely(!may_pass4(&key.ends, ip->protocol)))
 			return XDP_PASS;
 		transport.now = ticks_now();
@@ -73,12 +74,13 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 		if (!passing)
 			return XDP_PASS;
 	}
+	if (unlikely(is_unfinished(&transport, &passing->hop)))
+		return XDP_PASS;
 	if (passing->hop.wraps)
 		return wrap4(context, passing, &transport);
 	mend_checksum(&transport, passing->hop.transport_sum);
 	*transport.ports = passing->ends.ports;
-	ip->check = fold((__u64)passing->hop.header_sum + (__u16)~ip->check +
-			 (__u16)~bpf_htons(0x0100)); /* and a hop less: RFC 1624 */
+	ip->check = ~plus(passing->hop.header_sum, ~ip->check); /* RFC 1624 */
 	ip->ttl--;
 	ip->saddr = passing->ends.source;
 	ip->daddr = passing->ends.destination;
@@ -96,7 +98,8 @@ NOINLINE int begin6(struct xdp_md *context, const struct transport *transport, c
 {
 	union passing *fresh = passing_draft();
 
-	if (!wraps() || !fresh || !begin_direct6(context, transport, key, &fresh->v6)) {
+	if (!wraps() || !fresh || !begin_direct6(context, transport, key, &fresh->v6) ||
+	    is_unfinished(transport, &fresh->v6.hop)) {
 		bpf_map_delete_elem(&passing6, key); /* it may get another backend */
 		return XDP_PASS;
 	}
@@ -118,7 +121,7 @@ INLINE struct passing6 *look_closely6(struct xdp_md *context, const struct trans
 
 INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6hdr *ip, void *data_end)
 {
-	struct transport transport = { .length = sizeof(*ip) + bpf_ntohs(ip->payload_len) };
+	struct transport transport = { .length = bpf_ntohs(ip->payload_len) };
 	struct passing6 *passing = NULL;
 	struct passing6_key key;
 	union address *address;
@@ -137,7 +140,7 @@ INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6
 		transport.now = ticks_now();
 		passing = bpf_map_lookup_elem(&passing6, &key);
 	}
-	if (!passing || unlikely(!is_fresh(&passing->hop, &transport))) {
+	if (!passing || unlikely(!is_fresh(&passing->hop, &transport, sizeof(*ip)))) {
 		if (likely(!may_pass6(&key.ends, ip->nexthdr)))
 			return XDP_PASS;
 		transport.now = ticks_now();
@@ -147,6 +150,8 @@ INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6
 		if (!passing)
 			return XDP_PASS;
 	}
+	if (unlikely(is_unfinished(&transport, &passing->hop)))
+		return XDP_PASS;
 	if (passing->hop.wraps)
 		return wrap6(context, passing, &transport);
 	mend_checksum(&transport, passing->hop.transport_sum);
@@ -163,8 +168,7 @@ INLINE int deny(struct xdp_md *context)
 	return XDP_DROP;
 }
 
-SEC("xdp")
-int at_device(struct xdp_md *context)
+INLINE int decide(struct xdp_md *context)
 {
 	void *data = (void *)(long)context->data, *data_end = (void *)(long)context->data_end;
 	struct ethhdr *ethernet = data;
@@ -186,6 +190,22 @@ int at_device(struct xdp_md *context)
 		return is_denied6(&ip->saddr) ? deny(context) : balance6(context, ethernet, ip, data_end);
 	}
 	return XDP_PASS;
+}
+
+SEC("xdp")
+int at_device(struct xdp_md *context)
+{
+	return decide(context);
+}
+
+/* The same for drivers, which may give it packets in several buffers: it is loaded with BPF_F_XDP_HAS_FRAGS where the
+ * kernel has that (5.18). Behind a driver such a program would cost tc the Ethernet header of every packet: the copy
+ * that is made for it knows no mac_len (kernel net/core/skbuff.c, skb_pp_cow_data; seen on 6.18).
+ */
+SEC("xdp")
+int in_driver(struct xdp_md *context)
+{
+	return decide(context);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -128,19 +128,19 @@ INLINE void name_flow4(struct translation_key *flow, const struct passing4_key *
 }
 
 /* Of everything but its length. */
-INLINE __u32 sum_outer4(const struct passing4 *passing)
+INLINE __u16 sum_outer4(const struct passing4 *passing)
 {
 	struct iphdr outer;
 
 	fill_outer4(&outer, passing, 0);
-	return bpf_csum_diff(NULL, 0, (__be32 *)&outer, sizeof(outer), 0);
+	return ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&outer, sizeof(outer), 0));
 }
 
 /* The outer header of a flow to a backend, as far as all of its packets have the same. False if the packet is to be
  * handed over.
  */
-INLINE bool aim4(struct xdp_md *context, const struct transport *transport, const union address *backend, __be16 port,
-		 struct passing4 *passing)
+INLINE bool aim4(struct xdp_md *context, const struct transport *transport, const struct passing4_key *flow,
+		 const union address *backend, __be16 port, struct passing4 *passing)
 {
 	struct way4_key key = { .ifindex = context->ingress_ifindex };
 	struct way4 *way, fresh;
@@ -152,7 +152,7 @@ INLINE bool aim4(struct xdp_md *context, const struct transport *transport, cons
 			return false;
 		way = &fresh;
 	}
-	if (transport->length + sizeof(struct iphdr) > way->mtu)
+	if (transport->length + 2 * sizeof(struct iphdr) > way->mtu)
 		return false;
 	passing->ends.source = way->local;
 	passing->ends.destination = backend->v4;
@@ -164,6 +164,7 @@ INLINE bool aim4(struct xdp_md *context, const struct transport *transport, cons
 	passing->hop.transport_sum = 0;
 	passing->hop.wraps = 1;
 	passing->hop.header_sum = sum_outer4(passing);
+	passing->hop.pseudo_sum = pseudo_sum4(&flow->ends, flow->protocol);
 	return true;
 }
 
@@ -179,10 +180,10 @@ NOINLINE bool look_for_direct4(struct xdp_md *context, const struct transport *t
 	known = find(&flow, transport->now);
 	if (!known) {
 		backend = enter_direct(&flow, frontend_of4(&key->ends, key->protocol), transport->now, BPF_ANY, false);
-		if (!backend || !aim4(context, transport, &backend->address, backend->port, passing))
+		if (!backend || !aim4(context, transport, key, &backend->address, backend->port, passing))
 			return false;
 	} else {
-		if (!(known->state & DIRECT) || !aim4(context, transport, &known->address, known->port, passing))
+		if (!(known->state & DIRECT) || !aim4(context, transport, key, &known->address, known->port, passing))
 			return false;
 		translation_touch(&flow, known, transport->tcp_flags, transport->now);
 	}
@@ -199,14 +200,14 @@ NOINLINE bool begin_direct4(struct xdp_md *context, const struct transport *tran
 
 	name_flow4(&flow, key);
 	backend = enter_direct(&flow, frontend_of4(&key->ends, key->protocol), transport->now, BPF_NOEXIST, false);
-	return backend && aim4(context, transport, &backend->address, backend->port, passing);
+	return backend && aim4(context, transport, key, &backend->address, backend->port, passing);
 }
 
 /* The packet as it came, behind an outer header. */
 INLINE int wrap4(struct xdp_md *context, const struct passing4 *passing, const struct transport *transport)
 {
-	const __be16 length = bpf_htons(transport->length + sizeof(struct iphdr));
-	__sum16 check = fold((__u64)passing->hop.header_sum + length);
+	const __be16 length = bpf_htons(transport->length + 2 * sizeof(struct iphdr));
+	__sum16 check = ~plus(passing->hop.header_sum, length);
 	struct ethhdr *ethernet;
 	struct iphdr *outer;
 
@@ -292,8 +293,8 @@ INLINE void name_flow6(struct translation_key *flow, const struct passing6_key *
 /* The outer header of a flow to a backend, as far as all of its packets have the same. False if the packet is to be
  * handed over.
  */
-INLINE bool aim6(struct xdp_md *context, const struct transport *transport, const union address *backend, __be16 port,
-		 struct passing6 *passing)
+INLINE bool aim6(struct xdp_md *context, const struct transport *transport, const struct passing6_key *flow,
+		 const union address *backend, __be16 port, struct passing6 *passing)
 {
 	struct way6_key key = { .ifindex = context->ingress_ifindex };
 	struct way6 *way, fresh;
@@ -305,7 +306,7 @@ INLINE bool aim6(struct xdp_md *context, const struct transport *transport, cons
 			return false;
 		way = &fresh;
 	}
-	if (transport->length + sizeof(struct ipv6hdr) > way->mtu)
+	if (transport->length + 2 * sizeof(struct ipv6hdr) > way->mtu)
 		return false;
 	__builtin_memcpy(passing->ends.source, way->local, 16);
 	__builtin_memcpy(passing->ends.destination, backend->bytes, 16);
@@ -317,6 +318,7 @@ INLINE bool aim6(struct xdp_md *context, const struct transport *transport, cons
 	passing->hop.transport_sum = 0;
 	passing->hop.wraps = 1;
 	passing->hop.header_sum = 0;
+	passing->hop.pseudo_sum = pseudo_sum6(&flow->ends, flow->protocol);
 	return true;
 }
 
@@ -332,10 +334,10 @@ NOINLINE bool look_for_direct6(struct xdp_md *context, const struct transport *t
 	known = find(&flow, transport->now);
 	if (!known) {
 		backend = enter_direct(&flow, frontend_of6(&key->ends, key->protocol), transport->now, BPF_ANY, true);
-		if (!backend || !aim6(context, transport, &backend->address, backend->port, passing))
+		if (!backend || !aim6(context, transport, key, &backend->address, backend->port, passing))
 			return false;
 	} else {
-		if (!(known->state & DIRECT) || !aim6(context, transport, &known->address, known->port, passing))
+		if (!(known->state & DIRECT) || !aim6(context, transport, key, &known->address, known->port, passing))
 			return false;
 		translation_touch(&flow, known, transport->tcp_flags, transport->now);
 	}
@@ -352,7 +354,7 @@ NOINLINE bool begin_direct6(struct xdp_md *context, const struct transport *tran
 
 	name_flow6(&flow, key);
 	backend = enter_direct(&flow, frontend_of6(&key->ends, key->protocol), transport->now, BPF_NOEXIST, true);
-	return backend && aim6(context, transport, &backend->address, backend->port, passing);
+	return backend && aim6(context, transport, key, &backend->address, backend->port, passing);
 }
 
 /* The packet as it came, behind an outer header. */
@@ -369,6 +371,6 @@ INLINE int wrap6(struct xdp_md *context, const struct passing6 *passing, const s
 		return XDP_DROP;
 	__builtin_memcpy(ethernet, passing->hop.macs, sizeof(passing->hop.macs));
 	ethernet->h_proto = bpf_htons(ETH_P_IPV6);
-	fill_outer6(outer, passing, bpf_htons(transport->length));
+	fill_outer6(outer, passing, bpf_htons(transport->length + sizeof(struct ipv6hdr)));
 	return XDP_TX;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "devices.h"
+#include "neighbour.h"
 #include "passing.h"
 #include "service.h"
 #include "translation.h"
@@ -14,8 +15,8 @@
 struct transport {
 	struct ports *ports;
 	__sum16 *checksum;
-	__u32 length; /* of the whole IP packet */
 	__u32 now; /* ticks */
+	__u16 length; /* of the packet, without its IP header */
 	__u8 tcp_flags;
 	__u8 protocol;
 };
@@ -75,10 +76,26 @@ INLINE bool begins(const struct transport *transport)
 }
 
 /* Whether what was found out about a flow still holds for this packet. What begins or ends is looked at closely. */
-INLINE bool is_fresh(const struct next_hop *hop, const struct transport *transport)
+INLINE bool is_fresh(const struct next_hop *hop, const struct transport *transport, __u32 header_length)
 {
-	return hop->checked == transport->now && transport->length <= hop->mtu &&
+	return hop->checked == transport->now && transport->length + header_length <= hop->mtu &&
 	       !(transport->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST));
+}
+
+/* The ones' complement sum, RFC 1071. */
+INLINE __u16 plus(__u16 left, __u16 right)
+{
+	__u32 sum = (__u32)left + right;
+
+	return sum + (sum >> 16);
+}
+
+/* Whether the sender left the checksum to its device, as on veth: the field has the sum of the pseudo-header, and what
+ * would be made of that here is wrong. One finished checksum in 65,535 looks the same, and is handed over as well.
+ */
+INLINE bool is_unfinished(const struct transport *transport, const struct next_hop *hop)
+{
+	return *transport->checksum == plus(hop->pseudo_sum, bpf_htons(transport->length));
 }
 
 /* A translation that may be applied here: of a flow that lives, to a backend that does. */
@@ -91,6 +108,17 @@ INLINE struct translation *find(const struct translation_key *key, __u32 now)
 	if (found->backend && !bpf_map_lookup_elem(&backends, &found->backend))
 		return NULL;
 	return found;
+}
+
+/* Of the pseudo-header of a packet with these ends, but for its length. */
+INLINE __u16 pseudo_sum4(const struct ends4 *ends, __u8 protocol)
+{
+	return ~fold(bpf_csum_diff(NULL, 0, (__be32 *)ends, 8, bpf_htons(protocol)));
+}
+
+INLINE __u16 pseudo_sum6(const struct ends6 *ends, __u8 protocol)
+{
+	return ~fold(bpf_csum_diff(NULL, 0, (__be32 *)ends, 32, bpf_htons(protocol)));
 }
 
 /* Whether a packet leaves by the device it came in by, to a neighbour that is known. */

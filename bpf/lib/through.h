@@ -49,13 +49,13 @@ INLINE void touch(struct through *through, __u8 tcp_flags, __u32 now)
 }
 
 /* `difference`: between what the checksum covered and what it covers now. */
-INLINE void mend_checksum(const struct transport *transport, __u32 difference)
+INLINE void mend_checksum(const struct transport *transport, __u16 difference)
 {
 	__sum16 sum;
 
 	if (transport->protocol == IPPROTO_UDP && !*transport->checksum) /* it has none, RFC 768 */
 		return;
-	sum = fold((__u64)difference + (__u16) ~*transport->checksum);
+	sum = ~plus(difference, ~*transport->checksum);
 	*transport->checksum = !sum && transport->protocol == IPPROTO_UDP ? 0xffff : sum;
 }
 
@@ -64,7 +64,7 @@ NOINLINE bool look_for_through4(struct xdp_md *context, const struct transport *
 				const struct passing4_key *key, struct passing4 *passing)
 {
 	struct through through = { .in_key = { .reply = true } };
-	struct bpf_fib_lookup route = { .family = FAMILY_IPV4, .tot_len = transport->length };
+	struct bpf_fib_lookup route = { .family = FAMILY_IPV4, .tot_len = transport->length + sizeof(struct iphdr) };
 
 	through.in_key.source.v4 = key->ends.source;
 	through.in_key.destination.v4 = key->ends.destination;
@@ -81,9 +81,11 @@ NOINLINE bool look_for_through4(struct xdp_md *context, const struct transport *
 	if (!leaves_here(context, &route))
 		return false;
 	keep_hop(&passing->hop, &route);
-	passing->hop.transport_sum = bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends), (__be32 *)&passing->ends,
-						   sizeof(passing->ends), 0);
-	passing->hop.header_sum = bpf_csum_diff((__be32 *)&key->ends, 8, (__be32 *)&passing->ends, 8, 0);
+	passing->hop.transport_sum = ~fold(bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends),
+							 (__be32 *)&passing->ends, sizeof(passing->ends), 0));
+	passing->hop.header_sum =
+		~fold(bpf_csum_diff((__be32 *)&key->ends, 8, (__be32 *)&passing->ends, 8, (__u16)~bpf_htons(0x0100)));
+	passing->hop.pseudo_sum = pseudo_sum4(&key->ends, key->protocol);
 	touch(&through, transport->tcp_flags, transport->now);
 	bpf_map_update_elem(&passing4, key, passing, BPF_ANY);
 	return true;
@@ -94,7 +96,7 @@ NOINLINE bool look_for_through6(struct xdp_md *context, const struct transport *
 				const struct passing6_key *key, struct passing6 *passing)
 {
 	struct through through = { .in_key = { .reply = true, .v6 = true } };
-	struct bpf_fib_lookup route = { .family = FAMILY_IPV6, .tot_len = transport->length };
+	struct bpf_fib_lookup route = { .family = FAMILY_IPV6, .tot_len = transport->length + sizeof(struct ipv6hdr) };
 
 	__builtin_memcpy(through.in_key.source.bytes, key->ends.source, 16);
 	__builtin_memcpy(through.in_key.destination.bytes, key->ends.destination, 16);
@@ -113,9 +115,10 @@ NOINLINE bool look_for_through6(struct xdp_md *context, const struct transport *
 	if (!leaves_here(context, &route))
 		return false;
 	keep_hop(&passing->hop, &route);
-	passing->hop.transport_sum = bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends), (__be32 *)&passing->ends,
-						   sizeof(passing->ends), 0);
+	passing->hop.transport_sum = ~fold(bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends),
+							 (__be32 *)&passing->ends, sizeof(passing->ends), 0));
 	passing->hop.header_sum = 0;
+	passing->hop.pseudo_sum = pseudo_sum6(&key->ends, key->protocol);
 	touch(&through, transport->tcp_flags, transport->now);
 	bpf_map_update_elem(&passing6, key, passing, BPF_ANY);
 	return true;

@@ -90,6 +90,9 @@ def _questions() -> tuple[_Question, ...]:
         ),
         _Question("tcx", _tcx, "programs are attached as clsact filters"),
         _Question("xdp", _xdp, "no prefilter and no load balancer at the device"),
+        _Question(
+            "xdp_fragments", _xdp_fragments, "drivers take no program at the device while the MTU is above one page"
+        ),
         _Question("sock_addr", _sock_addr, "services are translated by packet, not at connect(2)"),
         _Question("sk_lookup", _sk_lookup, "a proxy needs a routing rule to receive connections"),
         _Question("raw_tracepoint", _raw_tracepoint, "the kernel's drops cannot be watched"),
@@ -181,6 +184,11 @@ def _tcx() -> str:
 
 def _xdp() -> str:
     return _load(programs.XDP, (move(0, 2), leave()))
+
+
+def _xdp_fragments() -> str:
+    with held(_loaded(programs.XDP, (move(0, 2), leave()), flags=programs.XDP_HAS_FRAGS)):
+        return ""
 
 
 def _sock_addr() -> str:

@@ -20,8 +20,8 @@ _DIRECT = {DirectReturn.NONE: 0, DirectReturn.OPTION: 1, DirectReturn.IPIP: 2, D
 _UNUSED = 64  # entries of these where the cluster serves no services: they take their room whether they are used or not
 
 
-def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, Option]:
-    """Option name -> value, for `Datapath`. `redirect_peer`: whether this kernel has it."""
+def options_of(cluster: Cluster, *, redirect_peer: bool = True, prefilter: bool = False) -> Mapping[str, Option]:
+    """Option name -> value, for `Datapath`. `redirect_peer`: this kernel has it. `prefilter`: some are denied."""
     timeouts = cluster.conntrack.timeouts
     return {
         "timeout_tcp_established": ticks(timeouts.tcp_established_s),
@@ -35,6 +35,7 @@ def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, 
         "overlay": cluster.network.is_overlay,
         "geneve": cluster.network.mode is NetworkMode.GENEVE,
         "serving": cluster.services is not None,
+        "prefilter": prefilter,
         "tunnel_port": overlay.port(cluster.network),
         "direct_return": _DIRECT[cluster.services.direct_return] if cluster.services else 0,
         "direct_port": overlay.direct_port(cluster.network),

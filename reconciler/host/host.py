@@ -176,7 +176,7 @@ class Host:
         return self._compiled_for(snapshot, replace(facts, devices=devices))
 
     def _compiled_for(self, snapshot: Snapshot, facts: Facts) -> Target:
-        programs = self._tables.programs(snapshot.cluster, self.target.snapshot.cluster if self.target else None)
+        programs = self._tables.programs(snapshot, self.target.snapshot if self.target else None)
         digests = {str(name): row.digest for name, row in programs.rows.items()}
         desired = compile_host(snapshot, facts, self._compiled, digests)
         self._tell_left_out(snapshot, facts)

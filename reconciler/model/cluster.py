@@ -153,6 +153,15 @@ class Services:
     direct_return: DirectReturn = DirectReturn.NONE
 
 
+class XdpMode(Enum):
+    """Whether node devices run a program at XDP."""
+
+    OFF = "off"
+    AUTO = "auto"  # in the driver where it takes the program, else behind it
+    NATIVE = "native"  # in the driver, or the commit fails
+    GENERIC = "generic"
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     name: str
@@ -168,6 +177,7 @@ class Cluster:
     mtu_bytes: int = 0  # of workloads' interfaces; 0: not said (model/overlay.py)
     network: Network = Network()
     services: Services | None = None  # None: nobody serves them, they only group endpoints for policies
+    xdp: XdpMode = XdpMode.OFF
     conntrack: Conntrack = Conntrack()
     masquerade: Masquerade = NO_MASQUERADE
     probes: tuple[Probe, ...] = ()

@@ -12,6 +12,7 @@ from reconciler.model.cluster import (
     NetworkMode,
     Probe,
     Timeouts,
+    XdpMode,
 )
 from reconciler.model.labels import IdentityLabels
 from reconciler.model.origin import Origin
@@ -56,6 +57,7 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
         mtu_bytes=int(spec.read("mtu", default=base.mtu_bytes)),
         network=network,
         services=balancing.services(spec, network, findings),
+        xdp=XdpMode(spec.read("xdp", "mode", default=False) or base.xdp.value),  # an unquoted `off` is read as false
         conntrack=_conntrack(spec),
         masquerade=_masquerade(spec, findings),
         probes=_probes(spec, identity, places, findings),

@@ -82,7 +82,7 @@ class Node(Bed):
 
     def make(self) -> None:
         super().make()
-        pin = self.pins / "programs" / f"at_device-{self.digest('at_device')}"
+        pin = self.pins / "programs" / f"in_driver-{self.digest('in_driver')}"
         run_ip(
             self.path,
             [
@@ -166,7 +166,7 @@ def _direct() -> Iterator[Figure]:
 
 
 def _direct_cases(tool: Bench, node: Node, stack: ExitStack) -> list[Early]:
-    program, index = stack.enter_context(held(node.program("at_device"))), node.index(B)
+    program, index = stack.enter_context(held(node.program("in_driver"))), node.index(B)
     known, first = _asks(HOST, NODE_PORT), _asks(HOST, NODE_PORT, packets.SYN)
     grow = tool.object("early", {}).descriptor("grow")
     return [
@@ -182,7 +182,7 @@ def _flows(count: int, port: int = NODE_PORT) -> Flows:
 
 
 def _cases(tool: Bench, node: Node, stack: ExitStack) -> list[Early]:
-    program, index = stack.enter_context(held(node.program("at_device"))), node.index(B)
+    program, index = stack.enter_context(held(node.program("in_driver"))), node.index(B)
     known = _asks(HOST, NODE_PORT)
     flows = _flows(FLOWS)
     swap = tool.object("early", {}).descriptor("swap")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from reconciler.kernel.devices import DevicesTable
-from reconciler.model.datapath import Direction
+from reconciler.model.datapath import Hook
 from reconciler.model.outside import DeviceFlag, DeviceRow
 
 from .harness import Device, Harness, Ran
@@ -17,7 +17,7 @@ from .packets import ICMP, ICMPV6, SCTP, checksum, crc32c, ip
 HOST = {4: "10.0.0.1", 6: "fd00::1"}
 WORLD = {4: "203.0.113.9", 6: "2001:db8::9"}
 ROUTER = {4: "203.0.113.1", 6: "2001:db8::1"}
-PROGRAMS = {Direction.INGRESS: "from_netdev", Direction.EGRESS: "to_netdev"}
+PROGRAMS = {Hook.INGRESS: "from_netdev", Hook.EGRESS: "to_netdev"}
 VETH = 99  # some other device that brought the packet in
 
 
@@ -34,12 +34,10 @@ class Gate:
         return str(one.address4 if version == 4 else one.address6)
 
     def leaves(self, packet: bytes, *, forwarded: bool = True) -> Ran:
-        return self.datapath.run(
-            packet, self.device.ifindex, Direction.EGRESS, ingress_ifindex=VETH if forwarded else 0
-        )
+        return self.datapath.run(packet, self.device.ifindex, Hook.EGRESS, ingress_ifindex=VETH if forwarded else 0)
 
     def arrives(self, packet: bytes) -> Ran:
-        return self.datapath.run(packet, self.device.ifindex, Direction.INGRESS, ingress_ifindex=self.device.ifindex)
+        return self.datapath.run(packet, self.device.ifindex, Hook.INGRESS, ingress_ifindex=self.device.ifindex)
 
     def reasons(self) -> list[int]:
         return list(self.datapath.events()["reason"].tolist())

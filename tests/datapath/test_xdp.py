@@ -18,7 +18,7 @@ from reconciler.observe.flow import Reason
 from .gate import HOST, WORLD, ends, is_whole
 from .harness import Harness, Ran
 from .mutations import Way, errors, frames, survive
-from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, echo, tcp
+from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, checksum, echo, tcp
 from .shop import ELSEWHERE, Shop, made_shop, packet
 
 families = pytest.mark.parametrize("version", [4, 6])
@@ -144,6 +144,26 @@ def test_a_packet_without_a_hop_left_or_to_an_unknown_neighbour_is_handed_over(
     assert shop.early(bytes(last))[0] == PASS
     run_ip(namespace, [f"neighbour del {ELSEWHERE[version]} dev {shop.device.ifname}"])
     assert shop.early(again) == (PASS, again)
+
+
+@families
+@protocols
+def test_a_packet_whose_checksum_is_left_to_the_device_is_handed_over(shop: Early, version: int, protocol: int) -> None:
+    again, port = shop.begin(version, protocol)
+    back = packet(protocol, ELSEWHERE[version], 8080, HOST[version], port, ACK)
+    for frame in (again, back):
+        assert shop.early(_unfinished(frame)) == (PASS, _unfinished(frame))
+        assert shop.early(frame)[0] == TX
+
+
+def _unfinished(frame: bytes) -> bytes:
+    """As a sender on veth leaves it: where the checksum belongs there is the sum of the pseudo-header."""
+    four = frame[12:14] == b"\x08\x00"
+    start = 34 if four else 54
+    addresses, protocol = (frame[26:34], frame[23]) if four else (frame[22:54], frame[20])
+    pseudo = addresses + struct.pack("!IxxxB", len(frame) - start, protocol)
+    at = start + (16 if protocol == TCP else 6)
+    return frame[:at] + struct.pack("!H", ~checksum(pseudo) & 0xFFFF) + frame[at + 2 :]
 
 
 @families

@@ -19,7 +19,7 @@ struct {
 const volatile __u32 grows = 0;
 const volatile __u32 length = 0; /* of the packet before */
 
-SEC("xdp")
+SEC("xdp.frags")
 int early(struct xdp_md *context)
 {
 	if (grows && context->data_end - context->data > length && bpf_xdp_adjust_head(context, grows))
@@ -30,14 +30,14 @@ int early(struct xdp_md *context)
 	return XDP_ABORTED;
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int pass_on(struct xdp_md *context __attribute__((unused)))
 {
 	return XDP_PASS;
 }
 
 /* What any program does that sends a TCP packet back: looks as far as its ports, and swaps the two MAC addresses. */
-SEC("xdp")
+SEC("xdp.frags")
 int swap(struct xdp_md *context)
 {
 	void *data_end = (void *)(long)context->data_end;
@@ -56,7 +56,7 @@ int swap(struct xdp_md *context)
 }
 
 /* What any program does that wraps a packet in IPv4: makes room before it. */
-SEC("xdp")
+SEC("xdp.frags")
 int grow(struct xdp_md *context)
 {
 	return bpf_xdp_adjust_head(context, -(int)sizeof(struct iphdr)) ? XDP_ABORTED : XDP_TX;
