@@ -80,7 +80,7 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 		return wrap4(context, passing, &transport);
 	mend_checksum(&transport, passing->hop.transport_sum);
 	*transport.ports = passing->ends.ports;
-	ip->check = ~plus(passing->hop.header_sum, ~ip->check); /* RFC 1624 */
+	ip->check = ~plus(passing->hop.header_sum, ip->check ^ 0xffff); /* RFC 1624 */
 	ip->ttl--;
 	ip->saddr = passing->ends.source;
 	ip->daddr = passing->ends.destination;

@@ -83,9 +83,9 @@ INLINE bool is_fresh(const struct next_hop *hop, const struct transport *transpo
 }
 
 /* The ones' complement sum, RFC 1071. */
-INLINE __u16 plus(__u16 left, __u16 right)
+INLINE __u16 plus(__u64 left, __u64 right)
 {
-	__u32 sum = (__u32)left + right;
+	__u64 sum = left + right;
 
 	return sum + (sum >> 16);
 }
@@ -113,7 +113,7 @@ INLINE struct translation *find(const struct translation_key *key, __u32 now)
 /* Of the pseudo-header of a packet with these ends, but for its length. */
 INLINE __u16 pseudo_sum4(const struct ends4 *ends, __u8 protocol)
 {
-	return ~fold(bpf_csum_diff(NULL, 0, (__be32 *)ends, 8, bpf_htons(protocol)));
+	return ~fold((__u64)ends->source + ends->destination + bpf_htons(protocol));
 }
 
 INLINE __u16 pseudo_sum6(const struct ends6 *ends, __u8 protocol)

@@ -55,7 +55,7 @@ INLINE void mend_checksum(const struct transport *transport, __u16 difference)
 
 	if (transport->protocol == IPPROTO_UDP && !*transport->checksum) /* it has none, RFC 768 */
 		return;
-	sum = ~plus(difference, ~*transport->checksum);
+	sum = ~plus(difference, *transport->checksum ^ 0xffff);
 	*transport->checksum = !sum && transport->protocol == IPPROTO_UDP ? 0xffff : sum;
 }
 

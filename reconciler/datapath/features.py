@@ -89,10 +89,8 @@ def _questions() -> tuple[_Question, ...]:
             "redirect_peer", _redirect_peer, "packets between workloads take one queue more (option redirect_peer)"
         ),
         _Question("tcx", _tcx, "programs are attached as clsact filters"),
-        _Question("xdp", _xdp, "no prefilter and no load balancer at the device"),
-        _Question(
-            "xdp_fragments", _xdp_fragments, "drivers take no program at the device while the MTU is above one page"
-        ),
+        _Question("xdp", _xdp, "tc does at node devices what xdp.mode would have done before it"),
+        _Question("xdp_fragments", _xdp_fragments, "xdp.mode native is refused by devices whose MTU is above one page"),
         _Question("sock_addr", _sock_addr, "services are translated by packet, not at connect(2)"),
         _Question("sk_lookup", _sk_lookup, "a proxy needs a routing rule to receive connections"),
         _Question("raw_tracepoint", _raw_tracepoint, "the kernel's drops cannot be watched"),

@@ -25,6 +25,7 @@ GROUPS = (
     "rows",
     "compile",
     "services",
+    "prefilter",
     "verdict",
     "push",
     "push_hosts",

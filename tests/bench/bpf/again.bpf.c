@@ -26,7 +26,7 @@ int again(struct __sk_buff *skb)
 }
 
 /* For frames that go on into the stack as if the device had received them. */
-SEC("xdp.frags")
+SEC("xdp")
 int receive(struct xdp_md *context)
 {
 	if (restore((void *)(long)context->data, (void *)(long)context->data_end))
