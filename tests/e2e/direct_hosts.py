@@ -15,23 +15,26 @@ from typing import NamedTuple
 from reconciler.kernel import netns
 from tests.e2e.client_outside import LOAD_BALANCER, PORT, Servers, set_out
 from tests.e2e.hosts import Hosts, made_hosts
+from tests.e2e.offloads import TX_CHECKSUMS, switch
 
 SERVICES = {"cidrs": ["10.96.0.0/24", "fd96::/112"]}
 WEB, FAR = 30080, 30081  # node ports
 
 
 class Way(NamedTuple):
-    """`growth`: IP version -> bytes by which a datagram grows between the hosts."""
+    """`growth`: IP version -> bytes by which a datagram grows between the hosts; `xdp`: mode of the Cluster."""
 
     network: dict[str, object]
     direct_return: str
     growth: dict[int, int]
+    xdp: str = "off"
 
 
 ROUTES = {"directRoutes": True}
 WAYS = {
     "option": Way(ROUTES, "option", {4: 8, 6: 24}),
     "ipip": Way(ROUTES, "ipip", {4: 20, 6: 40}),
+    "ipip-xdp": Way(ROUTES, "ipip", {4: 20, 6: 40}, "generic"),
     "geneve": Way(ROUTES, "geneve", {4: 20 + 28, 6: 40 + 40}),
     "vxlan-geneve": Way({"mode": "vxlan"}, "geneve", {4: 20 + 28, 6: 20 + 40}),
     "geneve-geneve": Way({"mode": "geneve"}, "geneve", {4: 20 + 28, 6: 20 + 40}),
@@ -82,16 +85,21 @@ ports: [{{name: tcp, port: {PORT}}}, {{name: udp, port: {PORT}, protocol: UDP}}]
 
 @contextmanager
 def direct_hosts(directory: Path, way: Way) -> Iterator[Hosts]:
-    """Two hosts and their backends; workloads leave with their host's address."""
+    """Two hosts and their backends; workloads leave with their host's address.
+
+    For XDP the client makes its checksums itself: packets that need one made are handed over to the kernel.
+    """
     spec = {
         "network": way.network,
         "services": {**SERVICES, "directReturn": way.direct_return},
         "masquerade": {"enabled": True},
+        "xdp": {"mode": way.xdp},
     }
     with made_hosts(directory, **spec) as found, ExitStack() as stack:
         found.write("services.yaml", manifests(found))
         found.converge()
         set_out(found)
+        switch(found.space("wire"), "br0", TX_CHECKSUMS, on=way.xdp == "off")
         Servers(found, stack)
         yield found
 
