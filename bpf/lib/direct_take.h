@@ -34,7 +34,9 @@ INLINE bool is_over(const struct translation *known, __u32 now)
 	       (direct_return == DIRECT_OPTION ? known->closing : known->closing == SENT_BOTH);
 }
 
-/* Remembers what the client of a flow, which has its backend as the destination, knows. Returns 0 or a reason. */
+/* Remembers what the client of a flow, which has its backend as the destination, knows. It may be known already, from
+ * an earlier packet or because the flow came to this host itself before. Returns 0 or a reason.
+ */
 INLINE int remember_front(const struct passage *at, const bool v6)
 {
 	struct direct_way *way = direct_way_of_packet();
@@ -49,8 +51,7 @@ INLINE int remember_front(const struct passage *at, const bool v6)
 	key.destination = flow->source;
 	key.destination_port = flow->source_port;
 	known = bpf_map_lookup_elem(&translations, &key);
-	if (likely(known && known->state & DIRECT && known->port == way->front_port &&
-		   same_address(&known->address, &way->front, v6))) {
+	if (likely(known && answers_as(known, &way->front, way->front_port, v6))) {
 		translation_note(&key, known, SENT_IN, flow->tcp_flags, at->now);
 		return 0;
 	}

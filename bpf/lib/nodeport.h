@@ -35,8 +35,14 @@ INLINE bool is_admitted(__u32 service, const union address *client, const bool v
 	}
 }
 
+/* Whether a translation of answers is a service's, and gives them this address and port. */
+INLINE bool answers_as(const struct translation *known, const union address *address, __be16 port, const bool v6)
+{
+	return known->backend && known->port == port && same_address(&known->address, address, v6);
+}
+
 /* Enters a flow, both ways. It must not have the same ends as another one's answers; those of a direct one do not come
- * here. Returns 0 or a reason.
+ * here. The same flow may have come to another host first, which brought it to the backend here. Returns 0 or a reason.
  */
 INLINE int enter_flow(const struct passage *at, const struct translation *fresh, const bool v6)
 {
@@ -51,7 +57,8 @@ INLINE int enter_flow(const struct passage *at, const struct translation *fresh,
 		return bpf_map_update_elem(&translations, &key, fresh, BPF_ANY) ? REASON_CONNTRACK_FULL : 0;
 	turn(&key, fresh, &answer, &back);
 	known = bpf_map_lookup_elem(&translations, &answer);
-	if (unlikely(known && !passed(at->now, known->expires) && known->closing != 3))
+	if (unlikely(known && !passed(at->now, known->expires) && known->closing != SENT_BOTH &&
+		     !answers_as(known, &back.address, back.port, v6)))
 		return REASON_NO_PORT;
 	if (bpf_map_update_elem(&translations, &answer, &back, BPF_ANY) ||
 	    bpf_map_update_elem(&translations, &key, fresh, BPF_ANY))

@@ -1,0 +1,66 @@
+"""Direct return of flows that do not stay as they began: they come to another host, end, and begin again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .gate import ends
+from .harness import REDIRECT, UNSPEC, Ran
+from .packets import ACK, SYN, tcp
+from .services import OUTSIDE
+from .shop import at
+from .sides import CLIENT, HERE, OTHER, PORT, WAYS, Sides, as_new, loaded_sides
+
+FRONT = {4: ("192.0.2.80", 80), 6: ("2001:db8:1::80", 80)}  # at every host
+families = pytest.mark.parametrize("version", [4, 6])
+
+
+@pytest.fixture(scope="module", params=WAYS, ids=str)
+def loaded(request: pytest.FixtureRequest) -> Iterator[Sides]:
+    with loaded_sides(request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def sides(loaded: Sides) -> Iterator[Sides]:
+    with as_new(loaded) as made:
+        for version, front in FRONT.items():
+            made.services.serve(*front, [at(HERE[version], PORT)], scope=OUTSIDE)
+        yield made
+
+
+def comes(sides: Sides, version: int, flags: int) -> Ran:
+    """Straight to the host that has the backend."""
+    return sides.arrives(tcp(CLIENT[version], 5000, *FRONT[version], flags))
+
+
+def is_brought(sides: Sides, version: int, flags: int) -> Ran:
+    """Over the other host."""
+    asked = tcp(CLIENT[version], 5000, *FRONT[version], flags)
+    sent = tcp(CLIENT[version], 5000, HERE[version], PORT, flags)
+    frame = sides.wrapped(asked, sent, FRONT[version], sides.outer(version, OTHER), bool(flags & SYN))
+    return sides.arrives(frame)
+
+
+def answers(sides: Sides, version: int, flags: int = ACK) -> Ran:
+    return sides.leaves(tcp(HERE[version], PORT, CLIENT[version], 5000, flags))
+
+
+@families
+def test_a_flow_goes_on_though_it_comes_straight_to_its_backends_host(sides: Sides, version: int) -> None:
+    is_brought(sides, version, SYN)
+    answers(sides, version, SYN | ACK)
+    action, got = comes(sides, version, ACK)
+    assert (action, ends(got)) == (UNSPEC, (CLIENT[version], 5000, HERE[version], PORT))
+    assert ends(answers(sides, version).packet)[:2] == FRONT[version]
+
+
+@families
+def test_a_flow_goes_on_though_it_comes_over_another_host(sides: Sides, version: int) -> None:
+    for flags in (SYN, ACK):
+        comes(sides, version, flags)
+    assert is_brought(sides, version, SYN).action == REDIRECT  # again, as it was not answered in time
+    assert is_brought(sides, version, ACK).action in (REDIRECT, UNSPEC)
+    assert ends(answers(sides, version).packet)[:2] == FRONT[version]
