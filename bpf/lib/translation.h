@@ -110,7 +110,8 @@ INLINE void translation_note(const struct translation_key *key, struct translati
 
 	if (unlikely(tcp_flags & (TCP_FIN | TCP_RST))) {
 		closing |= tcp_flags & TCP_RST ? SENT_BOTH : side;
-	} else if (unlikely(closing == SENT_BOTH && (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
+	} else if (unlikely((closing == SENT_BOTH || (closing && state & DIRECT)) &&
+			    (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
 		closing = 0;
 		state = side | (state & DIRECT);
 	}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 from .gate import ends
 from .harness import REDIRECT, UNSPEC, Ran
-from .packets import ACK, SYN, tcp
+from .packets import ACK, FIN, SYN, tcp
 from .services import OUTSIDE
 from .shop import at
-from .sides import CLIENT, HERE, OTHER, PORT, WAYS, Sides, as_new, loaded_sides
+from .sides import CLIENT, HERE, NODE, NODE_PORT, OTHER, PORT, WAYS, Sides, as_new, loaded_sides
 
 FRONT = {4: ("192.0.2.80", 80), 6: ("2001:db8:1::80", 80)}  # at every host
 families = pytest.mark.parametrize("version", [4, 6])
@@ -64,3 +66,17 @@ def test_a_flow_goes_on_though_it_comes_over_another_host(sides: Sides, version:
     assert is_brought(sides, version, SYN).action == REDIRECT  # again, as it was not answered in time
     assert is_brought(sides, version, ACK).action in (REDIRECT, UNSPEC)
     assert ends(answers(sides, version).packet)[:2] == FRONT[version]
+
+
+@families
+def test_a_connection_that_begins_again_is_not_about_to_end(sides: Sides, version: int) -> None:
+    """Of the one before, the client's FIN is all that the first host saw."""
+    sides.open(version)
+    for flags in (SYN, ACK, FIN | ACK, SYN, ACK):
+        sides.arrives(tcp(CLIENT[version], 5000, NODE[version], NODE_PORT, flags))
+    assert rows(sides)["closing"].tolist() == [0]
+
+
+def rows(sides: Sides) -> np.ndarray[Any, Any]:
+    """Of flows, as they are known now."""
+    return sides.datapath.maps.open("translations").read()[1]
