@@ -27,11 +27,9 @@ INLINE bool may_be_front(const struct passage *at, const struct direct_way *way,
 	return find_peer(&way->front, v6, at->version.epoch).identity == IDENTITY_REMOTE_NODE; /* its node port */
 }
 
-/* Whether a flow is over; of what comes with an option, the client's end does not pass here. */
 INLINE bool is_over(const struct translation *known, __u32 now)
 {
-	return passed(now, known->expires) ||
-	       (direct_return == DIRECT_OPTION ? known->closing : known->closing == SENT_BOTH);
+	return passed(now, known->expires) || known->closing == SENT_BOTH;
 }
 
 /* Remembers what the client of a flow, which has its backend as the destination, knows. It may be known already, from
@@ -41,15 +39,11 @@ INLINE int remember_front(const struct passage *at, const bool v6)
 {
 	struct direct_way *way = direct_way_of_packet();
 	const struct flow *flow = &at->flow;
-	struct translation_key key = { .protocol = flow->protocol, .v6 = v6 };
+	struct translation_key key = key_of_answers(flow, v6);
 	struct translation *known, fresh = {};
 
 	if (!way)
 		return REASON_TUNNEL_DESTINATION;
-	key.source = flow->destination;
-	key.source_port = flow->destination_port;
-	key.destination = flow->source;
-	key.destination_port = flow->source_port;
 	known = bpf_map_lookup_elem(&translations, &key);
 	if (likely(known && answers_as(known, &way->front, way->front_port, v6))) {
 		translation_note(&key, known, SENT_IN, flow->tcp_flags, at->now);
@@ -75,6 +69,32 @@ GLOBAL int remember_front4(const struct passage *at)
 GLOBAL int remember_front6(const struct passage *at)
 {
 	return at ? remember_front(at, true) : TC_ACT_SHOT;
+}
+
+/* The end of a connection whose packets, after the one with the option, come as if nobody had brought them: the
+ * translation of its answers lasts as long as it does, and no longer.
+ */
+INLINE void note_end(const struct passage *at, const bool v6)
+{
+	struct translation_key key = key_of_answers(&at->flow, v6);
+	struct translation *known = bpf_map_lookup_elem(&translations, &key);
+
+	if (known && known->state & DIRECT)
+		translation_note(&key, known, SENT_IN, at->flow.tcp_flags, at->now);
+}
+
+GLOBAL int note_end4(const struct passage *at)
+{
+	if (at)
+		note_end(at, false);
+	return 0;
+}
+
+GLOBAL int note_end6(const struct passage *at)
+{
+	if (at)
+		note_end(at, true);
+	return 0;
 }
 
 /* Whether outer addresses are those of another node's packet for this host, or for a workload of it. */

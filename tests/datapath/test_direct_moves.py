@@ -10,7 +10,7 @@ import pytest
 
 from .gate import ends
 from .harness import REDIRECT, UNSPEC, Ran
-from .packets import ACK, FIN, SYN, tcp
+from .packets import ACK, FIN, RST, SYN, TCP, tcp
 from .services import OUTSIDE
 from .shop import at
 from .sides import CLIENT, HERE, NODE, NODE_PORT, OTHER, PORT, WAYS, Sides, as_new, loaded_sides
@@ -75,6 +75,27 @@ def test_a_connection_that_begins_again_is_not_about_to_end(sides: Sides, versio
     for flags in (SYN, ACK, FIN | ACK, SYN, ACK):
         sides.arrives(tcp(CLIENT[version], 5000, NODE[version], NODE_PORT, flags))
     assert rows(sides)["closing"].tolist() == [0]
+
+
+@families
+def test_answers_keep_their_name_though_the_client_says_nothing_any_more(sides: Sides, version: int) -> None:
+    is_brought(sides, version, SYN)
+    answers(sides, version, SYN | ACK)
+    is_brought(sides, version, ACK)
+    [opened] = rows(sides)["expires"]
+    is_brought(sides, version, FIN | ACK)
+    answers(sides, version)
+    [half] = rows(sides)["expires"]
+    answers(sides, version, FIN | ACK)
+    [over] = rows(sides)["expires"]
+    assert over < opened <= half
+
+
+@families
+def test_who_gives_a_connection_up_may_ask_another_host_from_the_same_port(sides: Sides, version: int) -> None:
+    for flags in (SYN, ACK, RST):
+        is_brought(sides, version, flags)
+    assert sides.brings(version, TCP).action == REDIRECT
 
 
 def rows(sides: Sides) -> np.ndarray[Any, Any]:
