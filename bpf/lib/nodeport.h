@@ -83,6 +83,12 @@ INLINE int find_service(const struct passage *at, struct translation *found, con
 	return 0;
 }
 
+/* Whether a flow goes on to a backend as it did: what is sent to another host is not for a workload that came here. */
+INLINE bool goes_on_to(const struct translation *known, const struct backend *backend)
+{
+	return backend && !(known->state & DIRECT && backend->flags & BACKEND_LOCAL);
+}
+
 /* Whether a connection that begins again has a backend of this version of the service already. */
 INLINE bool keeps_backend(const struct passage *at, struct translation *found, const bool v6)
 {
@@ -90,7 +96,7 @@ INLINE bool keeps_backend(const struct passage *at, struct translation *found, c
 	struct translation *known = bpf_map_lookup_elem(&translations, &key);
 
 	if (!known || passed(at->now, known->expires) || known->service != found->service ||
-	    !backend_of(known->backend).backend)
+	    !goes_on_to(known, backend_of(known->backend).backend))
 		return false;
 	translation_touch(&key, known, at->flow.tcp_flags, at->now);
 	*found = *known;
@@ -144,13 +150,15 @@ INLINE int find_flow(const struct passage *at, struct translation *found, const 
 	struct translation *known = bpf_map_lookup_elem(&translations, &key);
 
 	if (known && likely(known->backend && !passed(at->now, known->expires) && !opens(flow))) {
-		if (likely(backend_of(known->backend).backend)) {
+		const struct backend *backend = backend_of(known->backend).backend;
+
+		if (likely(goes_on_to(known, backend))) {
 			if (likely(!flow->related))
 				translation_touch(&key, known, flow->tcp_flags, at->now);
 			*found = *known;
 			return 0;
 		}
-		if (flow->protocol == IPPROTO_TCP)
+		if (!backend && flow->protocol == IPPROTO_TCP)
 			return is_silent(at, SCOPE_OUTSIDE, v6) ? REASON_NO_BACKEND : UNSERVED;
 	}
 	return unlikely(flow->related || flow->later_fragment) ? NOT_TRANSLATED : NOT_KNOWN;

@@ -10,11 +10,12 @@ import pytest
 
 from .gate import ends
 from .harness import REDIRECT, UNSPEC, Ran
-from .packets import ACK, FIN, RST, SYN, TCP, tcp
+from .packets import ACK, FIN, RST, SYN, TCP, UDP, tcp, udp
 from .services import OUTSIDE
 from .shop import at
-from .sides import CLIENT, HERE, NODE, NODE_PORT, OTHER, PORT, WAYS, Sides, as_new, loaded_sides
+from .sides import CLIENT, DIRECT, HERE, NODE, NODE_PORT, OTHER, PORT, WAYS, Sides, as_new, loaded_sides
 
+LOCAL = 1 << 1  # BACKEND_LOCAL
 FRONT = {4: ("192.0.2.80", 80), 6: ("2001:db8:1::80", 80)}  # at every host
 families = pytest.mark.parametrize("version", [4, 6])
 
@@ -96,6 +97,18 @@ def test_who_gives_a_connection_up_may_ask_another_host_from_the_same_port(sides
     for flags in (SYN, ACK, RST):
         is_brought(sides, version, flags)
     assert sides.brings(version, TCP).action == REDIRECT
+
+
+@families
+def test_a_workload_that_comes_here_gets_what_was_sent_to_another_host(sides: Sides, version: int) -> None:
+    backend, asked = at(HERE[version], PORT), udp(CLIENT[version], 5000, NODE[version], NODE_PORT)
+    sides.services.serve(NODE[version], NODE_PORT, [backend], protocol=UDP, scope=OUTSIDE)
+    sides.services.know(backend, UDP, DIRECT)
+    sides.arrives(asked)
+    sides.services.know(backend, UDP, LOCAL)
+    action, got = sides.arrives(asked)
+    assert (action, ends(got)) == (UNSPEC, (CLIENT[version], 5000, HERE[version], PORT))
+    assert ends(sides.leaves(udp(HERE[version], PORT, CLIENT[version], 5000)).packet)[:2] == (NODE[version], NODE_PORT)
 
 
 def rows(sides: Sides) -> np.ndarray[Any, Any]:
