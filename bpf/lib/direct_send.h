@@ -304,7 +304,7 @@ INLINE void describe_way(struct direct_way *way, const struct flow *flow, const 
 	}
 }
 
-/* Finds the way to the host of a packet's backend. Returns 0, a reason to drop it, or TOO_LARGE. */
+/* Finds the way to the host of a packet's backend. Returns 0, a reason to drop it, NOT_TRANSLATED or TOO_LARGE. */
 INLINE int find_backend(struct __sk_buff *skb, const struct passage *at, const bool v6)
 {
 	struct direct_way *way = direct_way_of_packet();
@@ -313,6 +313,8 @@ INLINE int find_backend(struct __sk_buff *skb, const struct passage *at, const b
 
 	if (!way || !found)
 		return REASON_TUNNEL_DESTINATION;
+	if (unlikely(at->flow.related) && !is_for_quoted(skb, &at->flow, v6))
+		return NOT_TRANSLATED;
 	describe_way(way, &at->flow, found, v6);
 	reason = find_way(skb, network_length(skb, at->flow.protocol, v6),
 			  direct_room(way, tells_front(&at->flow), v6));
@@ -360,7 +362,8 @@ GLOBAL int send_off6(struct __sk_buff *skb, int tells)
 	return send_off(skb, tells, true);
 }
 
-/* Sends the packet to its backend's host. Returns a reason to drop it, SENT, TOO_LARGE, or 0: the stack is to send it.
+/* Sends the packet to its backend's host. Returns a reason to drop it, SENT, TOO_LARGE, NOT_TRANSLATED, or 0: the stack
+ * is to send it.
  */
 INLINE int send_direct(struct __sk_buff *skb, struct passage *at, const bool v6)
 {

@@ -311,6 +311,7 @@ GLOBAL int take_off6(struct __sk_buff *skb)
 INLINE int readdress_brought(struct __sk_buff *skb, struct flow *flow, struct direct_way *way, const bool v6)
 {
 	struct translation *found = towards_inside();
+	int reason;
 
 	if (!found)
 		return REASON_TUNNEL_DESTINATION;
@@ -318,7 +319,8 @@ INLINE int readdress_brought(struct __sk_buff *skb, struct flow *flow, struct di
 	way->front_port = flow->related ? flow->source_port : flow->destination_port;
 	found->address = way->backend;
 	found->port = way->backend_port;
-	return v6 ? rewrite_destination6(skb, flow) : rewrite_destination4(skb, flow);
+	reason = v6 ? rewrite_destination6(skb, flow) : rewrite_destination4(skb, flow);
+	return reason == NOT_TRANSLATED ? REASON_MALFORMED : reason; /* an error for another than it quotes */
 }
 
 /* The packet out of what it was brought in: its backend gets it. `reason`: what is wrong with it, or 0. Returns an

@@ -175,6 +175,14 @@ INLINE struct translation *towards_inside(void)
 	return bpf_map_lookup_elem(&towards, &zero);
 }
 
+/* Whether an ICMP error is for whoever sent the packet that it quotes. */
+INLINE bool is_for_quoted(struct __sk_buff *skb, const struct flow *flow, const bool v6)
+{
+	union address source, destination;
+
+	return load_addresses(skb, &source, &destination, v6) && same_address(&destination, &flow->source, v6);
+}
+
 /* A packet that comes in gets the destination that its flow's translation says, and so does its flow. Returns 0, a
  * reason to drop it, or NOT_TRANSLATED.
  */
@@ -185,11 +193,9 @@ INLINE int rewrite_destination(struct __sk_buff *skb, struct flow *flow, const s
 	change.address = found->address;
 	change.port = found->port;
 	if (unlikely(flow->related)) {
-		union address source, destination;
-
 		change.was_address = flow->source;
 		change.was_port = flow->source_port;
-		if (!load_addresses(skb, &source, &destination, v6) || !same_address(&destination, &flow->source, v6))
+		if (!is_for_quoted(skb, flow, v6))
 			return NOT_TRANSLATED;
 		if (rewrite_error(skb, &change, v6))
 			return REASON_MALFORMED;

@@ -111,6 +111,22 @@ def test_an_error_about_an_answer_reaches_the_backend(sides: Sides, version: int
 
 
 @families
+def test_an_error_for_another_than_it_quotes_is_not_sent_on(sides: Sides, version: int) -> None:
+    sides.open(version, protocol=UDP)
+    sides.arrives(udp(CLIENT[version], 5000, NODE[version], NODE_PORT))
+    frame = error(version, STRANGER[version], OTHER[version], udp(NODE[version], NODE_PORT, CLIENT[version], 5000))
+    assert sides.arrives(frame) == (UNSPEC, frame)
+
+
+@pytest.mark.parametrize("loaded", ["ipip"], indirect=True)
+@families
+def test_such_an_error_is_dropped_where_it_is_brought(sides: Sides, version: int) -> None:
+    told = error(version, STRANGER[version], NODE[version], udp(OTHER[version], NODE_PORT, CLIENT[version], 5000))
+    assert sides.arrives(in_ipip(OTHER[version], HERE[version], told, PORT)).action == SHOT
+    assert sides.datapath.events()["reason"].tolist() == [Reason.MALFORMED]
+
+
+@families
 def test_an_error_of_the_backend_speaks_of_the_service(sides: Sides, version: int) -> None:
     sides.brings(version, UDP)
     told = sides.leaves(error(version, HERE[version], CLIENT[version], udp(CLIENT[version], 5000, HERE[version], PORT)))
