@@ -244,7 +244,7 @@ INLINE int take_option4(struct __sk_buff *skb, struct direct_way *way)
 	sum = bpf_csum_diff(&first, sizeof(first), (__be32 *)&ip, sizeof(first), (__u16)~ip.check);
 	ip.check = fold(bpf_csum_diff((__be32 *)&option, sizeof(option), NULL, 0, sum)); /* RFC 1624 */
 	if (bpf_skb_adjust_room(skb, -(__s32)sizeof(option), BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0))
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
 		return -REASON_MALFORMED;
 	way->backend_port = 0;
 	return BROUGHT;
@@ -345,7 +345,11 @@ INLINE int hand_to_backend(struct __sk_buff *skb, struct passage *at, int reason
 	endpoint = find_endpoint(&destination, v6);
 	if (!endpoint)
 		return drop(skb, at, REASON_TUNNEL_DESTINATION, v6);
-	return take_hop_to(skb, endpoint->mac, v6) ? bpf_redirect(endpoint->ifindex, 0) : PASS;
+	if (!take_hop_to(skb, endpoint->mac, v6))
+		return PASS;
+	if (v6) /* the hop is in a device's own sum over the packet; of IPv4 the header's checksum makes up for it */
+		bpf_csum_update(skb, (__u16)~bpf_htons(1));
+	return bpf_redirect(endpoint->ifindex, 0);
 }
 
 NOINLINE int hand_to_backend4(struct __sk_buff *skb)

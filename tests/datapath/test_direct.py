@@ -89,6 +89,16 @@ def test_the_backend_gets_what_its_client_sent_and_answers_as_the_service(
 
 
 @families
+@protocols
+def test_the_backend_may_believe_what_the_device_has_added_up(sides: Sides, version: int, protocol: int) -> None:
+    sides.datapath.summed = True
+    try:
+        assert sides.brings(version, protocol).action == REDIRECT
+    finally:
+        sides.datapath.summed = False
+
+
+@families
 def test_an_error_about_an_answer_reaches_the_backend(sides: Sides, version: int) -> None:
     sides.open(version, protocol=UDP)
     sides.arrives(udp(CLIENT[version], 5000, NODE[version], NODE_PORT))
