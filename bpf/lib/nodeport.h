@@ -83,10 +83,17 @@ INLINE int find_service(const struct passage *at, struct translation *found, con
 	return 0;
 }
 
-/* Whether a flow goes on to a backend as it did: what is sent to another host is not for a workload that came here. */
-INLINE bool goes_on_to(const struct translation *known, const struct backend *backend)
+/* Whether a flow goes on to its backend as it did. A direct one does not to a workload that came here; and where
+ * nothing is answered directly any more, only as a connection that needs nothing but routes, whose backend's host knows
+ * it.
+ */
+INLINE bool goes_on(const struct translation *known, const struct backend *backend, const struct flow *flow)
 {
-	return backend && !(known->state & DIRECT && backend->flags & BACKEND_LOCAL);
+	if (!backend || likely(!(known->state & DIRECT)))
+		return backend;
+	if (!direct_return)
+		return !overlay && flow->protocol == IPPROTO_TCP && !opens(flow);
+	return !(backend->flags & BACKEND_LOCAL);
 }
 
 /* Whether a connection that begins again has a backend of this version of the service already. */
@@ -96,7 +103,7 @@ INLINE bool keeps_backend(const struct passage *at, struct translation *found, c
 	struct translation *known = bpf_map_lookup_elem(&translations, &key);
 
 	if (!known || passed(at->now, known->expires) || known->service != found->service ||
-	    !goes_on_to(known, backend_of(known->backend).backend))
+	    !goes_on(known, backend_of(known->backend).backend, &at->flow))
 		return false;
 	translation_touch(&key, known, at->flow.tcp_flags, at->now);
 	*found = *known;
@@ -152,7 +159,7 @@ INLINE int find_flow(const struct passage *at, struct translation *found, const 
 	if (known && likely(known->backend && !passed(at->now, known->expires) && !opens(flow))) {
 		const struct backend *backend = backend_of(known->backend).backend;
 
-		if (likely(goes_on_to(known, backend))) {
+		if (likely(goes_on(known, backend, flow))) {
 			if (likely(!flow->related))
 				translation_touch(&key, known, flow->tcp_flags, at->now);
 			*found = *known;

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+from reconciler.bpf import syscalls
+from reconciler.bpf.pins import program_path
+from reconciler.datapath.loader import Datapath
+
 from .gate import ends
 from .harness import REDIRECT, UNSPEC, Ran
 from .packets import ACK, FIN, RST, SYN, TCP, UDP, tcp, udp
 from .services import OUTSIDE
 from .shop import at
-from .sides import CLIENT, DIRECT, HERE, NODE, NODE_PORT, OTHER, PORT, WAYS, Sides, as_new, loaded_sides
+from .sides import CLIENT, DIRECT, HERE, NODE, NODE_PORT, OTHER, PORT, THERE, WAYS, Sides, as_new, loaded_sides
 
+NONE = 0  # enum direct_return
 LOCAL = 1 << 1  # BACKEND_LOCAL
 FRONT = {4: ("192.0.2.80", 80), 6: ("2001:db8:1::80", 80)}  # at every host
 families = pytest.mark.parametrize("version", [4, 6])
@@ -109,6 +115,45 @@ def test_a_workload_that_comes_here_gets_what_was_sent_to_another_host(sides: Si
     action, got = sides.arrives(asked)
     assert (action, ends(got)) == (UNSPEC, (CLIENT[version], 5000, HERE[version], PORT))
     assert ends(sides.leaves(udp(HERE[version], PORT, CLIENT[version], 5000)).packet)[:2] == (NODE[version], NODE_PORT)
+
+
+@pytest.fixture
+def turned_off(sides: Sides) -> Iterator[int]:
+    """`from_netdev` after a commit by which nothing is answered directly any more."""
+    root, options = sides.datapath.root, {**sides.options, "direct_return": NONE}
+    datapath = Datapath(root, options, {})
+    datapath.load()
+    program = syscalls.get(program_path(root, "from_netdev", datapath.program_rows()["from_netdev"].digest))
+    yield program
+    os.close(program)
+
+
+@families
+def test_datagrams_are_answered_over_their_host_once_nothing_is_answered_directly(
+    sides: Sides, turned_off: int, version: int
+) -> None:
+    sides.open(version, protocol=UDP)
+    asked = udp(CLIENT[version], 5000, NODE[version], NODE_PORT)
+    sides.arrives(asked)
+    sides.services.know(at(THERE[version], PORT), UDP)
+    left = sides.leaves(sides.datapath.try_on(turned_off, asked, sides.wire, sides.wire).packet).packet
+    assert (ends(left)[0], ends(left)[2:]) == (NODE[version], (THERE[version], PORT))
+
+
+@families
+def test_a_connection_that_routes_carry_goes_on_when_nothing_is_answered_directly(
+    sides: Sides, turned_off: int, version: int
+) -> None:
+    sides.open(version)
+    for flags in (SYN, ACK):
+        sides.arrives(tcp(CLIENT[version], 5000, NODE[version], NODE_PORT, flags))
+    sides.services.know(at(THERE[version], PORT))
+    seen = []
+    for flags in (ACK, SYN):
+        asked = tcp(CLIENT[version], 5000, NODE[version], NODE_PORT, flags)
+        left = sides.datapath.try_on(turned_off, asked, sides.wire, sides.wire).packet
+        seen.append(ends(sides.leaves(left).packet)[0])
+    assert seen == [NODE[version] if sides.overlay else CLIENT[version], NODE[version]]
 
 
 def rows(sides: Sides) -> np.ndarray[Any, Any]:
