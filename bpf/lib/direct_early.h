@@ -91,7 +91,8 @@ NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u3
 	struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
 
 	route.ipv4_dst = key->address;
-	if (!device || !(device->flags & DEVICE_SERVICES) || !leaves_here(context, &route))
+	if (!device || !(device->flags & DEVICE_SERVICES) || !has_address(device, false) ||
+	    !leaves_here(context, &route))
 		return false;
 	way->checked = now;
 	way->mtu = route.mtu_result;
@@ -253,7 +254,8 @@ NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u3
 	struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
 
 	__builtin_memcpy(route.ipv6_dst, key->address.bytes, 16);
-	if (!device || !(device->flags & DEVICE_SERVICES) || !leaves_here(context, &route))
+	if (!device || !(device->flags & DEVICE_SERVICES) || !has_address(device, true) ||
+	    !leaves_here(context, &route))
 		return false;
 	way->checked = now;
 	way->mtu = route.mtu_result;

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from reconciler.kernel.devices import DevicesTable
+from reconciler.model.outside import DeviceFlag, DeviceRow
 from reconciler.observe.flow import Reason
 
 from .brought import IPIP, OPTION, in_geneve, in_ipip
@@ -144,6 +146,19 @@ def test_an_error_of_the_backend_speaks_of_the_service(sides: Sides, version: in
     quoted = told.packet[:14] + told.packet[42 if version == 4 else 62 :]
     assert ends(quoted) == (CLIENT[version], 5000, OTHER[version], NODE_PORT)
     assert (ends(told.packet)[0], is_whole(told.packet)) == (OTHER[version], True)
+
+
+@families
+def test_nothing_is_wrapped_in_no_address(sides: Sides, version: int) -> None:
+    sides.open(version)
+    DevicesTable(sides.datapath.maps).write({"wire": DeviceRow(DeviceFlag.SERVICES)}, ())
+    action = sides.arrives(tcp(CLIENT[version], 5000, NODE[version], NODE_PORT)).action
+    if sides.how == OPTION:
+        assert action == UNSPEC
+    elif sides.overlay:  # its tunnel has one
+        assert action == REDIRECT
+    else:
+        assert (action, sides.datapath.events()["reason"].tolist()) == (SHOT, [Reason.UNTRANSLATABLE])
 
 
 @families

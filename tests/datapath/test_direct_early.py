@@ -10,6 +10,8 @@ import pytest
 
 from reconciler.bpf import programs
 from reconciler.bpf.pins import program_path
+from reconciler.kernel.devices import DevicesTable
+from reconciler.model.outside import DeviceFlag, DeviceRow
 
 from .harness import Ran
 from .mutations import Way, frames, survive
@@ -126,6 +128,14 @@ def test_a_dead_backends_flow_is_handed_over(sides: Sides, version: int) -> None
     sides.services.kill(at(THERE[version], PORT))
     again = asked(version, TCP, ACK)
     assert early(sides, again) == (PASS, again)
+
+
+@families
+def test_nothing_is_wrapped_in_no_address(sides: Sides, version: int) -> None:
+    sides.open(version)
+    DevicesTable(sides.datapath.maps).write({"wire": DeviceRow(DeviceFlag.SERVICES)}, ())
+    first = asked(version, TCP)
+    assert early(sides, first) == (PASS, first)
 
 
 @families
