@@ -5,10 +5,12 @@
  * where it enters, and goes straight to the other one's device. Nothing passes that has no verdict of this epoch.
  */
 #include "lib/delivery.h"
+#include "lib/direct_return.h"
 #include "lib/geneve.h"
 #include "lib/judge.h"
 #include "lib/neighbour.h"
 #include "lib/passage.h"
+#include "lib/reset.h"
 #include "lib/too_big.h"
 #include "lib/translate.h"
 #include "lib/tunnels.h"
@@ -40,10 +42,10 @@ INLINE int refuse_size(struct __sk_buff *skb, __u32 mtu, const bool v6)
 	struct iphdr *ip = (void *)(long)skb->data + ETH_HLEN;
 
 	if (v6)
-		return write_too_big6(skb, mtu) ? PASS : hand_over(skb->ifindex);
+		return write_too_big6(skb, mtu, false) ? PASS : hand_over(skb->ifindex);
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end || !(ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT)))
 		return PASS;
-	return write_too_big4(skb, mtu) ? PASS : hand_over(skb->ifindex);
+	return write_too_big4(skb, mtu, false) ? PASS : hand_over(skb->ifindex);
 }
 
 /* Sends the packet to another node, wrapped; `identity` is what the whole cluster knows the sender by. */
@@ -59,7 +61,7 @@ INLINE int send_wrapped(struct __sk_buff *skb, struct tunnel *tunnel, __u32 iden
 	if (geneve)
 		return wrap_geneve(skb, tunnel, identity);
 	if (enter_tunnel(skb, tunnel, identity, true))
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_NO_ROOM);
 	return bpf_redirect(tunnel->ifindex, 0);
 }
 
@@ -362,7 +364,7 @@ INLINE int send_error(struct __sk_buff *skb, const struct passage *at, const boo
 	union address source, destination;
 
 	if (!load_addresses(skb, &source, &destination, v6))
-		return TC_ACT_SHOT;
+		return drop(skb, at, REASON_MALFORMED, v6);
 	return send_on(skb, at, &source, &destination, v6);
 }
 
@@ -434,6 +436,19 @@ INLINE int look_closely(struct __sk_buff *skb, struct passage *at, struct conntr
 	return send_on(skb, at, &at->flow.source, &at->flow.destination, v6);
 }
 
+/* The packet becomes its answer, if it gets one. Returns 0 or not. */
+INLINE int tell_client(struct __sk_buff *skb, const struct flow *flow, const bool v6)
+{
+	switch (refusal_of(flow)) {
+	case REFUSAL_UNREACHABLE:
+		return v6 ? answer_unreachable6(skb, flow->protocol) : answer_unreachable4(skb, flow->protocol);
+	case REFUSAL_RESET:
+		return v6 ? answer_reset6(skb) : answer_reset4(skb);
+	default:
+		return -1;
+	}
+}
+
 /* What a workload sends to a service, where no backend gets it as it is. */
 INLINE int answer_client(struct __sk_buff *skb, const struct passage *at, int result, const bool v6)
 {
@@ -444,17 +459,17 @@ INLINE int answer_client(struct __sk_buff *skb, const struct passage *at, int re
 	switch (result) {
 	case SELF_ASKED:
 	case SELF_ANSWERED:
-		if (!other || turn_to_self(skb, &at->flow, other->port, result == SELF_ANSWERED, v6))
-			return TC_ACT_SHOT;
 		endpoint = find_endpoint(&at->flow.source, v6);
-		return endpoint && endpoint->ifindex == skb->ifindex ? deliver(skb, endpoint, v6) : TC_ACT_SHOT;
+		if (!endpoint || endpoint->ifindex != skb->ifindex)
+			return drop(skb, at, REASON_SPOOFED_SOURCE, v6);
+		if (!other || turn_to_self(skb, &at->flow, other->port, result == SELF_ANSWERED, v6))
+			return drop(skb, at, REASON_MALFORMED, v6);
+		return deliver(skb, endpoint, v6);
 	case TOO_LARGE:
 		tunnel = find_tunnel(&at->flow.destination, v6);
-		return tunnel ? refuse_size(skb, tunnel->mtu, v6) : TC_ACT_SHOT;
+		return tunnel ? refuse_size(skb, tunnel->mtu, v6) : drop(skb, at, REASON_TUNNEL_DESTINATION, v6);
 	case UNSERVED:
-		if (v6 ? answer_unreachable6(skb, at->flow.protocol) : answer_unreachable4(skb, at->flow.protocol))
-			return TC_ACT_SHOT;
-		return hand_over(skb->ifindex);
+		return tell_client(skb, &at->flow, v6) ? TC_ACT_SHOT : hand_over(skb->ifindex);
 	default:
 		return result;
 	}
@@ -470,10 +485,27 @@ GLOBAL int answer_client6(struct __sk_buff *skb, const struct passage *at, int r
 	return at ? answer_client(skb, at, result, true) : TC_ACT_SHOT;
 }
 
-/* Whether a packet is made as those of tunnels are. */
+/* Whether nodes believe what other nodes send over UDP. */
+INLINE bool is_wrapping(void)
+{
+	return overlay || direct_return == DIRECT_GENEVE;
+}
+
+/* Whether a packet is made as such ones are. */
 INLINE bool is_to_tunnel_port(const struct flow *flow)
 {
-	return flow->protocol == IPPROTO_UDP && flow->destination_port == bpf_htons(tunnel_port) && !flow->related;
+	return flow->protocol == IPPROTO_UDP && !flow->related &&
+	       ((overlay && flow->destination_port == bpf_htons(tunnel_port)) ||
+		(direct_return == DIRECT_GENEVE && flow->destination_port == bpf_htons(direct_port)));
+}
+
+/* Whether it is known that a workload somewhere has the address. */
+INLINE bool is_workloads(const union address *address, __u32 epoch, const bool v6)
+{
+	__u32 identity = find_peer(address, v6, epoch).identity;
+
+	return identity >= IDENTITY_FIRST_REFINED ||
+	       (identity >= IDENTITY_FIRST_CLUSTER && identity < IDENTITY_FIRST_LOCAL);
 }
 
 /* What a workload itself has wrapped may be for another workload only. To a node it would come with the address of this
@@ -481,7 +513,8 @@ INLINE bool is_to_tunnel_port(const struct flow *flow)
  */
 INLINE int refuse_wrapped(struct __sk_buff *skb, const struct passage *at, const bool v6)
 {
-	if (find_endpoint(&at->flow.destination, v6) || find_tunnel(&at->flow.destination, v6))
+	if (find_endpoint(&at->flow.destination, v6) || find_tunnel(&at->flow.destination, v6) ||
+	    is_workloads(&at->flow.destination, at->version.epoch, v6))
 		return GOES_ON;
 	return drop(skb, at, REASON_TUNNEL_FORBIDDEN, v6);
 }
@@ -523,7 +556,7 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 			return v6 ? answer_client6(skb, at, result) : answer_client4(skb, at, result);
 		}
 	}
-	if (overlay && outbound && unlikely(is_to_tunnel_port(&at->flow))) {
+	if (is_wrapping() && outbound && unlikely(is_to_tunnel_port(&at->flow))) {
 		int action = v6 ? refuse_wrapped6(skb, at) : refuse_wrapped4(skb, at);
 
 		if (action != GOES_ON)
@@ -565,15 +598,15 @@ INLINE int handle_ipv4(struct __sk_buff *skb, const bool outbound)
 	struct passage at = {};
 	int reason;
 
-	if ((void *)(ip + 1) > data_end || !enter(&at))
+	if ((void *)(ip + 1) > data_end)
+		return discard(skb, REASON_MALFORMED);
+	if (!enter(&at))
 		return TC_ACT_SHOT;
 	reason = parse_ipv4(skb, ip, data_end, &at.flow);
 	if (unlikely(reason))
 		return drop(skb, &at, reason, false);
-	if (unlikely(is_multicast(&at.flow.destination, false))) {
-		count(REASON_UNSUPPORTED_PROTOCOL, skb->len);
-		return TC_ACT_SHOT;
-	}
+	if (unlikely(is_multicast(&at.flow.destination, false)))
+		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	return handle(skb, &at, outbound, false);
 }
 
@@ -587,10 +620,10 @@ INLINE int handle_ipv6(struct __sk_buff *skb, const bool outbound)
 	int reason;
 
 	if ((void *)(ip + 1) > data_end)
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_MALFORMED);
 	if (unlikely(is_neighbour_discovery(skb, ip, &type))) {
 		if (ip->hop_limit != ND_HOP_LIMIT)
-			return TC_ACT_SHOT;
+			return discard(skb, REASON_MALFORMED);
 		if (!outbound)
 			return PASS;
 		return type == ND_NEIGHBOUR_SOLICITATION ? answer_neighbour(skb) : TC_ACT_SHOT;
@@ -600,10 +633,8 @@ INLINE int handle_ipv6(struct __sk_buff *skb, const bool outbound)
 	reason = parse_ipv6(skb, ip, data_end, &at.flow);
 	if (unlikely(reason))
 		return drop(skb, &at, reason, true);
-	if (unlikely(is_multicast(&at.flow.destination, true))) {
-		count(REASON_UNSUPPORTED_PROTOCOL, skb->len);
-		return TC_ACT_SHOT;
-	}
+	if (unlikely(is_multicast(&at.flow.destination, true)))
+		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	return handle(skb, &at, outbound, true);
 }
 
@@ -620,8 +651,7 @@ INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
 		make_readable(skb, ETH_HLEN + sizeof(struct arp_ipv4));
 		return outbound ? answer_arp(skb) : PASS;
 	default:
-		count(REASON_UNSUPPORTED_PROTOCOL, skb->len);
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_UNSUPPORTED_PROTOCOL);
 	}
 }
 

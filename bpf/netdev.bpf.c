@@ -4,10 +4,13 @@
  * Workloads leave with the address of the device, and what comes back finds them; the host itself is guarded by rules
  * if any select it. Both are up to the device's row. What neither concerns passes as it is.
  */
+#include "lib/direct_take.h"
 #include "lib/geneve.h"
 #include "lib/guard.h"
 #include "lib/masquerade.h"
 #include "lib/nodeport.h"
+#include "lib/prefilter.h"
+#include "lib/reset.h"
 #include "lib/unreachable.h"
 
 /* Whether addresses and ports change at a device. */
@@ -16,8 +19,22 @@ INLINE bool translates(const struct device *device, const bool v6)
 	return device->flags & DEVICE_SERVICES || masquerades(device, v6);
 }
 
-/* The client is to be told that nobody serves it. No action has this number. */
-#define TELL_CLIENT 64
+/* What a client is to be told, and how. No action has these numbers. */
+#define TELL_UNSERVED 64 /* that nobody serves it */
+#define TELL_RESET 65 /* the same, of a connection */
+#define TELL_SIZE 66 /* what the way to its backend carries */
+
+INLINE int refuse(const struct flow *flow)
+{
+	switch (refusal_of(flow)) {
+	case REFUSAL_UNREACHABLE:
+		return TELL_UNSERVED;
+	case REFUSAL_RESET:
+		return TELL_RESET;
+	default:
+		return TC_ACT_SHOT;
+	}
+}
 
 /* `reason`: what is wrong with the packet, or 0. */
 INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device *device, int reason, const bool v6)
@@ -34,7 +51,13 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 		return drop(skb, at, found, v6);
 	if (unlikely(found == UNSERVED)) {
 		drop(skb, at, REASON_NO_BACKEND, v6);
-		return TELL_CLIENT;
+		return refuse(&at->flow);
+	}
+	if (found == SENT)
+		return TC_ACT_REDIRECT;
+	if (unlikely(found == TOO_LARGE)) {
+		drop(skb, at, REASON_TOO_LARGE, v6);
+		return TELL_SIZE;
 	}
 	if (!(device->flags & DEVICE_HOST_POLICY))
 		return PASS;
@@ -82,7 +105,7 @@ INLINE int handle_ipv4(struct __sk_buff *skb, const bool outbound)
 	struct passage at = {};
 
 	if ((void *)(ip + 1) > data_end)
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_MALFORMED);
 	return pass_through(skb, &at, parse_ipv4(skb, ip, data_end, &at.flow), outbound, false);
 }
 
@@ -95,7 +118,7 @@ INLINE int handle_ipv6(struct __sk_buff *skb, const bool outbound)
 	__u8 type;
 
 	if ((void *)(ip + 1) > data_end)
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_MALFORMED);
 	if (unlikely(is_neighbour_discovery(skb, ip, &type)))
 		return PASS;
 	return pass_through(skb, &at, parse_ipv6(skb, ip, data_end, &at.flow), outbound, true);
@@ -122,20 +145,44 @@ NOINLINE int leave6(struct __sk_buff *skb)
 	return handle_ipv6(skb, true);
 }
 
+INLINE int write_unserved(struct __sk_buff *skb, const bool v6)
+{
+	__u8 protocol;
+
+	if (bpf_skb_load_bytes(skb,
+			       ETH_HLEN + (v6 ? offsetof(struct ipv6hdr, nexthdr) : offsetof(struct iphdr, protocol)),
+			       &protocol, 1))
+		return -1;
+	return v6 ? answer_unreachable6(skb, protocol) : answer_unreachable4(skb, protocol);
+}
+
+INLINE int write_size(struct __sk_buff *skb, const bool v6)
+{
+	struct direct_way *way = direct_way_of_packet();
+
+	if (!way)
+		return -1;
+	return v6 ? write_too_big6(skb, way->mtu, true) : write_too_big4(skb, way->mtu, true);
+}
+
 /* The packet becomes its answer, and goes back where it came from. */
-INLINE int tell_client(struct __sk_buff *skb)
+INLINE int tell_client(struct __sk_buff *skb, int what)
 {
 	const bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
-	__u8 mac[ETH_ALEN], protocol;
+	__u8 mac[ETH_ALEN];
 
 	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)) ||
-	    bpf_skb_load_bytes(skb,
-			       ETH_HLEN + (v6 ? offsetof(struct ipv6hdr, nexthdr) : offsetof(struct iphdr, protocol)),
-			       &protocol, 1) ||
-	    (v6 ? answer_unreachable6(skb, protocol) : answer_unreachable4(skb, protocol)) ||
+	    (what == TELL_SIZE ? write_size(skb, v6) : write_unserved(skb, v6)) ||
 	    bpf_skb_store_bytes(skb, ETH_ALEN, mac, sizeof(mac), 0))
 		return TC_ACT_SHOT;
 	return bpf_redirect(skb->ifindex, 0);
+}
+
+INLINE int reset_client(struct __sk_buff *skb)
+{
+	bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+
+	return (v6 ? answer_reset6(skb) : answer_reset4(skb)) ? TC_ACT_SHOT : bpf_redirect(skb->ifindex, 0);
 }
 
 INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
@@ -155,12 +202,28 @@ INLINE int handle_packet(struct __sk_buff *skb, const bool outbound)
 SEC("tc")
 int from_netdev(struct __sk_buff *skb)
 {
-	int action = take_wrapped(skb);
+	int action;
 
+	if (prefilter && unlikely(is_denied(skb))) { /* also where XDP looked: its link may have been lost just now */
+		count(REASON_PREFILTERED, skb->len);
+		return TC_ACT_SHOT;
+	}
+	action = take_direct(skb);
+	if (action != TC_ACT_UNSPEC)
+		return action;
+	action = take_wrapped(skb);
 	if (action != TC_ACT_UNSPEC)
 		return action;
 	action = handle_packet(skb, false);
-	return action == TELL_CLIENT ? tell_client(skb) : action;
+	switch (action) {
+	case TELL_UNSERVED:
+	case TELL_SIZE:
+		return tell_client(skb, action);
+	case TELL_RESET:
+		return reset_client(skb);
+	default:
+		return action;
+	}
 }
 
 SEC("tc")

@@ -46,13 +46,6 @@ INLINE bool is_node_of(const struct tunnel *tunnel, const struct outer *outer)
 					      remote.v4 == outer->remote.v4;
 }
 
-/* Drops what has no flow that could be told. */
-INLINE int discard(struct __sk_buff *skb, __u8 reason)
-{
-	count(reason, skb->len);
-	return TC_ACT_SHOT;
-}
-
 /* Why nobody gets the packet; with its flow, as far as it can be read. */
 NOINLINE int refuse4(struct __sk_buff *skb, struct passage *at, __u8 reason)
 {
@@ -229,7 +222,7 @@ INLINE int wrap(struct __sk_buff *skb, bool forwarded, const bool v6)
 		tunnel_mtu(skb, tunnel, ticks_now());
 		return wrap_geneve(skb, tunnel, identity);
 	}
-	return enter_tunnel(skb, tunnel, identity, false) ? TC_ACT_SHOT : PASS;
+	return enter_tunnel(skb, tunnel, identity, false) ? discard(skb, REASON_NO_ROOM) : PASS;
 }
 
 /* Each in a frame of its own: with translation, one would be too large. */

@@ -2,194 +2,53 @@
 /* What a node device can decide before the kernel makes a packet of it: who gets no answer at all, and flows that only
  * pass this host on their way between a client and a backend elsewhere.
  *
- * Such a flow began at `from_netdev` and `to_netdev`, whose two translations are applied here at once. Everything else
- * is handed over: what begins, ends in an error, is in fragments, is for this host, or goes out by another device.
+ * Such a flow began at `from_netdev` and `to_netdev`, whose two translations are applied here at once; or its backend
+ * answers directly, and it is wrapped for it from its first packet on. Everything else is handed over: what begins
+ * otherwise, ends in an error, is in fragments, is for this host, or goes out by another device.
  */
-#include "lib/devices.h"
-#include "lib/neighbour.h"
-#include "lib/passing.h"
+#include "lib/direct_early.h"
 #include "lib/ports.h"
 #include "lib/prefilter.h"
-#include "lib/service.h"
-#include "lib/translation.h"
-
-#define FAMILY_IPV4 2 /* AF_INET */
-#define FAMILY_IPV6 10 /* AF_INET6 */
-
-/* A packet's transport header, as far as it is read and written here. */
-struct transport {
-	struct ports *ports;
-	__sum16 *checksum;
-	__u32 length; /* of the whole IP packet */
-	__u32 now; /* ticks */
-	__u8 tcp_flags;
-	__u8 protocol;
-};
-
-/* Both translations of a packet that goes through. */
-struct through {
-	struct translation *in, *out;
-	struct translation_key in_key, out_key;
-};
-
-/* False for what is no TCP or UDP, or cut short. */
-INLINE bool read_ends(void *header, void *data_end, __u8 protocol, struct transport *transport)
-{
-	transport->protocol = protocol;
-	transport->ports = header;
-	if (protocol == IPPROTO_TCP) {
-		struct tcphdr *tcp = header;
-
-		if ((void *)(tcp + 1) > data_end)
-			return false;
-		transport->checksum = &tcp->check;
-		transport->tcp_flags = ((__u8 *)tcp)[13];
-		return true;
-	}
-	if (protocol == IPPROTO_UDP) {
-		struct udphdr *udp = header;
-
-		if ((void *)(udp + 1) > data_end)
-			return false;
-		transport->checksum = &udp->check;
-		return true;
-	}
-	return false;
-}
+#include "lib/through.h"
 
 /* Whether a packet may be of a flow that goes through: it is for a frontend, or for a port that we gave away. */
 INLINE bool may_pass4(const struct ends4 *ends, __u8 protocol)
 {
-	struct frontend4_key key = {
-		.address = ends->destination,
-		.port = ends->ports.destination,
-		.protocol = protocol,
-		.scope = SCOPE_OUTSIDE,
-	};
-
-	return is_in_range(ends->ports.destination) || bpf_map_lookup_elem(&frontends4, &key);
+	return is_in_range(ends->ports.destination) || frontend_of4(ends, protocol);
 }
 
-INLINE bool may_pass6(const struct ends6 *ends, __u8 protocol)
+/* A packet that begins a flow. */
+NOINLINE int begin4(struct xdp_md *context, const struct transport *transport, const struct passing4_key *key)
 {
-	struct frontend6_key key = {
-		.port = ends->ports.destination,
-		.protocol = protocol,
-		.scope = SCOPE_OUTSIDE,
-	};
+	union passing *fresh = passing_draft();
 
-	__builtin_memcpy(key.address, ends->destination, 16);
-	return is_in_range(ends->ports.destination) || bpf_map_lookup_elem(&frontends6, &key);
+	if (!wraps() || !fresh || !begin_direct4(context, transport, key, &fresh->v4) ||
+	    is_unfinished(transport, &fresh->v4.hop)) {
+		bpf_map_delete_elem(&passing4, key); /* it may get another backend */
+		return XDP_PASS;
+	}
+	return wrap4(context, &fresh->v4, transport);
 }
 
-INLINE bool begins(const struct transport *transport)
+/* Where a flow goes that may be one of those that go through. NULL: it is handed over. */
+INLINE struct passing4 *look_closely4(struct xdp_md *context, const struct transport *transport,
+				      const struct passing4_key *key, __u8 *mark)
 {
-	return (transport->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-}
+	union passing *fresh = passing_draft();
 
-/* Whether what was found out about a flow still holds for this packet. What ends is looked at closely. */
-INLINE bool is_fresh(const struct next_hop *hop, const struct transport *transport)
-{
-	return hop->checked == transport->now && transport->length <= hop->mtu &&
-	       !(transport->tcp_flags & (TCP_FIN | TCP_RST));
-}
-
-INLINE bool serves(__u32 ifindex)
-{
-	struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
-
-	return device && device->flags & DEVICE_SERVICES;
-}
-
-/* A translation that may be applied here: of a flow that lives, to a backend that does. */
-INLINE struct translation *find(const struct translation_key *key, __u32 now)
-{
-	struct translation *found = bpf_map_lookup_elem(&translations, key);
-
-	if (!found || passed(now, found->expires))
+	if (!fresh || (!look_for_through4(context, transport, key, &fresh->v4) &&
+		       !(wraps() && look_for_direct4(context, transport, key, &fresh->v4))))
 		return NULL;
-	if (found->backend && !bpf_map_lookup_elem(&backends, &found->backend))
-		return NULL;
-	return found;
-}
-
-/* Whether the flow goes through this host: `in_key` has its ends as the packet has them. */
-INLINE bool goes_through(struct xdp_md *context, const struct transport *transport, struct through *through)
-{
-	through->in = find(&through->in_key, transport->now);
-	if (likely(!through->in) || !serves(context->ingress_ifindex))
-		return false;
-	through->out_key = through->in_key;
-	through->out_key.reply = false;
-	through->out_key.destination = through->in->address;
-	through->out_key.destination_port = through->in->port;
-	through->out = find(&through->out_key, transport->now);
-	return through->out && (through->in->backend || through->out->backend);
-}
-
-/* Whether it leaves by the device it came in by, to a neighbour that is known. */
-INLINE bool leaves_here(struct xdp_md *context, struct bpf_fib_lookup *route, struct next_hop *hop)
-{
-	route->ifindex = context->ingress_ifindex;
-	if (bpf_fib_lookup(context, route, sizeof(*route), 0) || route->ifindex != context->ingress_ifindex)
-		return false;
-	hop->mtu = route->mtu_result;
-	__builtin_memcpy(hop->macs, route->dmac, ETH_ALEN);
-	__builtin_memcpy(hop->macs + ETH_ALEN, route->smac, ETH_ALEN);
-	return true;
-}
-
-INLINE void touch(struct through *through, __u8 tcp_flags, __u32 now)
-{
-	translation_touch(&through->in_key, through->in, tcp_flags, now);
-	translation_touch(&through->out_key, through->out, tcp_flags, now);
-}
-
-/* `difference`: between what the checksum covered and what it covers now. */
-INLINE void mend_checksum(const struct transport *transport, __u32 difference)
-{
-	__sum16 sum;
-
-	if (transport->protocol == IPPROTO_UDP && !*transport->checksum) /* it has none, RFC 768 */
-		return;
-	sum = fold((__u64)difference + (__u16) ~*transport->checksum);
-	*transport->checksum = !sum && transport->protocol == IPPROTO_UDP ? 0xffff : sum;
-}
-
-/* Where a flow goes by its translations. False if the packet is to be handed over. */
-NOINLINE bool look_closely4(struct xdp_md *context, const struct transport *transport, const struct passing4_key *key,
-			    struct passing4 *passing)
-{
-	struct through through = { .in_key = { .reply = true } };
-	struct bpf_fib_lookup route = { .family = FAMILY_IPV4, .tot_len = transport->length };
-
-	through.in_key.source.v4 = key->ends.source;
-	through.in_key.destination.v4 = key->ends.destination;
-	through.in_key.source_port = key->ends.ports.source;
-	through.in_key.destination_port = key->ends.ports.destination;
-	through.in_key.protocol = key->protocol;
-	if (!goes_through(context, transport, &through))
-		return false;
-	passing->ends.source = route.ipv4_src = through.out->address.v4;
-	passing->ends.destination = route.ipv4_dst = through.in->address.v4;
-	passing->ends.ports.source = through.out->port;
-	passing->ends.ports.destination = through.in->port;
-	passing->hop.checked = transport->now;
-	if (!leaves_here(context, &route, &passing->hop))
-		return false;
-	passing->hop.transport_sum = bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends), (__be32 *)&passing->ends,
-						   sizeof(passing->ends), 0);
-	passing->hop.header_sum = bpf_csum_diff((__be32 *)&key->ends, 8, (__be32 *)&passing->ends, 8, 0);
-	touch(&through, transport->tcp_flags, transport->now);
-	bpf_map_update_elem(&passing4, key, passing, BPF_ANY);
-	return true;
+	*mark = 1;
+	return &fresh->v4;
 }
 
 INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphdr *ip, void *data_end)
 {
-	struct transport transport = { .length = bpf_ntohs(ip->tot_len) };
-	struct passing4 *passing, fresh;
+	struct transport transport = { .length = bpf_ntohs(ip->tot_len) - sizeof(*ip) };
+	struct passing4 *passing = NULL;
 	struct passing4_key key;
+	__u8 *mark;
 
 	if (ip->ihl != 5 || ip->frag_off & bpf_htons(0x3fff) || ip->ttl <= 1 ||
 	    !read_ends(ip + 1, data_end, ip->protocol, &transport))
@@ -198,23 +57,30 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 	key.ends.destination = ip->daddr;
 	key.ends.ports = *transport.ports;
 	key.protocol = ip->protocol;
-	if (likely(!may_pass4(&key.ends, ip->protocol)))
+	mark = passing_mark(ip->daddr, key.ends.ports.destination);
+	if (!mark)
 		return XDP_PASS;
-	if (unlikely(begins(&transport))) {
-		bpf_map_delete_elem(&passing4, &key); /* it may get another backend */
-		return XDP_PASS;
+	if (*mark) {
+		transport.now = ticks_now();
+		passing = bpf_map_lookup_elem(&passing4, &key);
 	}
-	transport.now = ticks_now();
-	passing = bpf_map_lookup_elem(&passing4, &key);
-	if (unlikely(!passing || !is_fresh(&passing->hop, &transport))) {
-		if (!look_closely4(context, &transport, &key, &fresh))
+	if (!passing || unlikely(!is_fresh(&passing->hop, &transport, sizeof(*ip)))) {
+		if (likely(!may_pass4(&key.ends, ip->protocol)))
 			return XDP_PASS;
-		passing = &fresh;
+		transport.now = ticks_now();
+		if (begins(&transport))
+			return begin4(context, &transport, &key);
+		passing = look_closely4(context, &transport, &key, mark);
+		if (!passing)
+			return XDP_PASS;
 	}
+	if (unlikely(is_unfinished(&transport, &passing->hop)))
+		return XDP_PASS;
+	if (passing->hop.wraps)
+		return wrap4(context, passing, &transport);
 	mend_checksum(&transport, passing->hop.transport_sum);
 	*transport.ports = passing->ends.ports;
-	ip->check = fold((__u64)passing->hop.header_sum + (__u16)~ip->check +
-			 (__u16)~bpf_htons(0x0100)); /* and a hop less: RFC 1624 */
+	ip->check = ~plus(passing->hop.header_sum, ip->check ^ 0xffff); /* RFC 1624 */
 	ip->ttl--;
 	ip->saddr = passing->ends.source;
 	ip->daddr = passing->ends.destination;
@@ -222,61 +88,72 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 	return XDP_TX;
 }
 
-/* Where a flow goes by its translations. False if the packet is to be handed over. */
-NOINLINE bool look_closely6(struct xdp_md *context, const struct transport *transport, const struct passing6_key *key,
-			    struct passing6 *passing)
+INLINE bool may_pass6(const struct ends6 *ends, __u8 protocol)
 {
-	struct through through = { .in_key = { .reply = true, .v6 = true } };
-	struct bpf_fib_lookup route = { .family = FAMILY_IPV6, .tot_len = transport->length };
+	return is_in_range(ends->ports.destination) || frontend_of6(ends, protocol);
+}
 
-	__builtin_memcpy(through.in_key.source.bytes, key->ends.source, 16);
-	__builtin_memcpy(through.in_key.destination.bytes, key->ends.destination, 16);
-	through.in_key.source_port = key->ends.ports.source;
-	through.in_key.destination_port = key->ends.ports.destination;
-	through.in_key.protocol = key->protocol;
-	if (!goes_through(context, transport, &through))
-		return false;
-	__builtin_memcpy(passing->ends.source, through.out->address.bytes, 16);
-	__builtin_memcpy(passing->ends.destination, through.in->address.bytes, 16);
-	__builtin_memcpy(route.ipv6_src, passing->ends.source, 16);
-	__builtin_memcpy(route.ipv6_dst, passing->ends.destination, 16);
-	passing->ends.ports.source = through.out->port;
-	passing->ends.ports.destination = through.in->port;
-	passing->hop.checked = transport->now;
-	if (!leaves_here(context, &route, &passing->hop))
-		return false;
-	passing->hop.transport_sum = bpf_csum_diff((__be32 *)&key->ends, sizeof(key->ends), (__be32 *)&passing->ends,
-						   sizeof(passing->ends), 0);
-	passing->hop.header_sum = 0;
-	touch(&through, transport->tcp_flags, transport->now);
-	bpf_map_update_elem(&passing6, key, passing, BPF_ANY);
-	return true;
+/* A packet that begins a flow. */
+NOINLINE int begin6(struct xdp_md *context, const struct transport *transport, const struct passing6_key *key)
+{
+	union passing *fresh = passing_draft();
+
+	if (!wraps() || !fresh || !begin_direct6(context, transport, key, &fresh->v6) ||
+	    is_unfinished(transport, &fresh->v6.hop)) {
+		bpf_map_delete_elem(&passing6, key); /* it may get another backend */
+		return XDP_PASS;
+	}
+	return wrap6(context, &fresh->v6, transport);
+}
+
+/* Where a flow goes that may be one of those that go through. NULL: it is handed over. */
+INLINE struct passing6 *look_closely6(struct xdp_md *context, const struct transport *transport,
+				      const struct passing6_key *key, __u8 *mark)
+{
+	union passing *fresh = passing_draft();
+
+	if (!fresh || (!look_for_through6(context, transport, key, &fresh->v6) &&
+		       !(wraps() && look_for_direct6(context, transport, key, &fresh->v6))))
+		return NULL;
+	*mark = 1;
+	return &fresh->v6;
 }
 
 INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6hdr *ip, void *data_end)
 {
-	struct transport transport = { .length = sizeof(*ip) + bpf_ntohs(ip->payload_len) };
-	struct passing6 *passing, fresh;
+	struct transport transport = { .length = bpf_ntohs(ip->payload_len) };
+	struct passing6 *passing = NULL;
 	struct passing6_key key;
+	union address *address;
+	__u8 *mark;
 
 	if (ip->hop_limit <= 1 || !read_ends(ip + 1, data_end, ip->nexthdr, &transport))
 		return XDP_PASS;
 	__builtin_memcpy(&key.ends, &ip->saddr, 32);
 	key.ends.ports = *transport.ports;
 	key.protocol = ip->nexthdr;
-	if (likely(!may_pass6(&key.ends, ip->nexthdr)))
+	address = (union address *)&ip->daddr;
+	mark = passing_mark(address->v6[0] ^ address->v6[1], key.ends.ports.destination);
+	if (!mark)
 		return XDP_PASS;
-	if (unlikely(begins(&transport))) {
-		bpf_map_delete_elem(&passing6, &key); /* it may get another backend */
-		return XDP_PASS;
+	if (*mark) {
+		transport.now = ticks_now();
+		passing = bpf_map_lookup_elem(&passing6, &key);
 	}
-	transport.now = ticks_now();
-	passing = bpf_map_lookup_elem(&passing6, &key);
-	if (unlikely(!passing || !is_fresh(&passing->hop, &transport))) {
-		if (!look_closely6(context, &transport, &key, &fresh))
+	if (!passing || unlikely(!is_fresh(&passing->hop, &transport, sizeof(*ip)))) {
+		if (likely(!may_pass6(&key.ends, ip->nexthdr)))
 			return XDP_PASS;
-		passing = &fresh;
+		transport.now = ticks_now();
+		if (begins(&transport))
+			return begin6(context, &transport, &key);
+		passing = look_closely6(context, &transport, &key, mark);
+		if (!passing)
+			return XDP_PASS;
 	}
+	if (unlikely(is_unfinished(&transport, &passing->hop)))
+		return XDP_PASS;
+	if (passing->hop.wraps)
+		return wrap6(context, passing, &transport);
 	mend_checksum(&transport, passing->hop.transport_sum);
 	*transport.ports = passing->ends.ports;
 	ip->hop_limit--;
@@ -291,8 +168,7 @@ INLINE int deny(struct xdp_md *context)
 	return XDP_DROP;
 }
 
-SEC("xdp")
-int at_device(struct xdp_md *context)
+INLINE int decide(struct xdp_md *context)
 {
 	void *data = (void *)(long)context->data, *data_end = (void *)(long)context->data_end;
 	struct ethhdr *ethernet = data;
@@ -314,6 +190,22 @@ int at_device(struct xdp_md *context)
 		return is_denied6(&ip->saddr) ? deny(context) : balance6(context, ethernet, ip, data_end);
 	}
 	return XDP_PASS;
+}
+
+SEC("xdp")
+int at_device(struct xdp_md *context)
+{
+	return decide(context);
+}
+
+/* The same for drivers, which may give it packets in several buffers: it is loaded with BPF_F_XDP_HAS_FRAGS where the
+ * kernel has that (5.18). Behind a driver such a program would cost tc the Ethernet header of every packet: the copy
+ * that is made for it knows no mac_len (kernel net/core/skbuff.c, skb_pp_cow_data; seen on 6.18).
+ */
+SEC("xdp")
+int in_driver(struct xdp_md *context)
+{
+	return decide(context);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -112,7 +112,7 @@ def _meaning(schema: Schema, is_required: bool) -> str:
     if is_required:
         text = f"**Required.** {text}"
     if "enum" in schema:
-        text += f" One of {', '.join(f'`{one}`' for one in schema['enum'] if one != '')}."
+        text += f" One of {', '.join(f'`{one}`' for one in schema['enum'] if one != '' and one is not False)}."
     if limits := _limits(schema):
         text += f" {limits}"
     if "default" in schema:

@@ -2,6 +2,7 @@
 /* Which backend a new flow gets: the one its client keeps, or what the service's table says. */
 #pragma once
 
+#include "passage.h"
 #include "service.h"
 #include "endpoints.h"
 #include "ipcache.h"
@@ -145,4 +146,15 @@ INLINE struct choice choose_backend(__u32 id, const struct service *service, str
 		bpf_map_update_elem(&affinities, key, &kept, BPF_ANY);
 	}
 	return choice;
+}
+
+/* Whether the service that a packet is for says nothing to those whom nobody serves. */
+INLINE bool is_silent(const struct passage *at, __u8 scope, const bool v6)
+{
+	const struct flow *flow = &at->flow;
+	struct fronted fronted = find_frontend(&flow->destination, flow->destination_port, flow->protocol, scope,
+					       at->version.epoch, v6);
+	struct service *service = bpf_map_lookup_elem(&services, &fronted.service);
+
+	return service && service->flags & SERVICE_DROP;
 }

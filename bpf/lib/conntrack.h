@@ -60,6 +60,7 @@ struct conntrack_entry {
 	__u8 wrapped; /* the other end is on another node, and its ifindex the overlay device */
 	__u8 vouched; /* the other end's identity is what its node told */
 	__u8 fronted; /* 1 and the end that knows the other one as a service only; 0: neither does */
+	__u32 pad1;
 	union address frontend; /* the service's, where `fronted` */
 	__be16 frontend_port;
 	__u8 pad2[6];

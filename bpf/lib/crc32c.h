@@ -39,7 +39,9 @@ GLOBAL __u32 crc32c_difference(__u32 difference, __u32 length)
 	return crc32c_multiply(difference, shift);
 }
 
-/* One port of the SCTP packet at `transport`, which is `length` bytes long. Returns 0 or not. */
+/* One port of the SCTP packet at `transport`, which is `length` bytes long. Returns 0 or not. A checksum of zero stays:
+ * the device is to fill it in (net/sctp/output.c, sctp_packet_pack), or the receiver asks for none (RFC 9653).
+ */
 INLINE int rewrite_sctp_port(struct __sk_buff *skb, __u32 transport, __u32 length, bool source, __be16 was, __be16 port)
 {
 	const __u32 offset = source ? 0 : sizeof(port);
@@ -47,7 +49,8 @@ INLINE int rewrite_sctp_port(struct __sk_buff *skb, __u32 transport, __u32 lengt
 
 	if (bpf_skb_load_bytes(skb, transport + SCTP_CHECKSUM, &checksum, sizeof(checksum)))
 		return -1;
-	checksum ^= crc32c_difference(difference, length);
+	if (checksum)
+		checksum ^= crc32c_difference(difference, length);
 	return bpf_skb_store_bytes(skb, transport + SCTP_CHECKSUM, &checksum, sizeof(checksum), 0) ||
 	       bpf_skb_store_bytes(skb, transport + offset, &port, sizeof(port), 0);
 }

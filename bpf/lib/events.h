@@ -26,7 +26,7 @@ enum reason {
 	REASON_NO_STATE = 11, /* the host's state is missing; only counted */
 	REASON_NO_PROXY = 12, /* a rule gives the proxy the last word, and there is none */
 	REASON_NO_PORT = 13, /* to leave with the host's address, and no port is left */
-	REASON_UNTRANSLATABLE = 14, /* to leave with the host's address, and the protocol has no ports */
+	REASON_UNTRANSLATABLE = 14, /* to get another port, which its protocol has not or its fragments cannot */
 	REASON_TUNNEL_NODE = 15, /* wrapped by another than the node whose workloads have the source address */
 	REASON_TUNNEL_IDENTITY = 16, /* wrapped with an identity that the other node cannot speak for */
 	REASON_TUNNEL_DESTINATION = 17, /* wrapped for an address that is not here */
@@ -34,6 +34,9 @@ enum reason {
 	REASON_NOT_ADMITTED = 19, /* for a service that is not for this client */
 	REASON_PREFILTERED = 20, /* from a CIDR that gets no answer at all; only counted */
 	REASON_TUNNEL_FORBIDDEN = 21, /* a workload's own, to the port of tunnels and not to a workload */
+	REASON_NO_FRONTEND = 22, /* another node brought it, in the name of what is no service of the cluster */
+	REASON_TOO_LARGE = 23, /* it does not fit the way to its backend, and may be cut, which nobody does */
+	REASON_NO_ROOM = 24, /* no headers fit before it: no memory, or its device takes no larger packet */
 	REASONS,
 };
 
@@ -101,4 +104,11 @@ INLINE void count(__u32 counter, __u64 bytes)
 		value->packets++;
 		value->bytes += bytes;
 	}
+}
+
+/* Drops what has no flow that could be told. */
+INLINE int discard(struct __sk_buff *skb, __u8 reason)
+{
+	count(reason, skb->len);
+	return TC_ACT_SHOT;
 }

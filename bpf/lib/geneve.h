@@ -85,7 +85,7 @@ GLOBAL int wrap_geneve4(struct __sk_buff *skb, struct tunnel *tunnel, __u32 iden
 	__u64 sum;
 
 	if (!tunnel || !tunnel->device)
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_TUNNEL_DESTINATION);
 	__builtin_memcpy(&ip.saddr, tunnel->local, 4);
 	__builtin_memcpy(&ip.daddr, tunnel->remote, 4);
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&ip, sizeof(ip), 0);
@@ -96,7 +96,7 @@ GLOBAL int wrap_geneve4(struct __sk_buff *skb, struct tunnel *tunnel, __u32 iden
 	    bpf_skb_adjust_room(skb, sizeof(outer), BPF_ADJ_ROOM_MAC, ENCAP_COMMON | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), BPF_F_INVALIDATE_HASH) ||
 	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &kind, sizeof(kind), 0))
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_NO_ROOM);
 	return bpf_redirect_neigh(tunnel->device, NULL, 0, 0);
 }
 
@@ -107,7 +107,7 @@ GLOBAL int wrap_geneve6(struct __sk_buff *skb, struct tunnel *tunnel, __u32 iden
 	__u32 length = skb->len + sizeof(outer.frame) - ETH_HLEN;
 
 	if (!tunnel || !tunnel->device)
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_TUNNEL_DESTINATION);
 	outer.ip.payload_len = bpf_htons(length);
 	__builtin_memcpy(&outer.ip.saddr, tunnel->local, 16);
 	__builtin_memcpy(&outer.ip.daddr, tunnel->remote, 16);
@@ -115,7 +115,7 @@ GLOBAL int wrap_geneve6(struct __sk_buff *skb, struct tunnel *tunnel, __u32 iden
 	    bpf_skb_adjust_room(skb, sizeof(outer), BPF_ADJ_ROOM_MAC, ENCAP_COMMON | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), BPF_F_INVALIDATE_HASH) ||
 	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &kind, sizeof(kind), 0))
-		return TC_ACT_SHOT;
+		return discard(skb, REASON_NO_ROOM);
 	return bpf_redirect_neigh(tunnel->device, NULL, 0, 0);
 }
 
@@ -157,9 +157,9 @@ INLINE int doubt_inner(struct __sk_buff *skb, const union address *from, const u
 	return -(int)tunnel->ifindex;
 }
 
-NOINLINE __attribute__((unused)) void count_drop(__u32 reason, __u64 bytes)
+NOINLINE __attribute__((unused)) int discard_wrapped(struct __sk_buff *skb, __u8 reason)
 {
-	count(reason, bytes);
+	return discard(skb, reason);
 }
 
 /* Takes the outer headers off a packet for this host. The overlay device it is handed in by, or minus a reason; 0: it
@@ -238,6 +238,5 @@ INLINE int take_wrapped(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (found > 0)
 		return bpf_redirect(found, BPF_F_INGRESS);
-	count_drop(-found, skb->len);
-	return TC_ACT_SHOT;
+	return discard_wrapped(skb, -found);
 }

@@ -103,6 +103,20 @@ INLINE struct peer ipcache_at(const struct ipcache_value *value, __u32 epoch)
 	return peer;
 }
 
+/* Whether it is a node's or a workload's, of whichever cluster. */
+INLINE bool is_of_cluster(__u32 identity)
+{
+	switch (identity) {
+	case IDENTITY_UNKNOWN:
+	case IDENTITY_WORLD:
+	case IDENTITY_WORLD_IPV4:
+	case IDENTITY_WORLD_IPV6:
+		return false;
+	default:
+		return identity < IDENTITY_FIRST_LOCAL || identity >= IDENTITY_FIRST_REFINED;
+	}
+}
+
 /* Identity of an address as of an epoch; the world is there as a prefix of length 0, so 0 means an empty ipcache. */
 INLINE struct peer find_peer(const union address *address, const bool v6, __u32 epoch)
 {
@@ -125,4 +139,13 @@ INLINE struct peer find_peer(const union address *address, const bool v6, __u32 
 		}
 	}
 	return peer;
+}
+
+/* Whether an address is known to be a node's or a workload's. One whose address nobody has told yet is not. */
+INLINE bool is_known_member(const union address *address, __u32 epoch, const bool v6)
+{
+	const struct ipcache_value *known = v6 ? bpf_map_lookup_elem(&ipcache6, address->v6) :
+						 bpf_map_lookup_elem(&ipcache4, &address->v4);
+
+	return is_of_cluster(ipcache_at(known, epoch).identity);
 }

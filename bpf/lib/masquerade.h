@@ -37,7 +37,7 @@ INLINE struct translation_key key_of(const struct flow *flow, bool reply, const 
 
 INLINE bool is_translatable(const struct flow *flow, const bool v6)
 {
-	if (flow->protocol == IPPROTO_TCP || flow->protocol == IPPROTO_UDP)
+	if (flow->protocol == IPPROTO_TCP || flow->protocol == IPPROTO_UDP || flow->protocol == IPPROTO_SCTP)
 		return true;
 	return flow->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) &&
 	       flow->icmp_type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST);
@@ -146,6 +146,10 @@ INLINE int rewrite_source(struct __sk_buff *skb, const struct flow *flow, const 
 	change.port = found->port;
 	change.was_address = flow->source;
 	change.was_port = flow->source_port;
+	if (keeps_ports(flow, change.was_port, change.port))
+		return REASON_UNTRANSLATABLE;
+	if (unlikely(flow->first_fragment))
+		remember_fragment(flow, v6);
 	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6) ? REASON_MALFORMED : 0;
 }
 
@@ -188,6 +192,8 @@ INLINE int rewrite_destination(struct __sk_buff *skb, struct flow *flow, const s
 	}
 	change.was_address = flow->destination;
 	change.was_port = flow->destination_port;
+	if (keeps_ports(flow, change.was_port, change.port))
+		return REASON_UNTRANSLATABLE;
 	if (unlikely(flow->first_fragment))
 		remember_fragment(flow, v6);
 	flow->destination = found->address;
@@ -315,8 +321,6 @@ INLINE int masquerade(struct __sk_buff *skb, struct passage *at, const struct de
 	reason = v6 ? translation_of6(skb, at, device, &found) : translation_of4(skb, at, device, &found);
 	if (reason)
 		return reason;
-	if (unlikely(at->flow.first_fragment))
-		remember_fragment(&at->flow, v6);
 	return v6 ? rewrite_source6(skb, &at->flow, &found) : rewrite_source4(skb, &at->flow, &found);
 }
 

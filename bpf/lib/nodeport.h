@@ -3,24 +3,21 @@
  *
  * Such a flow is a translation as a masqueraded one is, only that it begins on the other side: on its way in the
  * frontend becomes the backend, and on its way out the backend becomes the frontend. A backend here sees its client's
- * own address. One that is not here has to answer this host, so on the way to it the flow is masqueraded too.
+ * own address. One that is not here has to answer this host, so on the way to it the flow is masqueraded too; or its
+ * host learns what the client knows, and it answers itself.
  */
 #pragma once
 
 #include "balance.h"
+#include "direct_send.h"
 #include "masquerade.h"
 
 #define NOT_KNOWN -2
-#define UNSERVED -3 /* the service has no backend, and its clients are told */
+#define UNSERVED -3 /* the service has no backend, or the flow's is dead, and its client is told */
 
 INLINE bool is_balanced(__u8 protocol)
 {
-	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
-}
-
-INLINE bool opens(const struct flow *flow)
-{
-	return flow->protocol == IPPROTO_TCP && (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
 }
 
 /* Whether a client is among those that a service is for. */
@@ -38,16 +35,20 @@ INLINE bool is_admitted(__u32 service, const union address *client, const bool v
 	}
 }
 
-/* Enters a flow, both ways. It must not have the same ends as another one's answers. Returns 0 or a reason. */
+/* Enters a flow, both ways. It must not have the same ends as another one's answers; those of a direct one do not come
+ * here. Returns 0 or a reason.
+ */
 INLINE int enter_flow(const struct passage *at, const struct translation *fresh, const bool v6)
 {
 	struct translation_key key = key_of(&at->flow, true, v6), answer;
 	struct translation *known = bpf_map_lookup_elem(&translations, &key), back;
 
-	if (known) {
+	if (known && !(known->state & DIRECT)) {
 		turn(&key, known, &answer, &back);
 		bpf_map_delete_elem(&translations, &answer);
 	}
+	if (fresh->state & DIRECT)
+		return bpf_map_update_elem(&translations, &key, fresh, BPF_ANY) ? REASON_CONNTRACK_FULL : 0;
 	turn(&key, fresh, &answer, &back);
 	known = bpf_map_lookup_elem(&translations, &answer);
 	if (unlikely(known && !passed(at->now, known->expires) && known->closing != 3))
@@ -89,6 +90,15 @@ INLINE bool keeps_backend(const struct passage *at, struct translation *found, c
 	return true;
 }
 
+/* Whether a backend answers this client itself. To one of the cluster, which may be on its very host, answers need not
+ * leave by a node device, where they would get the service's address.
+ */
+INLINE bool answers_directly(const struct backend *backend, const union address *client, __u32 epoch, const bool v6)
+{
+	return direct_return && backend->flags & BACKEND_DIRECT &&
+	       !is_of_cluster(find_peer(client, v6, epoch).identity);
+}
+
 /* A backend of `found->service` for a flow. Returns 0, a reason to drop the packet, or UNSERVED. */
 INLINE int choose(const struct passage *at, struct translation *found, const bool v6)
 {
@@ -109,14 +119,16 @@ INLINE int choose(const struct passage *at, struct translation *found, const boo
 	found->address = choice.backend->address;
 	found->port = choice.backend->port;
 	found->closing = 0;
-	found->sent = 2;
+	found->state = SENT_IN;
+	if (answers_directly(choice.backend, &flow->source, at->version.epoch, v6))
+		found->state |= DIRECT;
 	found->expires = at->now + flow_timeout(flow->protocol, 0, false);
 	found->backend = choice.id;
 	return 0;
 }
 
-/* Where a packet for a service goes, if its flow is known. Returns 0, a reason to drop it, NOT_TRANSLATED, or
- * NOT_KNOWN.
+/* Where a packet for a service goes, if its flow is known. Returns 0, a reason to drop it, NOT_TRANSLATED, NOT_KNOWN,
+ * or UNSERVED.
  */
 INLINE int find_flow(const struct passage *at, struct translation *found, const bool v6)
 {
@@ -132,7 +144,7 @@ INLINE int find_flow(const struct passage *at, struct translation *found, const 
 			return 0;
 		}
 		if (flow->protocol == IPPROTO_TCP)
-			return REASON_NO_BACKEND;
+			return is_silent(at, SCOPE_OUTSIDE, v6) ? REASON_NO_BACKEND : UNSERVED;
 	}
 	return unlikely(flow->related || flow->later_fragment) ? NOT_TRANSLATED : NOT_KNOWN;
 }
@@ -221,9 +233,12 @@ INLINE int begin_flow(const struct passage *at, const bool v6)
 	return v6 ? enter_flow6(at) : enter_flow4(at);
 }
 
-/* A packet that comes in, for a service or not. Returns 0, a reason to drop it, NOT_TRANSLATED, or UNSERVED. */
+/* A packet that comes in, for a service or not. Returns 0, a reason to drop it, NOT_TRANSLATED, UNSERVED, SENT or
+ * TOO_LARGE.
+ */
 INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 {
+	struct translation *found;
 	int reason;
 
 	if (!is_balanced(at->flow.protocol))
@@ -233,5 +248,8 @@ INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 		reason = begin_flow(at, v6);
 	if (reason)
 		return reason;
+	found = towards_inside();
+	if (direct_return && found && found->state & DIRECT)
+		return send_direct(skb, at, v6);
 	return v6 ? rewrite_destination6(skb, &at->flow) : rewrite_destination4(skb, &at->flow);
 }

@@ -51,6 +51,12 @@ struct flow {
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
+/* Whether a packet asks for a new connection. */
+INLINE bool opens(const struct flow *flow)
+{
+	return flow->protocol == IPPROTO_TCP && (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
 struct ports {
 	__be16 source;
 	__be16 destination;

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Flows that go through this host, as they go: what a packet becomes and who gets it, for as long as a tick. */
+/* Flows that go through this host, as they go: what a packet becomes and who gets it, for as long as a tick.
+ *
+ * Of one that is answered directly nothing changes. It is wrapped, and `ends` are those of the outer header, with the
+ * backend's port as the destination's.
+ */
 #pragma once
 
 #include "packet.h"
@@ -29,10 +33,13 @@ struct passing6_key {
 
 struct next_hop {
 	__u32 checked; /* the tick in which route, neighbour, backend and translations were looked at */
-	__u32 mtu; /* of the way there */
-	__u32 header_sum; /* what changes in the checksum of the IPv4 header, without the hop */
-	__u32 transport_sum; /* in that of TCP or UDP */
+	__u16 mtu; /* of the packet as it came, on the way there */
+	__u16 pseudo_sum; /* of the pseudo-header as the packet comes, but for its length */
+	__u16 header_sum; /* what changes in the checksum of the IPv4 header, with a hop less; of an outer one, the sum
+			   */
+	__u16 transport_sum; /* in that of TCP or UDP */
 	__u8 macs[2 * ETH_ALEN]; /* as a frame begins: the neighbour's, and the device's own */
+	__u32 wraps; /* 1: it is wrapped */
 };
 
 struct passing4 {
@@ -61,3 +68,49 @@ struct {
 	__type(value, struct passing6);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } passing6 SEC(".maps");
+
+/* By a hash of address and port: whether a flow to them ever went through. So packets to any others are not looked for.
+ * Written and read by the program; never full, as two may share a mark.
+ */
+struct passing_marks {
+	__u8 marks[1 << 16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct passing_marks);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} passing_marks SEC(".maps");
+
+/* `address`: of the destination; of IPv6 its two halves as one. */
+INLINE __u8 *passing_mark(__u64 address, __be16 port)
+{
+	__u32 zero = 0;
+	struct passing_marks *found = bpf_map_lookup_elem(&passing_marks, &zero);
+
+	address ^= (__u64)port << 32;
+	return found ? &found->marks[(address * 0x9e3779b97f4a7c15) >> 48] : NULL; /* Knuth's multiplicative hash */
+}
+
+/* Where the entry of the packet that this CPU is at is put together; too large for the stack. */
+union passing {
+	struct passing4 v4;
+	struct passing6 v6;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, union passing);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} new_passing SEC(".maps");
+
+INLINE union passing *passing_draft(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&new_passing, &zero);
+}

@@ -49,44 +49,52 @@ INLINE bool has_socket(struct __sk_buff *skb, const struct translation_key *repl
 	return true;
 }
 
-/* Tries to give `fresh->port` to a flow: 0 if nobody has it. Verified once, not for each time that it is called. */
+#define TAKEN -1
+#define EEXIST 17 /* <asm-generic/errno-base.h> */
+
+/* Tries to give `fresh->port` to a flow. Returns 0, TAKEN if somebody has it, or a reason. Verified once, not for each
+ * time that it is called.
+ */
 GLOBAL int attempt(struct __sk_buff *skb, const struct translation_key *key, struct translation *fresh, __u32 now)
 {
 	struct translation_key reply;
 	struct translation *known, back;
 
+	int error;
+
 	if (!key || !fresh)
-		return -1;
+		return TAKEN;
 	turn(key, fresh, &reply, &back);
 	known = bpf_map_lookup_elem(&translations, &reply);
 	if (known && !passed(now, known->expires))
-		return -1;
+		return TAKEN;
 	if (key->v6 ? has_socket(skb, &reply, true) : has_socket(skb, &reply, false))
-		return -1;
+		return TAKEN;
 	if (known)
 		bpf_map_delete_elem(&translations, &reply);
-	if (bpf_map_update_elem(&translations, &reply, &back, BPF_NOEXIST))
-		return -1;
+	error = bpf_map_update_elem(&translations, &reply, &back, BPF_NOEXIST);
+	if (error)
+		return error == -EEXIST ? TAKEN : REASON_CONNTRACK_FULL;
 	if (!bpf_map_update_elem(&translations, key, fresh, BPF_ANY))
 		return 0;
 	bpf_map_delete_elem(&translations, &reply);
-	return -1;
+	return REASON_CONNTRACK_FULL;
 }
 
-/* A port for a new flow: its own if it may keep it, else from a random place in the range on. */
+/* A port for a new flow: its own if it may keep it, else from a random place in the range on. Returns 0 or a reason. */
 INLINE int allocate(struct __sk_buff *skb, const struct translation_key *key, struct translation *fresh, __u32 now)
 {
 	__u32 span = masquerade_last_port - masquerade_first_port + 1, start = bpf_get_prandom_u32();
+	int result = TAKEN;
 
-	fresh->sent = 1;
+	fresh->state = SENT_OUT;
 	fresh->expires = now + flow_timeout(key->protocol, 0, false);
 	fresh->port = key->source_port;
-	if ((is_icmp(key->protocol) || is_in_range(fresh->port)) && !attempt(skb, key, fresh, now))
-		return 0;
-	for (int i = 0; i < PORT_ATTEMPTS; i++) {
+	if (is_icmp(key->protocol) || is_in_range(fresh->port))
+		result = attempt(skb, key, fresh, now);
+	for (int i = 0; i < PORT_ATTEMPTS && result == TAKEN; i++) {
 		fresh->port = bpf_htons(masquerade_first_port + (start + i) % span);
-		if (!attempt(skb, key, fresh, now))
-			return 0;
+		result = attempt(skb, key, fresh, now);
 	}
-	return REASON_NO_PORT;
+	return result == TAKEN ? REASON_NO_PORT : result;
 }

@@ -2,25 +2,27 @@
 /* Who gets no answer at all: CIDRs whose packets are dropped before anything else looks at them. */
 #pragma once
 
-#include "base.h"
+#include "events.h"
 
 /* There are such CIDRs. */
 OPTION(bool, prefilter, false);
 
 struct prefilter4_key {
 	__u32 prefixlen;
-	__be32 source;
+	__be32 address;
 };
 
 struct prefilter6_key {
 	__u32 prefixlen;
-	__u8 source[16];
+	__u8 address[16];
 };
 
-/* A CIDR that is denied; the value means nothing. Written by the daemon. Full: the commit is refused. */
+/* A CIDR that is denied; the value is its length, by which the daemon knows a row from what covers it. Written by the
+ * daemon. A commit may ask for half of the entries; the other half is for exchanging them. Room takes no memory.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 262144);
 	__type(key, struct prefilter4_key);
 	__type(value, __u32);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -29,7 +31,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 262144);
 	__type(key, struct prefilter6_key);
 	__type(value, __u32);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -38,7 +40,7 @@ struct {
 
 INLINE bool is_denied4(__be32 source)
 {
-	struct prefilter4_key key = { .prefixlen = 32, .source = source };
+	struct prefilter4_key key = { .prefixlen = 32, .address = source };
 
 	return prefilter && bpf_map_lookup_elem(&prefilter4, &key);
 }
@@ -47,6 +49,23 @@ INLINE bool is_denied6(const struct in6_addr *source)
 {
 	struct prefilter6_key key = { .prefixlen = 128 };
 
-	__builtin_memcpy(key.source, source, 16);
+	__builtin_memcpy(key.address, source, 16);
 	return prefilter && bpf_map_lookup_elem(&prefilter6, &key);
+}
+
+/* The same of a packet, whatever it is and however much of it lies in one piece. */
+NOINLINE bool is_denied(struct __sk_buff *skb)
+{
+	struct in6_addr source;
+
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return !bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), &source, 4) &&
+		       is_denied4(source.in6_u.u6_addr32[0]);
+	case bpf_htons(ETH_P_IPV6):
+		return !bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), &source, 16) &&
+		       is_denied6(&source);
+	default:
+		return false;
+	}
 }

@@ -12,6 +12,12 @@ struct change {
 	bool source; /* the source, else the destination */
 };
 
+/* The checksum of SCTP covers all of its packet, so where only a part of it is here no port can change. */
+INLINE bool keeps_ports(const struct flow *flow, __be16 was, __be16 port)
+{
+	return unlikely(flow->first_fragment) && flow->protocol == IPPROTO_SCTP && port != was;
+}
+
 #define ADDRESS_LENGTH(v6) ((v6) ? 16 : 4)
 /* BPF_F_IPV6: a device's own sum over the whole packet stays as it is, as no IP header checksum makes up for the
  * change. Kernels before 6.16 do not know it, and refuse it before they change anything.

@@ -150,6 +150,7 @@ enum backend_flags {
 	BACKEND_LOCAL = 1 << 1, /* of this host */
 	BACKEND_DRAINING = 1 << 2, /* keeps its flows and gets no new ones: in no table */
 	BACKEND_UNHEALTHY = 1 << 3, /* does not answer its checks; in a table only where all of them are so */
+	BACKEND_DIRECT = 1 << 4, /* of another host, which answers clients outside itself */
 };
 
 /* The id is drawn from address, port and protocol: it never means another backend. */

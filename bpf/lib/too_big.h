@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The answer to a packet that is larger than the way it would take: in the gateway's name, back to the workload. */
+/* The answer to a packet that is larger than the way it would take: in the gateway's name, back to the workload; or in
+ * the name of whom it is for, back to a client outside.
+ */
 #pragma once
 
 #include "neighbour.h"
@@ -65,8 +67,8 @@ INLINE int turn_around(struct __sk_buff *skb, __u32 quoted, __u32 room)
 	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
 }
 
-/* Returns 0 or not. */
-GLOBAL int write_too_big4(struct __sk_buff *skb, __u32 mtu)
+/* `by_receiver`: in the name of whom the packet is for. Returns 0 or not. */
+GLOBAL int write_too_big4(struct __sk_buff *skb, __u32 mtu, __u32 by_receiver)
 {
 	union too_big *room = too_big_message();
 	struct too_big4 *message = &room->v4;
@@ -89,6 +91,8 @@ GLOBAL int write_too_big4(struct __sk_buff *skb, __u32 mtu)
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, message->quoted, QUOTED4) ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), &ip.daddr, 4))
 		return -1;
+	if (by_receiver)
+		__builtin_memcpy(&ip.saddr, message->quoted + offsetof(struct iphdr, daddr), 4);
 	message->checksum = fold(bpf_csum_diff(NULL, 0, (__be32 *)message, sizeof(*message), 0));
 	ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&ip, sizeof(ip), 0));
 	if (turn_around(skb, QUOTED4, sizeof(ip) + ICMP_HEADER_LENGTH))
@@ -97,7 +101,7 @@ GLOBAL int write_too_big4(struct __sk_buff *skb, __u32 mtu)
 	       bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), message, sizeof(*message), 0);
 }
 
-GLOBAL int write_too_big6(struct __sk_buff *skb, __u32 mtu)
+GLOBAL int write_too_big6(struct __sk_buff *skb, __u32 mtu, __u32 by_receiver)
 {
 	union too_big *room = too_big_message();
 	struct too_big6 *message = &room->v6;
@@ -120,6 +124,8 @@ GLOBAL int write_too_big6(struct __sk_buff *skb, __u32 mtu)
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, message->quoted, QUOTED6) ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), &ip.daddr, 16))
 		return -1;
+	if (by_receiver)
+		__builtin_memcpy(&ip.saddr, message->quoted + offsetof(struct ipv6hdr, daddr), 16);
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&ip.saddr, 32, 0);
 	sum = bpf_csum_diff(NULL, 0, pseudo, sizeof(pseudo), sum);
 	message->checksum = fold(bpf_csum_diff(NULL, 0, (__be32 *)message, sizeof(*message), sum));

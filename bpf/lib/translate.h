@@ -23,7 +23,7 @@ enum translated {
 	SELF_ASKED, /* the same, and that backend is the sender */
 	SELF_ANSWERED, /* it is what the sender answers itself, by a service whose port is the other end's */
 	TOO_LARGE, /* for the way to the backend, which the flow's destination now is; the packet is as it was */
-	UNSERVED, /* the service has no backend, and its clients are told */
+	UNSERVED, /* the service has no backend, or the flow's is dead, and its client is told */
 };
 
 /* By a hash of an address: whether packets to it were ever translated. So packets to any other address are not looked
@@ -122,11 +122,6 @@ INLINE int service_flow_add(const union service_flow_key *key, const struct serv
 	if (v6)
 		return bpf_map_update_elem(&service_flows6, &key->v6, flow, BPF_ANY);
 	return bpf_map_update_elem(&service_flows4, &key->v4, flow, BPF_ANY);
-}
-
-INLINE bool opens(const struct flow *flow)
-{
-	return flow->protocol == IPPROTO_TCP && (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
 /* What a packet of the client leaves behind. Its FIN is all that it sees of the end, so after that the wait is short.
@@ -265,7 +260,7 @@ INLINE int readdress(struct __sk_buff *skb, struct passage *at, const bool v6)
 		return TOO_LARGE;
 	}
 	if (rewrite(skb, &change, flow->protocol, flow->later_fragment, v6))
-		return TC_ACT_SHOT;
+		return drop(skb, at, REASON_MALFORMED, v6);
 	other->address = flow->destination;
 	other->port = flow->destination_port;
 	at->fronted = true;
@@ -295,10 +290,10 @@ INLINE int translate_error(struct __sk_buff *skb, struct passage *at, const bool
 	change.was_address = flow->source;
 	change.was_port = flow->source_port;
 	if (rewrite_quoted(skb, &change, flow->protocol, v6))
-		return TC_ACT_SHOT;
+		return drop(skb, at, REASON_MALFORMED, v6);
 	change.source = false;
 	if (rewrite_error(skb, &change, v6))
-		return TC_ACT_SHOT;
+		return drop(skb, at, REASON_MALFORMED, v6);
 	flow->source = change.address;
 	flow->source_port = change.port;
 	at->end = conntrack_key(flow, &at->key, v6);
@@ -325,11 +320,15 @@ INLINE int choose(struct __sk_buff *skb, struct passage *at, const bool v6)
 	if (known && unlikely(!known->backend)) {
 		service_flow_touch(known, flow, at->now);
 		other->port = known->port;
+		if (keeps_ports(flow, flow->source_port, other->port))
+			return drop(skb, at, REASON_UNTRANSLATABLE, v6);
 		return SELF_ANSWERED;
 	}
 	if (known && !begins && unlikely(!backend_of(known->backend).backend)) {
-		if (flow->protocol == IPPROTO_TCP)
-			return drop(skb, at, REASON_NO_BACKEND, v6);
+		if (flow->protocol == IPPROTO_TCP) {
+			drop(skb, at, REASON_NO_BACKEND, v6);
+			return is_silent(at, SCOPE_INSIDE, v6) ? TC_ACT_SHOT : UNSERVED;
+		}
 		known = NULL;
 	}
 	if (unlikely(!known || begins)) {
@@ -342,6 +341,8 @@ INLINE int choose(struct __sk_buff *skb, struct passage *at, const bool v6)
 		other->address = known->address;
 		other->port = known->port;
 	}
+	if (keeps_ports(flow, flow->destination_port, other->port))
+		return drop(skb, at, REASON_UNTRANSLATABLE, v6);
 	if (unlikely(flow->first_fragment))
 		remember_untranslated(skb, flow, v6);
 	return unlikely(same_address(&other->address, &flow->source, v6)) ? SELF_ASKED : CHOSEN;
@@ -430,7 +431,7 @@ INLINE bool is_answer(const struct conntrack_entry *entry, __u32 end)
 	return unlikely(entry->fronted) && entry->fronted != 1 + end;
 }
 
-/* The answer of a backend gets the service's address. Returns 0 or not. */
+/* The answer of a backend gets the service's address. Returns 0 or a reason. */
 INLINE int restore(struct __sk_buff *skb, const struct flow *flow, const struct conntrack_entry *entry, const bool v6)
 {
 	struct change change = {
@@ -441,10 +442,14 @@ INLINE int restore(struct __sk_buff *skb, const struct flow *flow, const struct 
 		.source = true,
 	};
 
-	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6);
+	if (keeps_ports(flow, change.was_port, change.port))
+		return REASON_UNTRANSLATABLE;
+	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6) ? REASON_MALFORMED : 0;
 }
 
-/* An ICMP error about a packet that its client sent to a service: it speaks of the service. `flow`: the quoted one. */
+/* An ICMP error about a packet that its client sent to a service: it speaks of the service. `flow`: the quoted one.
+ * Returns 0 or a reason.
+ */
 INLINE int restore_error(struct __sk_buff *skb, const struct flow *flow, const struct conntrack_entry *entry,
 			 const bool v6)
 {
@@ -457,23 +462,28 @@ INLINE int restore_error(struct __sk_buff *skb, const struct flow *flow, const s
 	union address source, destination;
 
 	if (!load_addresses(skb, &source, &destination, v6) || rewrite_quoted(skb, &change, flow->protocol, v6))
-		return -1;
+		return REASON_MALFORMED;
 	if (!same_address(&source, &change.was_address, v6))
 		return 0; /* a router's */
 	change.source = true;
-	return rewrite_error(skb, &change, v6);
+	return rewrite_error(skb, &change, v6) ? REASON_MALFORMED : 0;
+}
+
+/* Returns 0, or drops the packet. */
+INLINE int restore_any(struct __sk_buff *skb, const struct passage *at, const struct conntrack_entry *entry,
+		       const bool v6)
+{
+	int reason = at->flow.related ? restore_error(skb, &at->flow, entry, v6) : restore(skb, &at->flow, entry, v6);
+
+	return reason ? drop(skb, at, reason, v6) : 0;
 }
 
 GLOBAL int restore4(struct __sk_buff *skb, const struct passage *at, const struct conntrack_entry *entry)
 {
-	if (!at || !entry)
-		return -1;
-	return at->flow.related ? restore_error(skb, &at->flow, entry, false) : restore(skb, &at->flow, entry, false);
+	return at && entry ? restore_any(skb, at, entry, false) : TC_ACT_SHOT;
 }
 
 GLOBAL int restore6(struct __sk_buff *skb, const struct passage *at, const struct conntrack_entry *entry)
 {
-	if (!at || !entry)
-		return -1;
-	return at->flow.related ? restore_error(skb, &at->flow, entry, true) : restore(skb, &at->flow, entry, true);
+	return at && entry ? restore_any(skb, at, entry, true) : TC_ACT_SHOT;
 }

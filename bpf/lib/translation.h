@@ -16,12 +16,20 @@ struct translation_key {
 	__u8 pad;
 };
 
+/* What is known of a flow. */
+enum translation_state {
+	SENT_OUT = 1 << 0, /* out of the host something was sent */
+	SENT_IN = 1 << 1,
+	SENT_BOTH = SENT_OUT | SENT_IN,
+	DIRECT = 1 << 2, /* its other direction does not pass here: lib/direct.h */
+};
+
 struct translation {
 	union address
 		address; /* what the packet gets: as its source on the way out, as its destination on the way in */
 	__be16 port; /* the same; of an ICMP echo the identifier */
-	__u8 closing; /* a bit for each side that sent FIN, as in `sent`; both after RST */
-	__u8 sent; /* 1: out of the host something was sent, 2: into it, 3: both */
+	__u8 closing; /* a bit for each side that sent FIN, as in `state`; both after RST */
+	__u8 state; /* enum translation_state */
 	__u32 expires; /* ticks */
 	__u32 backend; /* of a flow to a service; 0: it is masqueraded */
 	__u32 service; /* the version that chose it */
@@ -81,25 +89,45 @@ NOINLINE int write_back(const struct translation_key *key, const struct translat
 	return bpf_map_update_elem(&translations, &other, &back, BPF_ANY);
 }
 
+/* Seconds, in ticks, that a flow may be silent. Of a direct one a single side may be all that passes here: its first
+ * packet that opens nothing tells of the other one, and its FIN is all that is seen of the end.
+ */
+INLINE __u32 translation_timeout(const struct translation_key *key, __u8 closing, __u8 state)
+{
+	if (unlikely(state & DIRECT && closing && closing != SENT_BOTH))
+		return timeout_other;
+	return flow_timeout(key->protocol, closing, (state & SENT_BOTH) == SENT_BOTH);
+}
+
 /* What a packet leaves behind: mostly nothing. Once a tick, and when the flow's state changes, both entries are
  * written, so that neither is forgotten while the other one is in use.
  */
-INLINE void translation_touch(const struct translation_key *key, struct translation *value, __u8 tcp_flags, __u32 now)
+INLINE void translation_note(const struct translation_key *key, struct translation *value, const __u8 side,
+			     __u8 tcp_flags, __u32 now)
 {
-	__u8 closing = value->closing, side = key->reply ? 2 : 1, sent = value->sent | side;
+	__u8 closing = value->closing, state = value->state | side;
 	__u32 expires;
 
 	if (unlikely(tcp_flags & (TCP_FIN | TCP_RST))) {
-		closing |= tcp_flags & TCP_RST ? 3 : side;
-	} else if (unlikely(closing == 3 && (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
+		closing |= tcp_flags & TCP_RST ? SENT_BOTH : side;
+	} else if (unlikely(closing == SENT_BOTH && (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
 		closing = 0;
-		sent = side;
+		state = side | (state & DIRECT);
 	}
-	expires = now + flow_timeout(key->protocol, closing, sent == 3);
-	if (likely(value->expires == expires && value->closing == closing && value->sent == sent))
+	if (unlikely(state & DIRECT && tcp_flags & TCP_ACK))
+		state |= SENT_BOTH;
+	expires = now + translation_timeout(key, closing, state);
+	if (likely(value->expires == expires && value->closing == closing && value->state == state))
 		return;
 	value->expires = expires;
 	value->closing = closing;
-	value->sent = sent;
-	write_back(key, value);
+	value->state = state;
+	if (likely(!(state & DIRECT)))
+		write_back(key, value);
+}
+
+/* The same of a packet of the entry's own direction. */
+INLINE void translation_touch(const struct translation_key *key, struct translation *value, __u8 tcp_flags, __u32 now)
+{
+	translation_note(key, value, key->reply ? SENT_IN : SENT_OUT, tcp_flags, now);
 }

@@ -26,6 +26,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_program__name": (_string, (_pointer,)),
     "bpf_program__fd": (_int, (_pointer,)),
     "bpf_program__set_autoload": (_int, (_pointer, ctypes.c_bool)),
+    "bpf_program__set_flags": (_int, (_pointer, _uint)),
     "bpf_program__attach": (_pointer, (_pointer,)),
     "bpf_link__destroy": (_int, (_pointer,)),
     "bpf_map__name": (_string, (_pointer,)),

@@ -2,7 +2,7 @@
 
 ROOT/maps/NAME               a map
 ROOT/programs/NAME-DIGEST    a program; DIGEST covers its object file, options and sizes of maps
-ROOT/links/IFNAME-DIRECTION  what attaches a program to a device
+ROOT/links/IFNAME-HOOK       what attaches a program to a device
 """
 
 from __future__ import annotations

@@ -14,8 +14,10 @@ from reconciler.bpf.syscalls import address, attempt, bpf, packed
 SCHED_CLS, TRACEPOINT, XDP, CGROUP_SOCK_ADDR, RAW_TRACEPOINT = 3, 5, 6, 18, 17
 TRACING, LSM, SK_LOOKUP, SYSCALL = 26, 29, 30, 31
 
-TCX_INGRESS, TCX_EGRESS = 46, 47  # enum bpf_attach_type
-LINK_CGROUP, LINK_TCX = 3, 11  # enum bpf_link_type
+XDP_DEVICE, TCX_INGRESS, TCX_EGRESS = 37, 46, 47  # enum bpf_attach_type
+LINK_CGROUP, LINK_XDP, LINK_TCX = 3, 6, 11  # enum bpf_link_type
+
+XDP_HAS_FRAGS = 1 << 5  # BPF_F_*, for loading
 
 _OUTPUT = 1 << 14  # a packet may grow by encapsulation, no more than this
 _RUN = struct.Struct("=IIIIQQIIIIQQIII")  # BPF_PROG_TEST_RUN
@@ -36,7 +38,7 @@ class ProgramInfo:
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """Of a TCX link; `ifindex` is 0 once the device is gone or the link was detached."""
+    """Of a TCX or XDP link; `ifindex` is 0 once the device is gone or the link was detached."""
 
     kind: int
     id: int
@@ -193,6 +195,12 @@ def attach_tcx(program: int, ifindex: int, attach_type: int) -> int:
     return bpf(syscalls.LINK_CREATE, attributes, f"attaching a program to device {ifindex}")
 
 
+def attach_xdp(program: int, ifindex: int, flags: int) -> int:
+    """A link that runs the program alone at the hook; it lasts as long as its descriptor. `flags`: XDP_FLAGS_*."""
+    attributes = packed("IIII", program, ifindex, XDP_DEVICE, flags, size=64)
+    return bpf(syscalls.LINK_CREATE, attributes, f"attaching an XDP program to device {ifindex}")
+
+
 def attach_cgroup(program: int, directory: int, attach_type: int) -> int:
     """A link that runs the program beside those of others on the hook; it lasts as long as its descriptor."""
     attributes = packed("IIII", program, directory, attach_type, 0, size=64)
@@ -212,7 +220,7 @@ def detach(link: int) -> None:
 def link_info(descriptor: int) -> LinkInfo:
     raw = syscalls.information(descriptor, bytearray(32), "reading about a link")
     kind, number, program, _, ifindex, attach_type = struct.unpack_from("=IIIIII", raw)
-    return LinkInfo(kind, number, program, ifindex, attach_type)
+    return LinkInfo(kind, number, program, ifindex, XDP_DEVICE if kind == LINK_XDP else attach_type)  # it tells none
 
 
 def cgroup_link_info(descriptor: int) -> CgroupLinkInfo:

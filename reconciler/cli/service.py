@@ -90,7 +90,7 @@ def _show(one: Mapping[str, Any]) -> None:
         show_rows(_without(port["frontends"], "sources"), empty="no frontends: the service has no address")
         click.echo()
         rows = [{**each, "origin": _place(each["origin"])} for each in port["backends"]]
-        show_rows(rows, empty="no backends")
+        show_rows(_without(rows, "direct"), empty="no backends")
 
 
 def _without(rows: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -18,7 +18,8 @@ class Budget:
 
     `subject_rows` and `ipcache_rows` are what the maps hold; `policy_rows` keeps the kernel's memory within bounds, at
     about 100 bytes a row. So are `frontend_rows` (of each family), `service_rows` and `backend_rows`; until a commit
-    is done, versions and backends of the one before it are there too.
+    is done, versions and backends of the one before it are there too. So are CIDRs of the prefilter, whose maps hold
+    twice `prefilter_rows` (of each family).
     """
 
     subject_rows: int = 65536
@@ -27,6 +28,7 @@ class Budget:
     frontend_rows: int = 131_072
     service_rows: int = 64_000
     backend_rows: int = 262_144
+    prefilter_rows: int = 131_072
 
 
 def check_policy(what: str, rows_by_cookie: Mapping[int, int], infos: Mapping[int, RuleInfo], limit: int) -> None:

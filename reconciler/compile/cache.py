@@ -9,6 +9,7 @@ from reconciler.compile.ipcache import CacheRow, Table
 from reconciler.compile.members import Members
 from reconciler.compile.networks import Networks
 from reconciler.compile.policy import PolicyMemory
+from reconciler.compile.prefilter import PrefilterMemory
 from reconciler.compile.remembered import Remembered
 from reconciler.compile.selectors import LabelIndex
 from reconciler.compile.services import ServiceMemory
@@ -30,5 +31,6 @@ class CompileCache:
     ipcache: Remembered[Table] = field(default_factory=Remembered)
     policy: PolicyMemory = field(default_factory=PolicyMemory)
     services: ServiceMemory = field(default_factory=ServiceMemory)
+    prefilter: PrefilterMemory = field(default_factory=PrefilterMemory)
     devices: dict[str, Remembered[tuple[AskedRow, ...]]] = field(default_factory=dict)
     tables: Remembered[dict[str, DictRows]] = field(default_factory=Remembered)

@@ -9,7 +9,7 @@ from reconciler.compile.members import addresses
 from reconciler.compile.tables import AskedRow
 from reconciler.errors import CompileError
 from reconciler.model.cluster import Workload
-from reconciler.model.datapath import GATEWAY_MAC, AttachmentKey, AttachmentRow, Direction, EndpointRow
+from reconciler.model.datapath import GATEWAY_MAC, AttachmentKey, AttachmentRow, EndpointRow, Hook
 from reconciler.model.facts import Endpoint
 from reconciler.model.network import (
     HOST_NETNS,
@@ -24,7 +24,7 @@ from reconciler.model.network import (
     VethPeer,
 )
 
-PROGRAMS = {Direction.INGRESS: "from_workload", Direction.EGRESS: "to_workload"}
+PROGRAMS = {Hook.INGRESS: "from_workload", Hook.EGRESS: "to_workload"}
 
 # Of the host end. Its route is a /32, so the reverse path filter has nothing to add to the datapath's source check.
 HOST_END4 = {"forwarding": "1", "rp_filter": "0"}
@@ -51,12 +51,12 @@ def device_rows(
         yield AskedRow("neighbours", neighbour, Neighbour(endpoint.mac), origin)
         row = EndpointRow(endpoint.ifname, endpoint.mac, endpoint.identity)
         yield AskedRow("endpoints", address, row, origin)
-    for direction, program in PROGRAMS.items():
+    for hook, program in PROGRAMS.items():
         if program not in programs:
             raise CompileError(f"the program {program} is not built")
         yield AskedRow(
             "attachments",
-            AttachmentKey(endpoint.ifname, direction),
+            AttachmentKey(endpoint.ifname, hook),
             AttachmentRow(program, programs[program]),
             origin,
         )

@@ -24,6 +24,7 @@ from reconciler.compile.members import Members, addresses, members
 from reconciler.compile.networks import Networks, networks
 from reconciler.compile.outside import outside_rows
 from reconciler.compile.policy import policy
+from reconciler.compile.prefilter import prefilter
 from reconciler.compile.remembered import Remembered
 from reconciler.compile.routes import node_rows, workload_routes
 from reconciler.compile.service_versions import Given
@@ -110,6 +111,7 @@ def compile_host(
             **_devices(snapshot, facts, local, programs, cache, guarded=guarded),
             "ipcache": judging.ipcache,
             "policy": judging.policy,
+            "prefilter": prefilter(snapshot, facts.node, cache.prefilter, budget),
             **balancing.tables(),
         },
         judging.rules,

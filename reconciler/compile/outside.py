@@ -1,5 +1,5 @@
 """What is done at node devices: workloads are masqueraded, services are reached from outside, the host is guarded by
-the rules that select it, and what other nodes wrapped in Geneve is unwrapped.
+the rules that select it, what other nodes wrapped in Geneve is unwrapped, and who is denied is not heard.
 
 Where nothing of this is asked for, nothing is attached there.
 """
@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from reconciler.compile.prefilter import selecting
 from reconciler.compile.tables import AskedRow
 from reconciler.errors import CompileError
-from reconciler.model.cluster import NetworkMode, Node
-from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction
+from reconciler.model.cluster import Cluster, NetworkMode, Node, XdpMode
+from reconciler.model.datapath import AttachmentKey, AttachmentRow, Hook
 from reconciler.model.facts import Facts
 from reconciler.model.network import HOST_NETNS, Sysctl, SysctlKey
 from reconciler.model.outside import DeviceFlag, DeviceRow, Masquerade, NodeDevice, PlainKey, PlainRow
 from reconciler.model.snapshot import Snapshot
 
-PROGRAMS = {Direction.INGRESS: "from_netdev", Direction.EGRESS: "to_netdev"}
+PROGRAMS = {Hook.INGRESS: "from_netdev", Hook.EGRESS: "to_netdev"}
+EARLY = {  # only what can be nowhere else than in a driver is the program for drivers
+    XdpMode.AUTO: (Hook.XDP, "at_device"),
+    XdpMode.NATIVE: (Hook.XDP_NATIVE, "in_driver"),
+    XdpMode.GENERIC: (Hook.XDP_GENERIC, "at_device"),
+}
 RESERVED_PORTS = "net/ipv4/ip_local_reserved_ports"  # of both families; the kernel gives none of them to a socket
 
 
@@ -28,18 +34,20 @@ def outside_rows(
     masquerade = snapshot.cluster.masquerade
     unwraps = snapshot.cluster.network.mode is NetworkMode.GENEVE
     serves = snapshot.cluster.services is not None
-    if not masquerade.enabled and not serves and not guarded and not unwraps:
+    denies = bool(selecting(snapshot, node.name))
+    if not masquerade.enabled and not serves and not guarded and not unwraps and not denies:
         return
+    hooks = {**PROGRAMS, **_early(snapshot.cluster, programs, serves=serves, denies=denies)}
     for ifname, device in facts.devices.items():
         row = _device(device, masquerade, guarded=guarded, serves=serves)
-        if not row.flags and not unwraps:  # no address that workloads could leave with
+        if not row.flags and not unwraps and not denies:  # no address that workloads could leave with
             continue
         yield AskedRow("devices", ifname, row, node.origin)
-        for direction, program in PROGRAMS.items():
+        for hook, program in hooks.items():
             if program not in programs:
                 raise CompileError(f"the program {program} is not built")
-            hook = AttachmentRow(program, programs[program])
-            yield AskedRow("attachments", AttachmentKey(ifname, direction), hook, node.origin)
+            attached = AttachmentRow(program, programs[program])
+            yield AskedRow("attachments", AttachmentKey(ifname, hook), attached, node.origin)
     origin = snapshot.cluster.origin
     if masquerade.enabled:
         for network in _plain(snapshot, facts, masquerade):
@@ -48,6 +56,21 @@ def outside_rows(
     if (masquerade.enabled or serves) and not said:
         ports = Sysctl(f"{masquerade.first_port}-{masquerade.last_port}")
         yield AskedRow("sysctls", SysctlKey(HOST_NETNS, RESERVED_PORTS), ports, origin)
+
+
+def _early(cluster: Cluster, programs: Mapping[str, str], *, serves: bool, denies: bool) -> dict[Hook, str]:
+    """The program at XDP. Raises CompileError where it is asked for and this kernel has none."""
+    if cluster.xdp is XdpMode.OFF or not (serves or denies):
+        return {}
+    hook, program = EARLY[cluster.xdp]
+    if program not in programs:
+        if cluster.xdp is XdpMode.AUTO:
+            return {}
+        raise CompileError(
+            f"{cluster.origin}: xdp.mode is {cluster.xdp.value}, and this kernel has no XDP",
+            remedy="set it to auto or off",
+        )
+    return {hook: program}
 
 
 def _device(device: NodeDevice, masquerade: Masquerade, *, guarded: bool, serves: bool) -> DeviceRow:

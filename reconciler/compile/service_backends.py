@@ -26,7 +26,10 @@ _FLAGS = {State.ACTIVE: 0, State.DRAINING: BackendFlag.DRAINING, State.UNHEALTHY
 
 
 class Backend(NamedTuple):
-    """`source`: kind and name of the document that it comes from. A `weight` of 0 gets no new flows."""
+    """`source`: kind and name of the document that it comes from. A `weight` of 0 gets no new flows.
+
+    `direct`: it is of another host, and answers clients outside from there (services.directReturn of the Cluster).
+    """
 
     address: Address
     port: int
@@ -35,6 +38,7 @@ class Backend(NamedTuple):
     weight: int
     state: State
     source: str
+    direct: bool = False
 
     @property
     def key(self) -> BackendKey:
@@ -45,7 +49,7 @@ class Backend(NamedTuple):
         """enum BackendFlag"""
         v6 = BackendFlag.V6 if self.address.version == 6 else 0
         state = BackendFlag.DRAINING if not self.weight else _FLAGS[self.state]
-        return v6 | state | (BackendFlag.LOCAL if self.local else 0)
+        return v6 | state | (BackendFlag.LOCAL if self.local else BackendFlag.DIRECT if self.direct else 0)
 
 
 def backends(
@@ -55,19 +59,24 @@ def backends(
     slices: Iterable[EndpointSlice],
     node: str,
     unhealthy: Collection[BackendKey],
+    direct: Collection[Address] = (),
 ) -> list[Backend]:
-    """Each address once. `node`: this host; `unhealthy`: what does not answer its checks."""
+    """Each address once. `node`: this host; `unhealthy`: what does not answer its checks; `direct`: those addresses of
+    slices that answer by themselves.
+    """
     found: dict[BackendKey, Backend] = {}
     for member in members:
         number = port.target if isinstance(port.target, int) else member.port(port.target, port.protocol)
         for address in member.addresses if number else ():
             source = f"Workload {member.name}"
-            one = Backend(address, number, port.protocol, member.local, member.weight, State.ACTIVE, source)
-            found[one.key] = one
+            found[address, number, port.protocol] = Backend(
+                address, number, port.protocol, member.local, member.weight, State.ACTIVE, source, member.direct
+            )
     for slice_ in slices:
         for one in _of_slice(service, port, slice_, node):
             known = found.get(one.key)
-            found[one.key] = one._replace(local=known.local) if known else one
+            said = one._replace(direct=one.address in direct)
+            found[one.key] = one._replace(local=known.local, direct=known.direct) if known else said
     if not unhealthy:
         return list(found.values())
     return [

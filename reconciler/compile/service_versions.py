@@ -32,6 +32,7 @@ class Given(NamedTuple):
     node_addresses  of this host, where node ports are
     node_ports      of each port of the service, 0: none
     names           number of each port of the service
+    direct          those addresses of its slices that answer clients outside by themselves
     redrawn         backend -> id, of those whose first draw another one had too
     """
 
@@ -45,11 +46,12 @@ class Given(NamedTuple):
     names: tuple[int, ...]
     algorithm: Algorithm
     unhealthy: frozenset[BackendKey] = frozenset()
+    direct: frozenset[Address] = frozenset()
     redrawn: tuple[tuple[BackendKey, int], ...] = ()
 
     def backends(self, port: ServicePort) -> list[Backend]:
         members = (member for same in self.members for member in same)
-        return backends(self.service, port, members, self.slices, self.node, self.unhealthy)
+        return backends(self.service, port, members, self.slices, self.node, self.unhealthy, self.direct)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,6 +19,7 @@ import numpy as np
 from reconciler.compile.budget import Budget, check_services
 from reconciler.compile.numbering import number
 from reconciler.compile.remembered import Remembered
+from reconciler.compile.service_direct import Direct
 from reconciler.compile.service_join import Draws, Joined, draws, join
 from reconciler.compile.service_members import ServiceMembers
 from reconciler.compile.service_versions import IDS, Given, Served, served, service_name
@@ -67,6 +68,7 @@ class ServiceMemory:
     """
 
     members: ServiceMembers = field(default_factory=ServiceMembers)
+    direct: Direct = field(default_factory=Direct)
     known: dict[str, tuple[object, Given, Served]] = field(default_factory=dict)
     names: tuple[tuple[str, ...], Mapping[str, int]] = ((), {})
     again: dict[str, tuple[object, Served]] = field(default_factory=dict)
@@ -113,6 +115,7 @@ def _is_served(service: Service) -> bool:
 def _given(snapshot: Snapshot, facts: Facts, serving: Mapping[str, Service], memory: ServiceMemory) -> dict[str, Given]:
     """What each service is made from; those that are as they were keep the very same objects, and their rows."""
     memory.members.take(snapshot, facts)
+    memory.direct.take(snapshot, facts)
     slices = _slices(snapshot)
     ports = {name: [service_name(name, port) for port in one.ports] for name, one in serving.items()}
     numbers = _names(ports, memory)
@@ -136,6 +139,7 @@ def _given(snapshot: Snapshot, facts: Facts, serving: Mapping[str, Service], mem
             tuple(numbers[port] for port in ports[name]),
             algorithm,
             said.unhealthy.get(name, frozenset()),
+            memory.direct.of(of_service),
         )
         says = (_SAYS(service), tuple(map(_SLICE_SAYS, of_service)), given[2:])
         before = known.get(name)

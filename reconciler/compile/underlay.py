@@ -17,7 +17,7 @@ from reconciler.compile.routes import MAIN_TABLE
 from reconciler.compile.tables import AskedRow
 from reconciler.errors import CompileError
 from reconciler.model.cluster import Cluster, Node
-from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction, TunnelRow
+from reconciler.model.datapath import AttachmentKey, AttachmentRow, Hook, TunnelRow
 from reconciler.model.facts import Facts, Peer
 from reconciler.model.network import (
     HOST_NETNS,
@@ -34,7 +34,7 @@ from reconciler.model.outside import DeviceFlag, DeviceRow
 from reconciler.model.overlay import DEVICES, KINDS, mtu_bytes, port, router
 from reconciler.model.snapshot import Warning
 
-PROGRAMS = {Direction.INGRESS: "from_overlay", Direction.EGRESS: "to_overlay"}
+PROGRAMS = {Hook.INGRESS: "from_overlay", Hook.EGRESS: "to_overlay"}
 LAST_RESORT = 1 << 16  # metric: any other route to a node's CIDR wins
 UNREACHABLE = Route("", kind="unreachable")
 SYSCTLS = {
@@ -79,11 +79,11 @@ def _device(cluster: Cluster, node: Node, programs: Mapping[str, str]) -> Iterat
     if cluster.services is not None:
         own = {cidr.version: router(cidr) for cidr in cidrs(node)}
         yield AskedRow("devices", name, DeviceRow(DeviceFlag.SERVICES, _four(own.get(4)), _six(own.get(6))), origin)
-    for direction, program in PROGRAMS.items():
+    for hook, program in PROGRAMS.items():
         if program not in programs:
             raise CompileError(f"the program {program} is not built")
         attached = AttachmentRow(program, programs[program])
-        yield AskedRow("attachments", AttachmentKey(name, direction), attached, origin)
+        yield AskedRow("attachments", AttachmentKey(name, hook), attached, origin)
     for cidr in cidrs(node):
         for sysctl, value in SYSCTLS[cidr.version].items():
             yield AskedRow("sysctls", SysctlKey(HOST_NETNS, sysctl.format(name)), Sysctl(value), origin)

@@ -96,6 +96,7 @@ class Api:
             "policies": len({rule.reference for rule in target.snapshot.rules}) if target else 0,
             "tables": await service.on_host(service.host.row_counts),
             "counters": counters,
+            "flows": await service.on_host(service.monitor.fullness),
             "drift_repairs": service.repairs,
             "remote": service.follower.status(),
             "health": service.health.summary(),

@@ -1,4 +1,4 @@
-"""Flow events for whoever listens, and the datapath's counters.
+"""Flow events for whoever listens, the datapath's counters, and how full it is.
 
 Programs send events only while somebody listens: a host on which nobody looks pays for counters alone. A listener that
 cannot keep up loses events, and is told how many.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from reconciler.bpf.ringbuf import RingBuffer
@@ -54,6 +54,10 @@ class Monitor:
             return {}
         by_reason = {reason.word: counter.packets for reason, counter in found.by_reason.items() if counter.packets}
         return {**by_reason, "new flows": found.new_flows.packets, "lost events": found.lost_events}
+
+    def fullness(self) -> dict[str, Any]:
+        """Map of flows -> live entries and room for them, as of the last collection. In the writer thread."""
+        return {name: asdict(found) for name, found in self._host.fullness().items()}
 
     async def stream(self, types: frozenset[str]) -> AsyncGenerator[bytes]:
         """A JSON object a line for each event of these types (drop, verdict), until the reader goes away."""

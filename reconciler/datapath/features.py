@@ -89,7 +89,8 @@ def _questions() -> tuple[_Question, ...]:
             "redirect_peer", _redirect_peer, "packets between workloads take one queue more (option redirect_peer)"
         ),
         _Question("tcx", _tcx, "programs are attached as clsact filters"),
-        _Question("xdp", _xdp, "no prefilter and no load balancer at the device"),
+        _Question("xdp", _xdp, "tc does at node devices what xdp.mode would have done before it"),
+        _Question("xdp_fragments", _xdp_fragments, "xdp.mode native is refused by devices whose MTU is above one page"),
         _Question("sock_addr", _sock_addr, "services are translated by packet, not at connect(2)"),
         _Question("sk_lookup", _sk_lookup, "a proxy needs a routing rule to receive connections"),
         _Question("raw_tracepoint", _raw_tracepoint, "the kernel's drops cannot be watched"),
@@ -181,6 +182,11 @@ def _tcx() -> str:
 
 def _xdp() -> str:
     return _load(programs.XDP, (move(0, 2), leave()))
+
+
+def _xdp_fragments() -> str:
+    with held(_loaded(programs.XDP, (move(0, 2), leave()), flags=programs.XDP_HAS_FRAGS)):
+        return ""
 
 
 def _sock_addr() -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from reconciler import shipped
 from reconciler.bpf import bpffs, btf, maps, pins, syscalls
 from reconciler.bpf.maps import ARRAY_OF_MAPS, HASH_OF_MAPS
 from reconciler.bpf.syscalls import held
+from reconciler.datapath.features import has
 from reconciler.datapath.objects import BpfObject, Declaration, Option, compatible
 from reconciler.errors import KernelError
 from reconciler.model.datapath import ProgramRow
@@ -26,6 +27,7 @@ from reconciler.model.datapath import ProgramRow
 log = logging.getLogger(__name__)
 
 OBJECTS = ("endpoint", "netdev", "xdp", "overlay", "socket", "collect", "services", "fingerprint")
+_IN_DRIVER = "in_driver"  # the one program for which that is good: bpf/xdp.bpf.c
 _DIGEST = 12  # hexadecimal digits
 
 
@@ -33,6 +35,7 @@ class Datapath:
     """The programs of `OBJECTS` under one pin root.
 
     `options`: name -> number, or bytes for arrays. `map_sizes`: map name -> entries. What is not given is as in C.
+    `left_out`: objects that this kernel cannot load.
     A name that no object knows is an error, told when the objects are first read.
     """
 
@@ -43,11 +46,13 @@ class Datapath:
         map_sizes: Mapping[str, int] | None = None,
         *,
         objects: Path | None = None,
+        left_out: Collection[str] = (),
     ) -> None:
         self.pin_root = pin_root
         self._options = dict(options or {})
         self._map_sizes = dict(map_sizes or {})
         self._pins: dict[str, frozenset[str]] = {}  # object name -> pins of its maps
+        self._names = tuple(name for name in OBJECTS if name not in left_out)
         self.folder = objects or shipped.bpf_objects()
 
     def program_rows(self) -> Mapping[str, ProgramRow]:
@@ -79,7 +84,7 @@ class Datapath:
         """Object name -> its programs and their digest."""
         found: dict[str, tuple[tuple[str, ...], str]] = {}
         options, sizes = set(self._options), set(self._map_sizes)
-        for name in OBJECTS:
+        for name in self._names:
             with self._open(name) as object_:
                 options -= object_.options()
                 sizes -= object_.maps().keys()
@@ -112,6 +117,8 @@ class Datapath:
                 object_.set_option(option, self._options[option])
             for map_ in object_.maps().keys() & self._map_sizes.keys():
                 object_.set_max_entries(map_, self._map_sizes[map_])
+            if _IN_DRIVER in names and has("xdp_fragments"):
+                object_.take_fragments(_IN_DRIVER)
             with _room(object_, serving):
                 object_.load()
             for name in names:

@@ -16,6 +16,7 @@ import numpy as np
 from reconciler.bpf.btf import Btf
 from reconciler.bpf.libbpf import OpenOptions, Pointer, encoded, library, pointer
 from reconciler.bpf.maps import ARRAY_OF_MAPS, HASH_OF_MAPS
+from reconciler.bpf.programs import XDP_HAS_FRAGS
 from reconciler.errors import KernelError
 
 Option = int | bool | bytes | Sequence[int]
@@ -99,6 +100,12 @@ class BpfObject:
 
     def programs(self) -> tuple[str, ...]:
         return tuple(library().bpf_program__name(program).decode() for program in self._programs())
+
+    def take_fragments(self, name: str) -> None:
+        """Before loading: this XDP program is given packets in several buffers too, of which it sees the first."""
+        for program in self._programs():
+            if library().bpf_program__name(program).decode() == name:
+                library().bpf_program__set_flags(program, XDP_HAS_FRAGS)
 
     def load(self) -> None:
         """Hand everything to the kernel: maps made or taken from their pins, programs verified.

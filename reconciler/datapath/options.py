@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from reconciler.datapath.objects import Option
 from reconciler.model import overlay
-from reconciler.model.cluster import Cluster, NetworkMode
+from reconciler.model.cluster import Cluster, DirectReturn, NetworkMode
 from reconciler.model.datapath import GATEWAY_MAC
 
 _TICK_BITS = 30  # bpf/lib/base.h: a tick is 2^30 ns
@@ -16,11 +16,12 @@ _OF_SERVICES = (
     *("frontends4", "frontends6", "services", "service_tables", "service_sources4", "service_sources6", "backends"),
     *("service_flows4", "service_flows6", "affinities"),
 )
+_DIRECT = {DirectReturn.NONE: 0, DirectReturn.OPTION: 1, DirectReturn.IPIP: 2, DirectReturn.GENEVE: 3}
 _UNUSED = 64  # entries of these where the cluster serves no services: they take their room whether they are used or not
 
 
-def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, Option]:
-    """Option name -> value, for `Datapath`. `redirect_peer`: whether this kernel has it."""
+def options_of(cluster: Cluster, *, redirect_peer: bool = True, prefilter: bool = False) -> Mapping[str, Option]:
+    """Option name -> value, for `Datapath`. `redirect_peer`: this kernel has it. `prefilter`: some are denied."""
     timeouts = cluster.conntrack.timeouts
     return {
         "timeout_tcp_established": ticks(timeouts.tcp_established_s),
@@ -34,7 +35,10 @@ def options_of(cluster: Cluster, *, redirect_peer: bool = True) -> Mapping[str, 
         "overlay": cluster.network.is_overlay,
         "geneve": cluster.network.mode is NetworkMode.GENEVE,
         "serving": cluster.services is not None,
+        "prefilter": prefilter,
         "tunnel_port": overlay.port(cluster.network),
+        "direct_return": _DIRECT[cluster.services.direct_return] if cluster.services else 0,
+        "direct_port": overlay.direct_port(cluster.network),
         "masquerade_first_port": cluster.masquerade.first_port,
         "masquerade_last_port": cluster.masquerade.last_port,
     }

@@ -40,6 +40,8 @@ class RowFields:
                 return _backend(value)
             if "high" in value.dtype.names:
                 return {"": str(prefix(int(value["high"]), int(value["low"]), int(value["bits"])))}
+            if table == "prefilter":  # the value only repeats the length
+                return {}
             if table == "ipcache":
                 return self._ipcache_value(value)
             if table == "frontends":

@@ -58,6 +58,7 @@ from reconciler.model.facts import Facts
 from reconciler.model.health import with_health, without_health
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.observe.counters import Counters
+from reconciler.observe.fullness import Fullness
 from reconciler.source.loading import Cache, load
 from reconciler.source.repository import resolve
 from reconciler.store.overlay import Overlay
@@ -175,7 +176,7 @@ class Host:
         return self._compiled_for(snapshot, replace(facts, devices=devices))
 
     def _compiled_for(self, snapshot: Snapshot, facts: Facts) -> Target:
-        programs = self._tables.programs(snapshot.cluster, self.target.snapshot.cluster if self.target else None)
+        programs = self._tables.programs(snapshot, self.target.snapshot if self.target else None)
         digests = {str(name): row.digest for name, row in programs.rows.items()}
         desired = compile_host(snapshot, facts, self._compiled, digests)
         self._tell_left_out(snapshot, facts)
@@ -522,6 +523,10 @@ class Host:
 
     def counters(self) -> Counters | None:
         return self._tables.counters()
+
+    def fullness(self) -> Mapping[str, Fullness]:
+        """Map of flows -> how full it was when flows were collected last; empty before that."""
+        return self._tables.fullness()
 
     def events(self) -> int:
         """A descriptor of the ring buffer of events. Raises KernelError while there is none."""

@@ -92,6 +92,7 @@ def _backend(one: Backend, origins: _Origins, active: bool) -> dict[str, Any]:
         "new_flows": active,
         "weight": one.weight,
         "local": one.local,
+        "direct": one.direct and not one.local,
         "source": one.source,
         "origin": to_plain(origin) if origin else None,
     }

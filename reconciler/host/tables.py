@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from reconciler.bpf.programs import run_syscall
 from reconciler.bpf.syscalls import get, held
+from reconciler.compile.prefilter import selecting
 from reconciler.config import Config
 from reconciler.datapath.features import has
 from reconciler.datapath.loader import Datapath
+from reconciler.datapath.objects import Option
 from reconciler.datapath.options import map_sizes_of, options_of
 from reconciler.engine.change import ColumnDelta
 from reconciler.engine.plan import Plan
@@ -38,25 +40,25 @@ from reconciler.kernel.ipcache import IpcacheTable
 from reconciler.kernel.links import LinksTable
 from reconciler.kernel.neighbours import NeighboursTable
 from reconciler.kernel.overlays import OverlaysTable
+from reconciler.kernel.pinned_links import key_of_pin
 from reconciler.kernel.plain import PlainTable
 from reconciler.kernel.policy import PolicyTable
+from reconciler.kernel.prefilter import PrefilterTable
 from reconciler.kernel.programs import ProgramsTable
 from reconciler.kernel.routes import RoutesTable
 from reconciler.kernel.rules import RulesTable
 from reconciler.kernel.services import ServicesTable
 from reconciler.kernel.sysctls import SysctlsTable
-from reconciler.kernel.tcx import key_of_pin
 from reconciler.kernel.tunnels import TunnelsTable
-from reconciler.model.cluster import Cluster
 from reconciler.model.datapath import AttachmentKey, CgroupKey, ProgramRow
 from reconciler.model.network import SysctlKey
-from reconciler.observe import counters
+from reconciler.model.snapshot import Snapshot
+from reconciler.observe import counters, fullness
 from reconciler.observe.counters import Counters
+from reconciler.observe.fullness import Fullness
 
 log = logging.getLogger(__name__)
 
-COLLECTORS = ("collect_conntrack", "collect_services")
-_COLLECTION = 16  # size of struct collection in bpf/collect.bpf.c, and of what bpf/services.bpf.c answers
 TABLES_OF_MAPS = {
     "endpoints4": frozenset(("endpoints",)),
     "endpoints6": frozenset(("endpoints",)),
@@ -76,6 +78,8 @@ TABLES_OF_MAPS = {
     "devices": frozenset(("devices",)),
     "plain4": frozenset(("plain",)),
     "plain6": frozenset(("plain",)),
+    "prefilter4": frozenset(("prefilter",)),
+    "prefilter6": frozenset(("prefilter",)),
 }
 
 
@@ -87,6 +91,13 @@ class WatchedMap:
     key_size: int
 
 
+class _Settings(NamedTuple):
+    """What the programs depend on; two commits rarely differ in it."""
+
+    options: tuple[tuple[str, Option], ...]
+    map_sizes: tuple[tuple[str, int], ...]
+
+
 class HostTables:
     """`by_name` is in the order in which plans show them."""
 
@@ -94,18 +105,20 @@ class HostTables:
         self._config = config
         self._namespaces: frozenset[str] = frozenset()
         self._sysctls: frozenset[SysctlKey] = frozenset()
-        self._datapaths: dict[tuple[object, ...], Datapath] = {}
+        self._datapaths: dict[_Settings, Datapath] = {}
         self.maps = PinnedMaps(config.pin_root)
         self.generation = Generation(self.maps)
         self._endpoints = EndpointsTable(self.maps)
         self._tunnels = TunnelsTable(self.maps)
         self._ipcache = IpcacheTable(self.maps, self.generation)
         self._policy = PolicyTable(self.maps, self.generation)
+        self._prefilter = PrefilterTable(self.maps)
         self._backends = BackendsTable(self.maps, self.generation)
         self._services = ServicesTable(self.maps, self.generation)
         self._frontends = FrontendsTable(self.maps, self.generation)
         self._attachments = AttachmentsTable(config.pin_root, tcx=has("tcx"))
         self._cgroups = CgroupsTable(config.pin_root)
+        self._live: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._subjects: dict[int, int] = {}
         tables: tuple[Table, ...] = (
@@ -117,6 +130,7 @@ class HostTables:
             self._tunnels,
             PlainTable(self.maps),
             DevicesTable(self.maps),
+            self._prefilter,
             self._ipcache,
             self._policy,
             self._backends,
@@ -148,15 +162,21 @@ class HostTables:
 
     # Programs
 
-    def programs(self, cluster: Cluster, applied: Cluster | None = None) -> DictRows:
-        """The programs as this version and the cluster's settings make them; those of the applied one stay at hand."""
-        kept = {_settings(one): one for one in (applied, cluster) if one is not None}
-        self._datapaths = {key: self._datapaths.get(key) or self._datapath(one) for key, one in kept.items()}
-        return DictRows(dict(self._datapaths[_settings(cluster)].program_rows()))
+    def programs(self, snapshot: Snapshot, applied: Snapshot | None = None) -> DictRows:
+        """The programs as this version and a commit's settings make them; those of the applied one stay at hand."""
+        kept = [self._settings(one) for one in (applied, snapshot) if one is not None]
+        self._datapaths = {one: self._datapaths.get(one) or self._datapath(one) for one in kept}
+        return DictRows(dict(self._datapaths[kept[-1]].program_rows()))
 
-    def _datapath(self, cluster: Cluster) -> Datapath:
-        options = options_of(cluster, redirect_peer=has("redirect_peer"))
-        return Datapath(self._config.pin_root, options, map_sizes_of(cluster))
+    def _settings(self, snapshot: Snapshot) -> _Settings:
+        denies = bool(selecting(snapshot, self._config.node))
+        options = options_of(snapshot.cluster, prefilter=denies)
+        return _Settings(tuple(sorted(options.items())), tuple(sorted(map_sizes_of(snapshot.cluster).items())))
+
+    def _datapath(self, settings: _Settings) -> Datapath:
+        options = {**dict(settings.options), "redirect_peer": has("redirect_peer")}
+        left_out = () if has("xdp") else ("xdp",)
+        return Datapath(self._config.pin_root, options, dict(settings.map_sizes), left_out=left_out)
 
     def _load(self, name: str, row: ProgramRow) -> None:
         for datapath in self._datapaths.values():
@@ -166,15 +186,20 @@ class HostTables:
         raise KernelError(f"program {name} {row.digest} is not what this version and configuration would load")
 
     def collect_flows(self) -> None:
-        """Forget expired flows. Nothing happens while there is no datapath."""
+        """Forget expired flows, and count the others. Nothing happens while there is no datapath."""
         live = self.by_name["programs"].live()
-        for name in COLLECTORS:
+        for name in fullness.COLLECTORS:
             row = live.rows.get(name) if isinstance(live, DictRows) else None
             if row is None or not row.digest:
                 continue
             path = self._config.pin_root / "programs" / f"{name}-{row.digest}"
             with held(get(str(path))) as program:
-                run_syscall(program, bytes(_COLLECTION))
+                self._live |= fullness.collect(name, program)
+
+    def fullness(self) -> Mapping[str, Fullness]:
+        """Map -> how full it was when flows were collected last; empty before that."""
+        found = {name: self.maps.find(name) for name in self._live}
+        return {name: Fullness(self._live[name], map_.info.max_entries) for name, map_ in found.items() if map_}
 
     def counters(self) -> Counters | None:
         """None while there is no datapath."""
@@ -241,6 +266,8 @@ class HostTables:
             yield "ipcache", self._ipcache.keys_of(name, touched.key)
         elif name.startswith("frontends"):
             yield "frontends", self._frontends.keys_of(name, touched.key)
+        elif name.startswith("prefilter"):
+            yield "prefilter", self._prefilter.keys_of(name, touched.key)
         elif name == "backends":
             yield "backends", self._backends.keys_of(touched.key)
         elif name in ("services", "service_tables"):
@@ -261,8 +288,3 @@ def _named(keys: tuple[AttachmentKey | None, CgroupKey | None]) -> Iterator[tupl
     for name, key in zip(("attachments", "cgroups"), keys, strict=True):
         if key is not None:
             yield name, (key,)
-
-
-def _settings(cluster: Cluster) -> tuple[object, ...]:
-    """What the programs depend on; two commits rarely differ in it."""
-    return (*sorted(options_of(cluster).items()), *sorted(map_sizes_of(cluster).items()))

@@ -1,4 +1,4 @@
-"""Which program each workload's device runs, as a table, over TCX links or, on kernels before 6.6, clsact filters.
+"""Which program each device runs at its hooks, as a table, over links; on kernels before 6.6, clsact filters for tc's.
 
 Only what is ours is seen: a link by its pin, a filter by its name. Programs of others on the same hook stay where they
 are.
@@ -17,8 +17,8 @@ from reconciler.engine.rows import DictRows, Key
 from reconciler.engine.table import Flip
 from reconciler.errors import KernelError
 from reconciler.kernel.clsact import ClsactHooks
-from reconciler.kernel.tcx import TcxHooks
-from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction
+from reconciler.kernel.pinned_links import PinnedLinks
+from reconciler.model.datapath import TC_HOOKS, XDP_HOOKS, AttachmentKey, AttachmentRow, Hook
 
 _UNKNOWN = AttachmentRow("", "")
 
@@ -41,7 +41,7 @@ class Hooks(Protocol):
 
 class AttachmentsTable:
     name = "attachments"
-    after: tuple[str, ...] = ("links", "overlays", "programs")
+    after: tuple[str, ...] = ("links", "overlays", "programs", "prefilter")
     key_type: type = AttachmentKey
     row_type: type = AttachmentRow
     flip: Flip | None = None
@@ -49,23 +49,29 @@ class AttachmentsTable:
     def __init__(self, root: Path, *, tcx: bool = True) -> None:
         """`root` as in bpf/pins.py; `tcx`: whether the kernel has TCX links."""
         self._root = root
-        self._hooks: Hooks = TcxHooks(root) if tcx else ClsactHooks()
+        links = PinnedLinks(root, tuple(Hook) if tcx else XDP_HOOKS)
+        self._ways: tuple[Hooks, ...] = (links,) if tcx else (ClsactHooks(), links)
+        self._way_of = {hook: self._ways[0] if hook in TC_HOOKS else links for hook in Hook}
 
     def live(self, only: Collection[Key] | None = None) -> DictRows:
         """The digest is '' where the device, the link, the program's pin or its maps are not there any more."""
         ours = {program.id: program for program in pinned_programs(self._root)}
         asked = None if only is None else cast(Collection[AttachmentKey], only)
-        return DictRows({key: _row(ours.get(number)) for key, number in self._hooks.attached(asked)})
+        found = (pair for way in self._ways for pair in way.attached(self._among(way, asked)))
+        return DictRows({key: _row(ours.get(number)) for key, number in found})
+
+    def _among(self, way: Hooks, keys: Collection[AttachmentKey] | None) -> Collection[AttachmentKey] | None:
+        return None if keys is None else [key for key in keys if self._way_of[key.hook] is way]
 
     def guarded(self, ifnames: Collection[str]) -> frozenset[str]:
-        """Those of the devices that run a program of ours, whole, in each direction."""
-        keys = [AttachmentKey(ifname, direction) for ifname in ifnames for direction in Direction]
+        """Those of the devices that run a program of ours, whole, on what comes and on what leaves."""
+        keys = [AttachmentKey(ifname, hook) for ifname in ifnames for hook in TC_HOOKS]
         running = {key for key, row in self.live(keys).rows.items() if row.digest}
-        return frozenset(name for name in ifnames if all(AttachmentKey(name, one) in running for one in Direction))
+        return frozenset(name for name in ifnames if all(AttachmentKey(name, one) in running for one in TC_HOOKS))
 
     def key_of_link(self, number: int) -> AttachmentKey | None:
         """The row that a link of this id made, if it is known."""
-        return self._hooks.key_of_link(number)
+        return next((key for way in self._ways if (key := way.key_of_link(number))), None)
 
     def write(self, upserts: Mapping[Key, AttachmentRow], deletes: Collection[Key]) -> None:
         """A row whose digest is '' (the way back to what was found broken) asks for nothing."""
@@ -77,9 +83,9 @@ class AttachmentsTable:
             if not program:
                 raise KernelError(f"program {row.program} {row.digest} is not loaded")
             with held(syscalls.get(program.path)) as descriptor:
-                self._hooks.attach(cast(AttachmentKey, key), descriptor, f"{row.program}-{row.digest}")
+                self._way_of[key.hook].attach(cast(AttachmentKey, key), descriptor, f"{row.program}-{row.digest}")
         for key in deletes:
-            self._hooks.detach(cast(AttachmentKey, key))
+            self._way_of[key.hook].detach(cast(AttachmentKey, key))
 
 
 def _row(program: PinnedProgram | None) -> AttachmentRow:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 
 from reconciler.errors import KernelError
 from reconciler.kernel.netlink import CREATE, EXCL, Message, Netlink, attribute, doing, pairs, text, u32
-from reconciler.model.datapath import AttachmentKey, Direction
+from reconciler.model.datapath import AttachmentKey, Hook
 from reconciler.model.network import PROTOCOL
 
 _NEW_QDISC, _GET_QDISC = 36, 38  # RTM_*
@@ -25,7 +25,7 @@ _FD, _NAME, _FLAGS, _ID = 6, 7, 8, 11  # TCA_BPF_*
 _DIRECT_ACTION = 1
 
 _QDISC_PARENT, _QDISC_HANDLE = 0xFFFFFFF1, 0xFFFF0000
-_PARENTS = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}
+_PARENTS = {Hook.INGRESS: 0xFFFFFFF2, Hook.EGRESS: 0xFFFFFFF3}
 _PREFIX = "plumb:"
 _HANDLE = PROTOCOL
 _PRIORITY = PROTOCOL << 16
@@ -44,10 +44,10 @@ class ClsactHooks:
     def _attached(self) -> Iterator[tuple[AttachmentKey, int]]:
         with Netlink() as netlink:
             for ifindex in _devices(netlink):
-                for direction, parent in _PARENTS.items():
+                for hook, parent in _PARENTS.items():
                     for body in netlink.dump(_GET_FILTER, _TCMSG.pack(0, ifindex, 0, parent, 0)):
                         if program := _program(body):
-                            yield AttachmentKey(netlink.ifname(ifindex), direction), program
+                            yield AttachmentKey(netlink.ifname(ifindex), hook), program
 
     def attach(self, key: AttachmentKey, program: int, name: str) -> None:
         with Netlink() as netlink, doing(f"attach {name} to {key.ifname}"):
@@ -58,24 +58,24 @@ class ClsactHooks:
                 + attribute(_NAME, f"{_PREFIX}{name}".encode() + b"\0")
                 + attribute(_FLAGS, _DIRECT_ACTION.to_bytes(4, sys.byteorder))
             )
-            body = _filter(ifindex, key.direction) + attribute(_KIND, b"bpf\0") + attribute(_OPTIONS, options)
+            body = _filter(ifindex, key.hook) + attribute(_KIND, b"bpf\0") + attribute(_OPTIONS, options)
             netlink.write(Message(_NEW_FILTER, CREATE, body))
 
     def detach(self, key: AttachmentKey) -> None:
         with Netlink() as netlink, doing(f"detach from {key.ifname}"):
             try:
                 ifindex = netlink.index(key.ifname)
-                filters = netlink.dump(_GET_FILTER, _TCMSG.pack(0, ifindex, 0, _PARENTS[key.direction], 0))
+                filters = netlink.dump(_GET_FILTER, _TCMSG.pack(0, ifindex, 0, _PARENTS[key.hook], 0))
                 if any(_program(body) for body in filters):
-                    body = _filter(ifindex, key.direction) + attribute(_KIND, b"bpf\0")
+                    body = _filter(ifindex, key.hook) + attribute(_KIND, b"bpf\0")
                     netlink.write(Message(_DELETE_FILTER, 0, body))
             except OSError as error:
                 if error.errno not in _NOTHING_THERE:
                     raise
 
 
-def _filter(ifindex: int, direction: Direction) -> bytes:
-    return _TCMSG.pack(0, ifindex, _HANDLE, _PARENTS[direction], _PRIORITY | _EVERY_PROTOCOL)
+def _filter(ifindex: int, hook: Hook) -> bytes:
+    return _TCMSG.pack(0, ifindex, _HANDLE, _PARENTS[hook], _PRIORITY | _EVERY_PROTOCOL)
 
 
 def _program(body: bytes) -> int:

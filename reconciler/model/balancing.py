@@ -46,6 +46,7 @@ class BackendFlag(IntFlag):
     LOCAL = 2  # of this host
     DRAINING = 4  # keeps its flows and gets no new ones
     UNHEALTHY = 8  # does not answer its checks
+    DIRECT = 16  # of another host, which answers clients outside by itself
 
 
 FRONTEND_KEY = np.dtype(

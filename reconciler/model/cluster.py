@@ -130,6 +130,15 @@ class Health:
     failures: int = 3
 
 
+class DirectReturn(Enum):
+    """How the backend's host learns which frontend a client outside asked for, so that it answers with its address."""
+
+    NONE = "none"  # it does not: answers go back over the host that was asked
+    OPTION = "option"  # an IPv4 option or an IPv6 destination option of what opens a flow
+    IPIP = "ipip"  # the client's packet as it came, wrapped in another IP header
+    GENEVE = "geneve"  # an option of the Geneve header that the packet is wrapped in
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """How services are served. `cidrs`: what their addresses come from, at most one for each family.
@@ -141,6 +150,16 @@ class Services:
     first_node_port: int = 30000
     last_node_port: int = 32767
     algorithm: Algorithm = Algorithm.MAGLEV
+    direct_return: DirectReturn = DirectReturn.NONE
+
+
+class XdpMode(Enum):
+    """Whether node devices run a program at XDP."""
+
+    OFF = "off"
+    AUTO = "auto"  # in the driver where it takes the program, else behind it
+    NATIVE = "native"  # in the driver, or the commit fails
+    GENERIC = "generic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +177,7 @@ class Cluster:
     mtu_bytes: int = 0  # of workloads' interfaces; 0: not said (model/overlay.py)
     network: Network = Network()
     services: Services | None = None  # None: nobody serves them, they only group endpoints for policies
+    xdp: XdpMode = XdpMode.OFF
     conntrack: Conntrack = Conntrack()
     masquerade: Masquerade = NO_MASQUERADE
     probes: tuple[Probe, ...] = ()

@@ -88,11 +88,19 @@ IPCACHE_KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("bits", "<u4"), ("pad"
 IPCACHE_VALUE = np.dtype([("identity", "<u4"), ("flags", "<u4")])
 
 
-class Direction(IntEnum):
-    """Of an attachment, seen from the host: packets that come from the workload, packets that go to it."""
+class Hook(IntEnum):
+    """Where a device runs a program: on packets that it brings to the host, on packets that leave by it; and before
+    the host makes a packet of what it brings, in its driver or behind it."""
 
     INGRESS = 0
     EGRESS = 1
+    XDP = 2  # in the driver, if that takes a program
+    XDP_NATIVE = 3  # in the driver
+    XDP_GENERIC = 4  # behind it
+
+
+TC_HOOKS = (Hook.INGRESS, Hook.EGRESS)
+XDP_HOOKS = (Hook.XDP, Hook.XDP_NATIVE, Hook.XDP_GENERIC)  # three ways to ask for one place
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ class ProgramRow:
 @dataclass(frozen=True, slots=True)
 class AttachmentKey:
     ifname: str
-    direction: Direction
+    hook: Hook
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,11 @@ def port(network: Network) -> int:
     return (network.port or PORTS[network.mode]) if network.is_overlay else 0
 
 
+def direct_port(network: Network) -> int:
+    """UDP port of packets that are wrapped in Geneve for a backend whose host answers directly."""
+    return port(network) if network.mode is NetworkMode.GENEVE else PORTS[NetworkMode.GENEVE]
+
+
 def mtu_bytes(cluster: Cluster, node: Node) -> int:
     """Of workloads' interfaces and of the overlay device."""
     if cluster.mtu_bytes:

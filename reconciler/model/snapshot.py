@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from reconciler.model.cluster import Cluster, Namespace, Node, Workload
 from reconciler.model.policy import PolicyRule
 from reconciler.model.policy_test import PolicyTest
+from reconciler.model.prefilter import Prefilter
 from reconciler.model.service import EndpointSlice, Service
 
 
@@ -26,8 +27,8 @@ class Warning:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`nodes` and `namespaces` by name; `workloads`, `services` and `slices` by `namespace/name`; `rules` and
-    `policy_tests` in file and line order."""
+    """`nodes` and `namespaces` by name; `workloads`, `services` and `slices` by `namespace/name`; `rules`,
+    `policy_tests` and `prefilters` in file and line order."""
 
     commit: str
     cluster: Cluster
@@ -39,3 +40,4 @@ class Snapshot:
     services: Mapping[str, Service] = field(default_factory=dict)
     slices: Mapping[str, EndpointSlice] = field(default_factory=dict)
     policy_tests: tuple[PolicyTest, ...] = ()
+    prefilters: tuple[Prefilter, ...] = ()

@@ -81,7 +81,8 @@ class Reason(IntEnum):
     UNTRANSLATABLE = (
         14,
         "untranslatable",
-        "It would leave with the host's address, and its protocol has no ports to tell the answers apart by.",
+        "It would leave with the host's address, and its protocol has no ports to tell the answers apart by; or it is "
+        "SCTP in fragments and needs another port, which its checksum does not allow.",
     )
     TUNNEL_NODE = (
         15,
@@ -101,6 +102,17 @@ class Reason(IntEnum):
         21,
         "not a workload's to send",
         "A workload sent it to the port of the tunnels between nodes, and not to another workload.",
+    )
+    NO_FRONTEND = (
+        22,
+        "not a service's",
+        "Another node brought it to a backend here, in the name of an address and port that are no service's.",
+    )
+    TOO_LARGE = 23, "too large", "It does not fit the way to its backend; its sender was told unless it may be cut."
+    NO_ROOM = (
+        24,
+        "no room for headers",
+        "The kernel could not put headers before it: it has no memory, or the device takes no packet of that size.",
     )
 
     @property

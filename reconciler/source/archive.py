@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from reconciler import model, shipped
 from reconciler.model.balancing import Algorithm
-from reconciler.model.cluster import AllowLocalhost, Enforcement, NetworkMode, StoreKind
+from reconciler.model.cluster import AllowLocalhost, DirectReturn, Enforcement, NetworkMode, StoreKind, XdpMode
 from reconciler.model.policy import Scope
 from reconciler.model.selector import Operator
 from reconciler.model.service import AllUnhealthy, FamilyPolicy, HealthKind, ServiceType, TrafficPolicy
@@ -41,6 +41,7 @@ _ENUMS = (
     Algorithm,
     AllUnhealthy,
     AllowLocalhost,
+    DirectReturn,
     Enforcement,
     FamilyPolicy,
     HealthKind,
@@ -50,6 +51,7 @@ _ENUMS = (
     ServiceType,
     StoreKind,
     TrafficPolicy,
+    XdpMode,
 )
 _SAFE = ("reconciler.model.", "reconciler.source.")
 _SAFE_OTHERS = {

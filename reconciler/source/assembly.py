@@ -9,9 +9,10 @@ from reconciler.model.cluster import Cluster, Namespace, Node, Workload
 from reconciler.model.origin import Origin
 from reconciler.model.policy import PolicyRule
 from reconciler.model.policy_test import PolicyTest
+from reconciler.model.prefilter import Prefilter
 from reconciler.model.service import EndpointSlice, Service
 from reconciler.model.snapshot import Snapshot, Warning
-from reconciler.source import references, service_claims, stamp
+from reconciler.source import prefilter_claims, references, service_claims, stamp
 from reconciler.source.manifests import Manifest
 from reconciler.source.references import Documents, Placed
 from reconciler.source.workloads import named
@@ -31,7 +32,11 @@ def assemble(
     )
     found += doubles
     if not found:
-        found = [*references.check(documents), *service_claims.service_faults(documents)]
+        found = [
+            *references.check(documents),
+            *service_claims.service_faults(documents),
+            *prefilter_claims.prefilter_faults(documents),
+        ]
     if found:
         raise ManifestError(found)
     of_files = [Warning(path, *finding) for path, manifest in files for finding in manifest.warnings]
@@ -58,6 +63,7 @@ def _snapshot(commit: str, documents: Documents, warnings: list[Warning]) -> Sna
         warnings=tuple(warnings),
         services={name: _stamped(placed, Service, commit) for name, placed in documents.services.items()},
         slices={name: _stamped(placed, EndpointSlice, commit) for name, placed in documents.slices.items()},
+        prefilters=tuple(_stamped(placed, Prefilter, commit) for placed in documents.prefilters.values()),
         policy_tests=tuple(_stamped(placed, PolicyTest, commit) for placed in documents.policy_tests.values()),
     )
 

@@ -12,11 +12,11 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any, TypeVar
 
+from reconciler.model import overlay
 from reconciler.model.balancing import Algorithm
-from reconciler.model.cluster import Services
+from reconciler.model.cluster import DirectReturn, Network, NetworkMode, Services
 from reconciler.model.service import AllUnhealthy, HealthCheck, HealthKind
 from reconciler.source import addresses, documents
-from reconciler.source.addresses import Network
 from reconciler.source.node import Findings, Node
 from reconciler.source.phrases import nearest
 
@@ -34,12 +34,14 @@ _NUMBERS = {  # field of a health check -> ours, least, most
     "healthy": ("healthy", 1, MOST_CHECKS),
     "unhealthy": ("unhealthy", 1, MOST_CHECKS),
 }
+_UNWRAPPED = (DirectReturn.OPTION, DirectReturn.IPIP)  # need workloads' addresses to be routed between the nodes
+_GENEVE_PORT = overlay.PORTS[NetworkMode.GENEVE]
 _WHOLE = ("port", "healthy", "unhealthy")
 _FIELDS = ("type", "path", *_NUMBERS)
 
 
-def services(spec: Node, findings: Findings) -> Services | None:
-    """What the Cluster says of services; None if it does not serve them."""
+def services(spec: Node, network: Network, findings: Findings) -> Services | None:
+    """What the Cluster says of services; None if it does not serve them. `network`: between its nodes."""
     node = spec.get("services")
     if node is None:
         return None
@@ -49,11 +51,28 @@ def services(spec: Node, findings: Findings) -> Services | None:
     if first > last:
         findings.fault(node.key_place("nodePorts"), f"nodePorts end at {last}, before they begin at {first}")
     chosen = node.read("algorithm", default=base.algorithm.value)
-    return Services(_cidrs(node, findings), first, last, Algorithm(chosen))
+    return Services(_cidrs(node, findings), first, last, Algorithm(chosen), _direct_return(node, network, findings))
 
 
-def _cidrs(node: Node, findings: Findings) -> tuple[Network, ...]:
-    found: dict[int, Network] = {}
+def _direct_return(node: Node, network: Network, findings: Findings) -> DirectReturn:
+    found = DirectReturn(node.read("directReturn", default=DirectReturn.NONE.value))
+    place, mode = node.place_of("directReturn"), network.mode
+    if found in _UNWRAPPED and network.is_overlay:
+        findings.fault(
+            place,
+            f"directReturn: {found.value} needs network.mode: native; with {mode.value} it can be none or geneve",
+        )
+    elif found is DirectReturn.GENEVE and mode is NetworkMode.VXLAN and overlay.port(network) == _GENEVE_PORT:
+        findings.fault(
+            place,
+            f"directReturn: geneve needs UDP port {_GENEVE_PORT}, which network.port gives to vxlan: "
+            f"any other network.port is allowed",
+        )
+    return found
+
+
+def _cidrs(node: Node, findings: Findings) -> tuple[addresses.Network, ...]:
+    found: dict[int, addresses.Network] = {}
     for part in node.items("cidrs"):
         cidr = addresses.network(part, findings)
         if cidr is None:

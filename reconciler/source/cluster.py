@@ -12,6 +12,7 @@ from reconciler.model.cluster import (
     NetworkMode,
     Probe,
     Timeouts,
+    XdpMode,
 )
 from reconciler.model.labels import IdentityLabels
 from reconciler.model.origin import Origin
@@ -37,6 +38,7 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
     base = Cluster(identity.name, Origin("", document.place.line, identity.kind, identity.name, ""))
     spec = document.get("spec") or document
     places: Places = {}
+    network = _network(spec)
     return Cluster(
         name=base.name,
         origin=base.origin,
@@ -53,8 +55,9 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
             "policy", "ipBlockMatchesWorkloads", default=base.ipblock_matches_workloads
         ),
         mtu_bytes=int(spec.read("mtu", default=base.mtu_bytes)),
-        network=_network(spec),
-        services=balancing.services(spec, findings),
+        network=network,
+        services=balancing.services(spec, network, findings),
+        xdp=XdpMode(spec.read("xdp", "mode", default=False) or base.xdp.value),  # an unquoted `off` is read as false
         conntrack=_conntrack(spec),
         masquerade=_masquerade(spec, findings),
         probes=_probes(spec, identity, places, findings),

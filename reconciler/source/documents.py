@@ -98,6 +98,8 @@ def _first_line(error: Exception) -> str:
 def _syntax_error(error: yaml.MarkedYAMLError) -> ParseError:
     mark = error.problem_mark or error.context_mark
     place = Place(mark.line + 1, mark.column + 1) if mark else Place(0, 0)
+    if error.problem == "exceeded maximum nesting depth":  # libyaml's own limit, of its versions since PyYAML 6.0.4
+        return ParseError(place, f"nested deeper than {MAX_DEPTH} levels")
     message = f"YAML syntax: {error.problem or error.context}"
     if error.problem and error.context:
         message += f", {error.context}"

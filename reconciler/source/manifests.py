@@ -17,6 +17,7 @@ from reconciler.source import (
     metadata,
     network_policy,
     policy_tests,
+    prefilters,
     schema,
     services,
     slices,
@@ -60,6 +61,7 @@ _OWN_KINDS: dict[str, Callable[[Node, Identity, Findings], tuple[Any, Mapping[st
     "Service": services.service,
     "EndpointSlice": slices.endpoint_slice,
     "PolicyTest": policy_tests.policy_test,
+    "Prefilter": prefilters.prefilter,
 }
 _KUBERNETES = "NetworkPolicy"
 _CILIUM = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")

@@ -12,7 +12,7 @@ from reconciler.model.labels import CLUSTER_KEY, NAMESPACE_KEY, NAMESPACE_LABELS
 from reconciler.source.node import Findings, Node
 
 DEFAULT_NAMESPACE = "default"
-CLUSTER_WIDE = ("Cluster", "Node", "Namespace", "CiliumClusterwideNetworkPolicy")
+CLUSTER_WIDE = ("Cluster", "Node", "Namespace", "Prefilter", "CiliumClusterwideNetworkPolicy")
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
 _SHORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")

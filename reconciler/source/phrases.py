@@ -102,7 +102,7 @@ def _required(error: Any, node: Node, field: str) -> Phrased:
 
 
 def _enum(error: Any, node: Node, field: str) -> Phrased:
-    allowed = [str(value) for value in error.validator_value if value != ""]
+    allowed = [str(value) for value in error.validator_value if value != "" and value is not False]
     message = f"{field} {quoted(error.instance)} is not one of {', '.join(allowed)}"
     if isinstance(error.instance, str) and (near := difflib.get_close_matches(error.instance, allowed, n=1)):
         message += f'; did you mean "{near[0]}"?'

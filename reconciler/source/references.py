@@ -50,6 +50,7 @@ class Documents:
     services: dict[str, Placed] = field(default_factory=dict)
     slices: dict[str, Placed] = field(default_factory=dict)
     policy_tests: dict[str, Placed] = field(default_factory=dict)
+    prefilters: dict[str, Placed] = field(default_factory=dict)
 
 
 def sort(placed: Iterable[Placed]) -> tuple[Documents, list[Fault]]:
@@ -76,6 +77,8 @@ def sort(placed: Iterable[Placed]) -> tuple[Documents, list[Fault]]:
             found.slices[f"{identity.namespace}/{identity.name}"] = one
         elif identity.kind == "PolicyTest":
             found.policy_tests[f"{identity.namespace}/{identity.name}"] = one
+        elif identity.kind == "Prefilter":
+            found.prefilters[identity.name] = one
         else:
             found.policies.append(one)
     return found, faults

@@ -13,12 +13,15 @@ from reconciler.model.cluster import Node as Host
 from reconciler.model.origin import Origin
 from reconciler.model.policy import CidrPeer, EndpointPeer, Peer, PolicyRule, RuleItem
 from reconciler.model.policy_test import PolicyTest
+from reconciler.model.prefilter import Prefilter
 from reconciler.model.service import EndpointSlice, Service
 from reconciler.source.peers import OWN_CLUSTER
 from reconciler.source.selectors import own_cluster
 
-Content = Cluster | Host | Namespace | Workload | Service | EndpointSlice | PolicyTest | tuple[PolicyRule, ...]
-Own = TypeVar("Own", Cluster, Host, Namespace, Workload, Service, EndpointSlice, PolicyTest)
+Content = (
+    Cluster | Host | Namespace | Workload | Service | EndpointSlice | PolicyTest | Prefilter | tuple[PolicyRule, ...]
+)
+Own = TypeVar("Own", Cluster, Host, Namespace, Workload, Service, EndpointSlice, PolicyTest, Prefilter)
 
 
 class Settings(NamedTuple):

@@ -29,6 +29,7 @@ GROUPS = (
     "compile",
     "services",
     "services_daemon",
+    "prefilter",
     "verdict",
     "push",
     "push_hosts",

@@ -22,6 +22,7 @@ from reconciler.bpf import programs, syscalls
 from reconciler.bpf.syscalls import held
 from reconciler.compile.routes import GATEWAY4
 from reconciler.datapath.loader import Datapath
+from reconciler.datapath.objects import Option
 from reconciler.datapath.options import options_of
 from reconciler.engine.apply import repair
 from reconciler.engine.plan import diff
@@ -118,7 +119,8 @@ class Wires:
 
 class Bed(Wires):
     """`rows`: policy rows of the two workloads together, few of which any packet here meets; `ports`: what those allow
-    that do not matter, and the ones that matter too if it is not `SINGLE`; `serving`: whether there are services.
+    that do not matter, and the ones that matter too if it is not `SINGLE`; `options`: of the programs, besides those of
+    a cluster that says nothing and serves nothing.
     """
 
     def __init__(
@@ -127,15 +129,14 @@ class Bed(Wires):
         rows: int = 10,
         map_sizes: Mapping[str, int] | None = None,
         ports: Ports = SINGLE,
-        *,
-        serving: bool = False,
+        **options: Option,
     ) -> None:
         super().__init__(name)
         self.pins = BPFFS / f"{PREFIX}-{name}"
         self._rows = rows
         self._ports = ports
         cluster = Cluster("bench", Origin("", 0, "Cluster", "bench", ""))
-        self._datapath = Datapath(self.pins, {**options_of(cluster), "serving": serving}, map_sizes)
+        self._datapath = Datapath(self.pins, {**options_of(cluster), "serving": False, **options}, map_sizes)
         self.maps = PinnedMaps(self.pins)
         self.generation = Generation(self.maps)
         self.columns: dict[str, ColumnTable] = {

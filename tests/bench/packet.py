@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from tests.bench.again import Again, Bench, Flows, bench
 from tests.bench.bed import BPFFS, GATEWAY, PORT, PREFIX, WORLD4, A, B, Bed, Side, made
 from tests.bench.building import OBJECTS
 from tests.bench.figures import Figure, median
+from tests.bench.limits import FLOW, forget_new_flows
 
 ROUNDS = 41
 REPEAT = 10_000  # packets a measurement; as many events fit into the ring
@@ -72,16 +74,11 @@ def _limits(tool: Bench) -> list[Case]:
     limits = tool.object("limits", {})
     lookup, remember = limits.descriptor("lookup"), limits.descriptor("remember")
     packet, thousand = _packet(A, B), _flows(1000)
-    dtype = np.dtype([("addresses", "V8"), ("source", ">u2"), ("destination", ">u2"), ("protocol", "<u4")])
-    keys = np.zeros(thousand.count, dtype)
+    keys = np.zeros(thousand.count, FLOW)
     keys["addresses"], keys["protocol"] = np.void(packet[26:34]), packets.TCP
     keys["source"], keys["destination"] = _FIRST_PORT + np.arange(thousand.count), PORT
     assert not maps.update(tool.map("known_flows"), keys, np.zeros(thousand.count, np.uint64))
-    fresh = tool.map("new_flows")
-
-    def forget() -> None:
-        maps.delete(fresh, maps.read(fresh, dtype, np.dtype(np.uint64), 1 << 17)[0])
-
+    forget = partial(forget_new_flows, tool)
     return [
         Case("limit_lookup", tool.again(lookup, packet)),
         Case("limit_lookup_1000_flows", tool.again(lookup, packet, flows=thousand)),

@@ -52,7 +52,7 @@ def pin_root() -> Iterator[Path]:
 def _loaded(namespace: str) -> Iterator[Harness]:
     root = bpffs.MOUNT_POINT / f"pt-{os.getpid()}-all"
     with netns.inside(namespace):
-        devices = tuple(_device(number) for number in range(1, WORKLOADS + 1))
+        devices = tuple(made_device(number) for number in range(1, WORKLOADS + 1))
     with loaded_at(root, devices, OPTIONS) as harness:
         yield harness
 
@@ -66,7 +66,7 @@ def datapath(_loaded: Harness, namespace: str) -> Iterator[Harness]:
         _loaded.generation.finish()
 
 
-def _device(number: int) -> Device:
+def made_device(number: int) -> Device:
     ifname, peer = f"lxc{number}", f"eth{number}"
     mac = f"02:00:00:00:00:{number:02x}"
     command = f"link add {ifname} type veth peer name {peer} address {mac}"

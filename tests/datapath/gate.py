@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from reconciler.kernel.devices import DevicesTable
-from reconciler.model.datapath import Direction
+from reconciler.model.datapath import Hook
 from reconciler.model.outside import DeviceFlag, DeviceRow
 
-from .harness import Device, Harness
-from .packets import ICMP, ICMPV6, checksum, ip
+from .harness import Device, Harness, Ran
+from .packets import ICMP, ICMPV6, SCTP, checksum, crc32c, ip
 
 HOST = {4: "10.0.0.1", 6: "fd00::1"}
 WORLD = {4: "203.0.113.9", 6: "2001:db8::9"}
 ROUTER = {4: "203.0.113.1", 6: "2001:db8::1"}
-PROGRAMS = {Direction.INGRESS: "from_netdev", Direction.EGRESS: "to_netdev"}
+PROGRAMS = {Hook.INGRESS: "from_netdev", Hook.EGRESS: "to_netdev"}
 VETH = 99  # some other device that brought the packet in
 
 
@@ -33,13 +33,11 @@ class Gate:
         one = device or self.sender
         return str(one.address4 if version == 4 else one.address6)
 
-    def leaves(self, packet: bytes, *, forwarded: bool = True) -> tuple[int, bytes]:
-        return self.datapath.run(
-            packet, self.device.ifindex, Direction.EGRESS, ingress_ifindex=VETH if forwarded else 0
-        )
+    def leaves(self, packet: bytes, *, forwarded: bool = True) -> Ran:
+        return self.datapath.run(packet, self.device.ifindex, Hook.EGRESS, ingress_ifindex=VETH if forwarded else 0)
 
-    def arrives(self, packet: bytes) -> tuple[int, bytes]:
-        return self.datapath.run(packet, self.device.ifindex, Direction.INGRESS, ingress_ifindex=self.device.ifindex)
+    def arrives(self, packet: bytes) -> Ran:
+        return self.datapath.run(packet, self.device.ifindex, Hook.INGRESS, ingress_ifindex=self.device.ifindex)
 
     def reasons(self) -> list[int]:
         return list(self.datapath.events()["reason"].tolist())
@@ -77,6 +75,8 @@ def is_whole(packet: bytes) -> bool:
     head, body = (packet[14:34], packet[34:]) if four else (packet[14:54], packet[54:])
     protocol = head[9] if four else head[6]
     pseudo = (head[12:20] if four else head[8:40]) + struct.pack("!IxxxB", len(body), protocol)
+    if protocol == SCTP:
+        return struct.pack("<I", crc32c(body[:8] + bytes(4) + body[12:])) == body[8:12]
     return (not four or checksum(head) == 0) and checksum((b"" if protocol == ICMP else pseudo) + body) == 0
 
 

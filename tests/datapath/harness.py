@@ -1,7 +1,7 @@
 """A loaded datapath to try packets on: its tables, three workloads with real devices, and test runs.
 
 datapath.become(endpoints=..., ipcache=..., policy=...)    the whole state, written as the engine writes it
-datapath.run(packet, workload.ifindex, Direction.INGRESS)  what the program does with a packet
+datapath.run(packet, workload.ifindex, Hook.INGRESS)  what the program does with a packet
 datapath.events()                                          what the programs told
 """
 
@@ -39,8 +39,8 @@ from reconciler.model.datapath import (
     IPCACHE_VALUE,
     POLICY_KEY,
     POLICY_VALUE,
-    Direction,
     EndpointRow,
+    Hook,
     IpcacheFlag,
     TunnelRow,
     Verdict,
@@ -53,7 +53,7 @@ DEADLINE_S = 10.0
 UNSPEC, OK, SHOT, REDIRECT = -1, 0, 2, 7  # TC_ACT_*
 ROWS = ("endpoints4", "endpoints6", "tunnels4", "tunnels6", "ipcache4", "ipcache6", "cidr4", "cidr6", "policy")
 FLOWS = ("conntrack4", "conntrack6", "denials4", "denials6", "fragments4", "fragments6")
-PROGRAMS = {Direction.INGRESS: "from_workload", Direction.EGRESS: "to_workload"}
+PROGRAMS = {Hook.INGRESS: "from_workload", Hook.EGRESS: "to_workload"}
 OF_NODES = ("from_netdev", "to_netdev", "from_overlay", "to_overlay", "at_device")
 
 
@@ -123,10 +123,15 @@ def ipcache_rows(rows: Mapping[Network | Address, tuple[int, int]]) -> Columns:
 
 
 @contextmanager
-def loaded_at(root: Path, devices: tuple[Device, ...], options: Mapping[str, Any]) -> Iterator[Harness]:
-    """Nothing is left at the pin root after the block, nor where a program was refused and there is no block."""
+def loaded_at(
+    root: Path, devices: tuple[Device, ...], options: Mapping[str, Any], sizes: Mapping[str, int] | None = None
+) -> Iterator[Harness]:
+    """Nothing is left at the pin root after the block, nor where a program was refused and there is no block.
+
+    `sizes`: entries of maps, as far as they are not what the programs say.
+    """
     try:
-        harness = Harness(root, devices, options)
+        harness = Harness(root, devices, options, sizes or {})
         try:
             yield harness
         finally:
@@ -138,10 +143,13 @@ def loaded_at(root: Path, devices: tuple[Device, ...], options: Mapping[str, Any
 class Harness:
     """Made once, by `loaded_at`; `reset` makes it as new."""
 
-    def __init__(self, root: Path, devices: tuple[Device, ...], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, root: Path, devices: tuple[Device, ...], options: Mapping[str, Any], sizes: Mapping[str, int]
+    ) -> None:
         self.root = root
         self.devices = devices
-        self.datapath = Datapath(root, options)
+        self.gso_size = 0  # of the packets that are tried: data in each segment, 0: they are not segmented
+        self.datapath = Datapath(root, options, sizes)
         self.datapath.load()
         self.maps = PinnedMaps(root)
         self.generation = Generation(self.maps)
@@ -215,7 +223,7 @@ class Harness:
                 ipcache[address] = device.identity, IpcacheFlag.LOCAL | mode
         self.become(endpoints=endpoints, ipcache=ipcache, policy=policy)
 
-    def run(self, packet: bytes, ifindex: int, direction: Direction, *, ingress_ifindex: int = 0, mark: int = 0) -> Ran:
+    def run(self, packet: bytes, ifindex: int, direction: Hook, *, ingress_ifindex: int = 0, mark: int = 0) -> Ran:
         """What the program of this direction answers (TC_ACT_*), and the packet as it leaves it."""
         return self.try_on(self.programs[direction], packet, ifindex, ingress_ifindex, mark)
 
@@ -227,16 +235,17 @@ class Harness:
         struct.pack_into("=I", context, layout["ifindex"][1], ifindex)
         struct.pack_into("=I", context, layout["ingress_ifindex"][1], ingress_ifindex)
         struct.pack_into("=I", context, layout["mark"][1], mark)
+        struct.pack_into("=I", context, layout["gso_size"][1], self.gso_size)
         ran = programs.run(program, packet, bytes(context))
         return Ran(ctypes.c_int32(ran.result).value, ran.packet)
 
     def sent(self, packet: bytes, device: Device) -> Ran:
         """The workload sends it."""
-        return self.run(packet, device.ifindex, Direction.INGRESS)
+        return self.run(packet, device.ifindex, Hook.INGRESS)
 
     def received(self, packet: bytes, device: Device, *, ingress_ifindex: int = 0, mark: int = 0) -> Ran:
         """It is on its way to the workload, from `ingress_ifindex` or, if that is 0, from the host itself."""
-        return self.run(packet, device.ifindex, Direction.EGRESS, ingress_ifindex=ingress_ifindex, mark=mark)
+        return self.run(packet, device.ifindex, Hook.EGRESS, ingress_ifindex=ingress_ifindex, mark=mark)
 
     def events(self) -> np.ndarray[Any, Any]:
         """Since the last call: records of `struct event`."""

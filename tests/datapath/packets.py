@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 Address = IPv4Address | IPv6Address
 
-ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
 
@@ -23,25 +23,62 @@ def ethernet(payload: bytes, kind: int, source: str = "02:00:00:00:00:01", targe
     return bytes.fromhex(target.replace(":", "") + source.replace(":", "")) + struct.pack("!H", kind) + payload
 
 
-def ip(source: str, destination: str, protocol: int, payload: bytes, *, ttl: int = 64, fragment: int = 0) -> bytes:
-    """A frame with an IP packet of either family. `fragment`: IPv4's flags and offset field."""
+def ip(
+    source: str,
+    destination: str,
+    protocol: int,
+    payload: bytes,
+    *,
+    ttl: int = 64,
+    fragment: int = 0,
+    options: bytes = b"",
+) -> bytes:
+    """A frame with an IP packet of either family. `fragment`: IPv4's flags and offset field; `options`: IPv4's."""
     src, dst = ip_address(source), ip_address(destination)
     if src.version == 6:
         head = struct.pack("!IHBB", 6 << 28, len(payload), protocol, ttl) + src.packed + dst.packed
         return ethernet(head + payload, 0x86DD)
-    fields = (0x45, 0, 20 + len(payload), 1, fragment, ttl, protocol)
-    bare = struct.pack("!BBHHHBBH", *fields, 0) + src.packed + dst.packed
+    length = 20 + len(options)
+    fields = (0x40 | length // 4, 0, length + len(payload), 1, fragment, ttl, protocol)
+    bare = struct.pack("!BBHHHBBH", *fields, 0) + src.packed + dst.packed + options
     return ethernet(bare[:10] + struct.pack("!H", checksum(bare)) + bare[12:] + payload, 0x0800)
 
 
 def tcp(source: str, sport: int, destination: str, dport: int, flags: int = SYN, data: bytes = b"") -> bytes:
-    segment = struct.pack("!HHIIBBHHH", sport, dport, 1, 1, 5 << 4, flags, 8192, 0, 0) + data
-    return ip(source, destination, TCP, _summed(source, destination, TCP, segment, 16))
+    return ip(source, destination, TCP, segment(source, sport, destination, dport, flags, data))
+
+
+def segment(
+    source: str, sport: int, destination: str, dport: int, flags: int, data: bytes = b"", seq: int = 1, ack: int = 1
+) -> bytes:
+    """A packet of TCP without its IP header, which only its checksum knows."""
+    bare = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, 5 << 4, flags, 8192, 0, 0) + data
+    return _summed(source, destination, TCP, bare, 16)
 
 
 def udp(source: str, sport: int, destination: str, dport: int, data: bytes = b"x") -> bytes:
     datagram = struct.pack("!HHHH", sport, dport, 8 + len(data), 0) + data
     return ip(source, destination, UDP, _summed(source, destination, UDP, datagram, 6))
+
+
+def sctp(source: str, sport: int, destination: str, dport: int, data: bytes = b"chunks") -> bytes:
+    return ip(source, destination, SCTP, association(sport, dport, data))
+
+
+def association(sport: int, dport: int, data: bytes) -> bytes:
+    """A packet of SCTP without its IP header."""
+    head = struct.pack("!HHI", sport, dport, 77)
+    return head + struct.pack("<I", crc32c(head + bytes(4) + data)) + data
+
+
+def crc32c(data: bytes) -> int:
+    """RFC 9260, appendix A, bit by bit."""
+    total = 0xFFFFFFFF
+    for byte in data:
+        total ^= byte
+        for _ in range(8):
+            total = total >> 1 ^ (0x82F63B78 if total & 1 else 0)
+    return total ^ 0xFFFFFFFF
 
 
 def echo(source: str, destination: str, identifier: int = 7, *, reply: bool = False) -> bytes:

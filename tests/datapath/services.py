@@ -17,7 +17,7 @@ from reconciler.bpf.syscalls import held
 from reconciler.kernel.bpf_maps import PinnedMaps
 from reconciler.model.maglev import Pool, tables
 
-TCP, UDP, SCTP = 6, 17, 132
+TCP = 6
 MAGLEV, RANDOM = 0, 1
 INSIDE, OUTSIDE = 0, 1
 ONLY_SOURCES = 2  # FRONTEND_SOURCES

@@ -9,7 +9,7 @@ from reconciler.model.outside import DeviceFlag
 
 from .gate import HOST, Gate, made_gate
 from .harness import Harness
-from .packets import SYN, TCP, tcp, udp
+from .packets import SCTP, SYN, TCP, sctp, tcp, udp
 from .services import OUTSIDE, Services
 
 LOAD_BALANCER = {4: "192.0.2.80", 6: "2001:db8:2::80"}  # an address that this host does not have
@@ -43,4 +43,6 @@ def at(address: str, port: int) -> str:
 
 
 def packet(protocol: int, source: str, sport: int, destination: str, dport: int, flags: int = SYN) -> bytes:
-    return tcp(source, sport, destination, dport, flags) if protocol == TCP else udp(source, sport, destination, dport)
+    if protocol == TCP:
+        return tcp(source, sport, destination, dport, flags)
+    return sctp(source, sport, destination, dport) if protocol == SCTP else udp(source, sport, destination, dport)

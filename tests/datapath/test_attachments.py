@@ -20,7 +20,7 @@ from reconciler.errors import KernelError
 from reconciler.kernel import netns
 from reconciler.kernel.attachments import AttachmentsTable
 from reconciler.kernel.programs import ProgramsTable
-from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction
+from reconciler.model.datapath import AttachmentKey, AttachmentRow, Hook
 
 from .conftest import OPTIONS
 
@@ -42,8 +42,8 @@ class Host:
         self.programs = ProgramsTable(root, self.datapath.load_program)
         rows = self.datapath.program_rows()
         self.wanted = {
-            AttachmentKey(ifname, Direction.INGRESS): AttachmentRow("from_workload", rows["from_workload"].digest),
-            AttachmentKey(ifname, Direction.EGRESS): AttachmentRow("to_workload", rows["to_workload"].digest),
+            AttachmentKey(ifname, Hook.INGRESS): AttachmentRow("from_workload", rows["from_workload"].digest),
+            AttachmentKey(ifname, Hook.EGRESS): AttachmentRow("to_workload", rows["to_workload"].digest),
         }
 
     def repair(self) -> str:
@@ -157,7 +157,7 @@ def test_what_a_device_left_behind_is_cleaned(host: Host) -> None:
 def test_a_device_that_is_not_there_is_an_error(host: Host) -> None:
     row = next(iter(host.wanted.values()))
     with pytest.raises(KernelError, match="no device nowhere"):
-        host.table.write({AttachmentKey("nowhere", Direction.INGRESS): row}, ())
+        host.table.write({AttachmentKey("nowhere", Hook.INGRESS): row}, ())
 
 
 def test_a_program_that_is_not_loaded_is_an_error(host: Host) -> None:
@@ -233,5 +233,5 @@ def test_a_links_number_leads_to_its_row(pin_root: Path, namespace: str, device:
     host = Host(pin_root, True, device("att0"))
     host.repair()
     number = link_at(host.root / "links" / "att0-egress").id
-    assert host.table.key_of_link(number) == AttachmentKey("att0", Direction.EGRESS)
+    assert host.table.key_of_link(number) == AttachmentKey("att0", Hook.EGRESS)
     assert host.table.key_of_link(0) is None

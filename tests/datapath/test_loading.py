@@ -21,7 +21,7 @@ from reconciler.datapath.options import map_sizes_of, options_of, ticks
 from reconciler.errors import KernelError
 from reconciler.kernel.bpf_maps import PinnedMaps
 from reconciler.kernel.programs import ProgramsTable
-from reconciler.model.cluster import Cluster, Conntrack, Services, Timeouts
+from reconciler.model.cluster import Cluster, Conntrack, DirectReturn, Network, NetworkMode, Services, Timeouts
 from reconciler.model.datapath import ProgramRow
 from reconciler.model.origin import Origin
 
@@ -169,6 +169,27 @@ def test_a_clusters_settings_become_options_and_sizes() -> None:
     assert options_of(cluster)["gateway_mac"] == bytes.fromhex("ee" * 6)
     assert map_sizes_of(cluster)["conntrack6"] == 1000
     assert [ticks(0), ticks(1), ticks(2)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("way", "number"), [*zip(DirectReturn, (0, 1, 2, 3), strict=True)])
+def test_programs_know_how_answers_return(way: DirectReturn, number: int) -> None:
+    cluster = Cluster("c", Origin("cluster.yaml", 1, "Cluster", "c", "0" * 40))
+    assert options_of(cluster)["direct_return"] == 0
+    assert options_of(replace(cluster, services=Services(direct_return=way)))["direct_return"] == number
+
+
+@pytest.mark.parametrize(
+    ("network", "port"),
+    [
+        (Network(), 6081),
+        (Network(NetworkMode.VXLAN, port=4789), 6081),
+        (Network(NetworkMode.GENEVE), 6081),
+        (Network(NetworkMode.GENEVE, port=7081), 7081),
+    ],
+)
+def test_geneve_has_one_port_in_a_cluster(network: Network, port: int) -> None:
+    cluster = Cluster("c", Origin("cluster.yaml", 1, "Cluster", "c", "0" * 40), network=network)
+    assert options_of(cluster)["direct_port"] == port
 
 
 def test_maps_of_services_are_small_until_the_cluster_serves_them() -> None:

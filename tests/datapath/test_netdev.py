@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -14,15 +13,16 @@ from reconciler.model.datapath import Verdict
 from reconciler.model.outside import DeviceFlag
 
 from .gate import HOST, ROUTER, WORLD, Gate, ends, error, is_whole, made_gate
-from .harness import SHOT, UNSPEC, Allow, Harness
-from .packets import ACK, ICMP, SYN, TCP, UDP, echo, ip, tcp, udp
+from .harness import SHOT, UNSPEC, Allow, Harness, Ran
+from .mutations import Way, errors, frames, survive
+from .packets import ACK, ICMP, SCTP, SYN, TCP, UDP, echo, ip, sctp, tcp, udp
 
 FIRST_PORT, LAST_PORT = 49152, 65535
 NO_PORT, UNTRANSLATABLE, POLICY_DEFAULT = 13, 14, 1  # enum reason
-SCTP = 132
-SHORTEST = 54  # that a test run takes: an IPv6 header
+GRE = 47
 ANY = DeviceFlag.MASQUERADE4 | DeviceFlag.MASQUERADE6 | DeviceFlag.HOST_POLICY
 families = pytest.mark.parametrize("version", [4, 6])
+protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP, ICMP])
 
 
 @pytest.fixture
@@ -35,6 +35,8 @@ def _there(gate: Gate, version: int, protocol: int) -> bytes:
     mine, world = gate.address(version), WORLD[version]
     if protocol == TCP:
         return tcp(mine, 1000, world, 80)
+    if protocol == SCTP:
+        return sctp(mine, 1000, world, 9)
     return udp(mine, 1000, world, 53) if protocol == UDP else echo(mine, world, 7)
 
 
@@ -42,11 +44,13 @@ def _answer(version: int, protocol: int, port: int) -> bytes:
     host, world = HOST[version], WORLD[version]
     if protocol == TCP:
         return tcp(world, 80, host, port, SYN | ACK)
+    if protocol == SCTP:
+        return sctp(world, 9, host, port)
     return udp(world, 53, host, port) if protocol == UDP else echo(world, host, port, reply=True)
 
 
 @families
-@pytest.mark.parametrize("protocol", [TCP, UDP, ICMP])
+@protocols
 def test_a_flow_leaves_with_the_devices_address_and_its_answer_comes_back(
     gate: Gate, version: int, protocol: int
 ) -> None:
@@ -60,7 +64,7 @@ def test_a_flow_leaves_with_the_devices_address_and_its_answer_comes_back(
 
 
 @families
-@pytest.mark.parametrize("protocol", [TCP, UDP, ICMP])
+@protocols
 def test_an_error_comes_back_with_what_the_workload_sent(gate: Gate, version: int, protocol: int) -> None:
     sent = _there(gate, version, protocol)
     _, packet = gate.leaves(sent)
@@ -113,8 +117,16 @@ def _take_every_port(gate: Gate, version: int, expires: int) -> None:
 
 @families
 def test_what_has_no_ports_does_not_leave(gate: Gate, version: int) -> None:
-    assert gate.leaves(ip(gate.address(version), WORLD[version], SCTP, bytes(12)))[0] == SHOT
+    assert gate.leaves(ip(gate.address(version), WORLD[version], GRE, bytes(12)))[0] == SHOT
     assert gate.reasons() == [UNTRANSLATABLE]
+
+
+def test_an_association_in_fragments_leaves_with_no_other_port(gate: Gate) -> None:
+    for port, reasons in ((1000, [UNTRANSLATABLE]), (FIRST_PORT, [])):
+        whole = sctp(gate.address(4), port, WORLD[4], 9, bytes(36))[34:]
+        left = gate.leaves(ip(gate.address(4), WORLD[4], SCTP, whole[:24], fragment=0x2000))
+        assert left[0] == (SHOT if reasons else UNSPEC)
+        assert gate.reasons() == reasons
 
 
 @families
@@ -145,21 +157,20 @@ def test_nobody_speaks_to_the_host_from_outside_with_a_workloads_address(gate: G
 
 def test_no_mutation_of_a_packet_does_more_than_pass_or_drop(gate: Gate) -> None:
     gate.datapath.become_usual([Allow(1, verdict=Verdict.DEFAULT_DENY), Allow(1, protocol=TCP), Allow(1, egress=True)])
-    seeds = []
+
+    def is_the_hosts(frame: bytes) -> Ran:
+        return gate.leaves(frame, forwarded=False)
+
+    tries: list[tuple[bytes, Way]] = []
     for version in (4, 6):
-        for protocol in (TCP, UDP, ICMP):
-            sent = _there(gate, version, protocol)
-            left = gate.leaves(sent)[1]
-            answer = _answer(version, protocol, ends(left)[1])
-            seeds += [sent, answer, error(version, ROUTER[version], HOST[version], left)]
-            seeds.append(error(version, gate.address(version), WORLD[version], gate.arrives(answer)[1]))
-    dice = random.Random(20261121)
-    for _ in range(8_000):
-        packet = bytearray(dice.choice(seeds))
-        for _ in range(dice.randint(1, 4)):
-            packet[dice.randrange(14, len(packet))] = dice.randrange(256)
-        cut = bytes(packet[: dice.randint(min(SHORTEST, len(packet)), len(packet))] if dice.random() < 0.2 else packet)
-        forwarded = dice.random() < 0.7
-        ran = gate.arrives(cut) if dice.random() < 0.5 else gate.leaves(cut, forwarded=forwarded)
-        assert ran[0] in (UNSPEC, SHOT)
-        assert len(ran[1]) == len(cut)
+        mine, world, host = gate.address(version), WORLD[version], HOST[version]
+        sent = list(frames(mine, 1000, world, 80))
+        left = [got for action, got in map(gate.leaves, sent) if action == UNSPEC]
+        answers = list(frames(world, 80, host, ends(left[0])[1]))
+        tries += [(frame, gate.leaves) for frame in sent]
+        tries += [(frame, gate.arrives) for frame in answers]
+        tries += [(frame, gate.arrives) for frame in errors(ROUTER[version], host, iter(left))]
+        tries += [(frame, gate.leaves) for frame in errors(mine, world, (gate.arrives(one)[1] for one in answers))]
+        tries += [(frame, is_the_hosts) for frame in frames(host, 22, world, 1000)]
+        tries += [(frame, gate.arrives) for frame in frames(world, 1000, host, 22)]
+    survive(gate.datapath, tries, {UNSPEC, SHOT})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 
 import pytest
@@ -11,14 +10,14 @@ from reconciler.model.datapath import Verdict
 
 from .gate import HOST, WORLD, ends, error, is_whole
 from .harness import REDIRECT, SHOT, UNSPEC, Allow, Harness
-from .packets import ACK, RST, SYN, TCP, UDP, tcp, udp
+from .mutations import Way, errors, frames, survive
+from .packets import ACK, RST, SCTP, SYN, TCP, UDP, ip, sctp, tcp
 from .services import OUTSIDE
 from .shop import ELSEWHERE, LOAD_BALANCER, Shop, at, made_shop, packet
 
 families = pytest.mark.parametrize("version", [4, 6])
-protocols = pytest.mark.parametrize("protocol", [TCP, UDP])
-NO_BACKEND, NOT_ADMITTED = 18, 19  # enum reason
-SHORTEST = 54
+protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
+UNTRANSLATABLE, NO_BACKEND, NOT_ADMITTED = 14, 18, 19  # enum reason
 
 
 @pytest.fixture
@@ -61,10 +60,11 @@ def test_a_backend_elsewhere_answers_this_host(shop: Shop, version: int, protoco
 
 
 @families
-def test_errors_about_a_flow_speak_of_what_their_receiver_knows(shop: Shop, version: int) -> None:
+@protocols
+def test_errors_about_a_flow_speak_of_what_their_receiver_knows(shop: Shop, version: int, protocol: int) -> None:
     backend, client, host = ELSEWHERE[version], WORLD[version], HOST[version]
-    shop.open(version, backend, protocol=UDP)
-    sent = udp(client, 5000, host, 30080)
+    shop.open(version, backend, protocol=protocol)
+    sent = packet(protocol, client, 5000, host, 30080)
     left = shop.leaves(shop.arrives(sent)[1])[1]
     told = shop.leaves(shop.arrives(error(version, backend, host, left))[1])[1]
     assert is_whole(told)
@@ -73,11 +73,12 @@ def test_errors_about_a_flow_speak_of_what_their_receiver_knows(shop: Shop, vers
 
 
 @families
-def test_an_error_of_a_client_reaches_the_backend(shop: Shop, version: int) -> None:
+@protocols
+def test_an_error_of_a_client_reaches_the_backend(shop: Shop, version: int, protocol: int) -> None:
     backend, client = shop.address(version), WORLD[version]
-    shop.open(version, backend, protocol=UDP)
-    shop.arrives(udp(client, 5000, HOST[version], 30080))
-    answer = udp(backend, 8080, client, 5000)
+    shop.open(version, backend, protocol=protocol)
+    shop.arrives(packet(protocol, client, 5000, HOST[version], 30080))
+    answer = packet(protocol, backend, 8080, client, 5000)
     told = shop.arrives(error(version, client, HOST[version], shop.leaves(answer)[1]))[1]
     assert is_whole(told)
     assert ends(told)[2] == backend
@@ -127,6 +128,29 @@ def test_clients_of_a_service_without_backends_are_told(shop: Shop, version: int
 
 
 @families
+def test_an_association_of_a_dead_backend_reaches_another_one_which_aborts_it(shop: Shop, version: int) -> None:
+    sent = sctp(WORLD[version], 5000, HOST[version], 30080)
+    shop.open(version, shop.address(version), protocol=SCTP)
+    shop.arrives(sent)
+    shop.open(version, ELSEWHERE[version], protocol=SCTP)
+    shop.services.kill(at(shop.address(version), 8080), SCTP)
+    assert ends(shop.arrives(sent)[1])[2] == ELSEWHERE[version]
+
+
+def test_an_association_in_fragments_keeps_its_ports(shop: Shop) -> None:
+    shop.open(4, shop.address(4), protocol=SCTP)
+    whole = sctp(WORLD[4], 5000, HOST[4], 30080, bytes(36))[34:]
+    first = ip(WORLD[4], HOST[4], SCTP, whole[:24], fragment=0x2000)
+    assert shop.arrives(first)[0] == SHOT
+    assert shop.reasons() == [UNTRANSLATABLE]
+    shop.services.serve(HOST[4], 30080, [at(shop.address(4), 30080)], protocol=SCTP, scope=OUTSIDE)
+    shop.datapath.maps.open("translations").delete(shop.datapath.maps.open("translations").read()[0])
+    assert shop.arrives(first)[1][34:] == whole[:24]
+    later = ip(WORLD[4], HOST[4], SCTP, whole[24:], fragment=3)
+    assert ends(shop.arrives(later)[1])[2] == shop.address(4)
+
+
+@families
 def test_a_flow_keeps_its_backend_when_the_service_has_others(shop: Shop, version: int) -> None:
     client, host = WORLD[version], HOST[version]
     shop.open(version, shop.address(version))
@@ -143,7 +167,7 @@ def test_a_flow_of_a_dead_backend_ends_and_its_next_connection_has_another(shop:
     shop.arrives(tcp(client, 5000, host, 30080))
     shop.open(version, ELSEWHERE[version])
     shop.services.kill(at(shop.address(version), 8080))
-    assert shop.arrives(tcp(client, 5000, host, 30080, ACK))[0] == SHOT
+    shop.arrives(tcp(client, 5000, host, 30080, ACK))
     assert shop.reasons() == [NO_BACKEND]
     assert ends(shop.arrives(tcp(client, 5000, host, 30080))[1])[2] == ELSEWHERE[version]
 
@@ -177,24 +201,20 @@ def test_clients_spread_over_backends(shop: Shop, version: int) -> None:
     assert len(set(found)) == 3
 
 
-def test_no_mutation_of_a_packet_does_more_than_pass_or_drop(shop: Shop) -> None:
-    seeds = []
+def test_no_mutation_of_a_packet_does_more_than_pass_drop_or_tell_the_client(shop: Shop) -> None:
+    tries: list[tuple[bytes, Way]] = []
     for version in (4, 6):
-        for protocol in (TCP, UDP):
-            shop.open(version, shop.address(version), ELSEWHERE[version], protocol=protocol)
-            for port in range(6):
-                came = shop.arrives(packet(protocol, WORLD[version], 5000 + port, HOST[version], 30080))[1]
-                left = shop.leaves(came)[1]
-                seeds += [packet(protocol, WORLD[version], 5000 + port, HOST[version], 30080), came]
-                seeds.append(error(version, ends(left)[2], HOST[version], left))
-    dice = random.Random(20261122)
-    for _ in range(10_000):
-        mutant = bytearray(dice.choice(seeds))
-        for _ in range(dice.randint(1, 4)):
-            mutant[dice.randrange(14, len(mutant))] = dice.randrange(256)
-        end = dice.randint(min(SHORTEST, len(mutant)), len(mutant)) if dice.random() < 0.2 else len(mutant)
-        cut = bytes(mutant[:end])
-        forwarded = dice.random() < 0.7
-        ran = shop.arrives(cut) if dice.random() < 0.5 else shop.leaves(cut, forwarded=forwarded)
-        assert ran[0] in (UNSPEC, SHOT)
-        assert len(ran[1]) == len(cut)
+        client, host, here, away = WORLD[version], HOST[version], shop.address(version), ELSEWHERE[version]
+        for protocol in (TCP, UDP, SCTP):
+            shop.open(version, here, away, protocol=protocol)
+            shop.services.serve(host, 30081, [], protocol=protocol, scope=OUTSIDE)
+        for port in range(5000, 5004):
+            asked = list(frames(client, port, host, 30080))
+            came = [got for action, got in map(shop.arrives, asked) if action == UNSPEC]
+            left = [got for action, got in map(shop.leaves, came) if action == UNSPEC]
+            tries += [(frame, shop.arrives) for frame in asked]
+            tries += [(frame, shop.leaves) for frame in (*came, *frames(here, 8080, client, port))]
+            tries += [(frame, shop.arrives) for frame in errors(away, host, iter(left))]
+            tries += [(frame, shop.leaves) for frame in errors(here, client, iter(came))]
+        tries += [(frame, shop.arrives) for frame in frames(client, 5000, host, 30081)]
+    survive(shop.datapath, tries, {UNSPEC, SHOT, REDIRECT})

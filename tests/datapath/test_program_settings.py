@@ -14,10 +14,15 @@ from reconciler.host.tables import HostTables
 from reconciler.kernel.programs import ProgramsTable
 from reconciler.model.cluster import Cluster, Conntrack, Timeouts
 from reconciler.model.origin import Origin
+from reconciler.model.prefilter import Prefilter
+from reconciler.model.selector import Selector
+from reconciler.model.snapshot import Snapshot
 
-ONE = Cluster("pt", Origin("cluster.yaml", 1, "Cluster", "pt", ""))
-SLOWER = replace(ONE, conntrack=Conntrack(timeouts=Timeouts(udp_s=61)))
-SMALLER = replace(ONE, conntrack=Conntrack(max_entries=1024))
+ORIGIN = Origin("cluster.yaml", 1, "Cluster", "pt", "")
+ONE = Snapshot("", Cluster("pt", ORIGIN), {}, {}, {}, ())
+SLOWER = replace(ONE, cluster=replace(ONE.cluster, conntrack=Conntrack(timeouts=Timeouts(udp_s=61))))
+SMALLER = replace(ONE, cluster=replace(ONE.cluster, conntrack=Conntrack(max_entries=1024)))
+DENYING = replace(ONE, prefilters=(Prefilter("bad", ORIGIN, Selector(), bytes(24), bytes(8)),))
 
 
 @pytest.fixture
@@ -31,17 +36,22 @@ def _write(tables: HostTables, rows: DictRows) -> None:
     table.write({str(name): row for name, row in rows.rows.items()}, ())
 
 
-@pytest.mark.parametrize("other", [SLOWER, SMALLER])
-def test_other_options_or_sizes_of_maps_are_other_programs(tables: HostTables, other: Cluster) -> None:
+@pytest.mark.parametrize("other", [SLOWER, SMALLER, DENYING])
+def test_other_options_or_sizes_of_maps_are_other_programs(tables: HostTables, other: Snapshot) -> None:
     assert tables.programs(ONE).rows != tables.programs(other).rows
 
 
 def test_a_cluster_of_the_same_settings_reads_no_object_again(tables: HostTables) -> None:
     tables.programs(ONE)
     (before,) = tables._datapaths.values()
-    tables.programs(replace(ONE, name="renamed", mtu_bytes=1400), ONE)
+    tables.programs(replace(ONE, cluster=replace(ONE.cluster, name="renamed", mtu_bytes=1400)), ONE)
     (after,) = tables._datapaths.values()
     assert after is before
+
+
+def test_one_more_cidr_that_is_denied_changes_no_program(tables: HostTables) -> None:
+    more = replace(DENYING, prefilters=(replace(DENYING.prefilters[0], deny=bytes(48), places=bytes(16)),))
+    assert tables.programs(DENYING).rows == tables.programs(more).rows
 
 
 def test_programs_of_the_applied_commit_can_be_loaded_again_to_go_back(tables: HostTables) -> None:

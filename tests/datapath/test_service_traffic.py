@@ -21,7 +21,8 @@ from reconciler.kernel import netns
 from tests.bench.bed import A, B, Bed, Side, made
 
 from .harness import Allow, policy_rows
-from .services import UDP, Services
+from .packets import UDP
+from .services import Services
 
 VIP, VIP6 = "10.96.0.1", "fd96::1"
 FAMILIES = {4: (socket.AF_INET, VIP), 6: (socket.AF_INET6, VIP6)}
@@ -134,6 +135,18 @@ def test_a_connection_goes_on_when_its_service_changes_and_goes(talk: Talk, serv
 
 
 @families
+def test_a_connection_whose_backend_is_gone_is_reset(talk: Talk, services: Services) -> None:
+    services.serve(talk.vip, 80, [talk.name(B, 8001)])
+    server, client = talk.listen(B, 8001), talk.open(A)
+    client.connect((talk.vip, 80))
+    talk.accept(server)
+    services.kill(talk.name(B, 8001))
+    client.sendall(b"anybody?")
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+@families
 def test_datagrams_and_fragments_of_datagrams_are_answered(talk: Talk, services: Services) -> None:
     services.serve(talk.vip, 53, [talk.name(B, 8001)], protocol=UDP)
     server, client = talk.listen(B, 8001, socket.SOCK_DGRAM), talk.open(A, socket.SOCK_DGRAM)
@@ -191,6 +204,7 @@ def test_connections_to_living_backends_go_on_while_others_come_and_die(talk: Ta
             changed = chance.choice(every)
             if changed not in alive:
                 alive.add(changed)
+                services.know(changed)
             elif len(alive) > 2:
                 alive.discard(changed)
                 services.kill(changed)
@@ -209,6 +223,14 @@ def said(client: socket.socket) -> str:
     return client.recv(64).decode()
 
 
+def heard(one: socket.socket) -> bytes:
+    """Nothing where the connection was reset: its backend was away for a while."""
+    try:
+        return one.recv(16)
+    except ConnectionResetError:
+        return b""
+
+
 @contextmanager
 def echoing(servers: list[socket.socket]) -> Iterator[None]:
     """Each answers every byte with its name."""
@@ -223,7 +245,7 @@ def echoing(servers: list[socket.socket]) -> Iterator[None]:
                 one = cast(socket.socket, key.fileobj)
                 if one in servers:
                     ready.register(one.accept()[0], selectors.EVENT_READ)
-                elif one.recv(16):
+                elif heard(one):
                     address, port = names[one.getsockname()[1]]
                     one.sendall((f"[{address}]:{port}" if ":" in address else f"{address}:{port}").encode())
                 else:

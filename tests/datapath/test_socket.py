@@ -19,7 +19,8 @@ from reconciler.kernel.cgroups import CgroupsTable, cgroup_mount
 from reconciler.model.datapath import AttachmentRow, CgroupKey, SocketHook
 
 from .harness import Allow, Harness
-from .services import RANDOM, UDP, Services
+from .packets import UDP
+from .services import RANDOM, Services
 
 NAME = f"pt-{os.getpid()}-sock"
 HERE = Path(__file__).parent

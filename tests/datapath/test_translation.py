@@ -12,11 +12,12 @@ import pytest
 
 from reconciler.model.datapath import Verdict
 
-from .harness import REDIRECT, SHOT, UNSPEC, Allow, Device, Harness
-from .packets import ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP, checksum, ip, tcp, udp
-from .services import DRAINING, RANDOM, SCTP, Services
+from .harness import REDIRECT, SHOT, UNSPEC, Allow, Device, Harness, Ran
+from .mutations import Way, errors, frames, survive
+from .packets import ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, checksum, ip, sctp, tcp, udp
+from .services import DRAINING, RANDOM, Services
 
-NO_BACKEND, SPOOFED, POLICY_DEFAULT = 18, 4, 1  # enum reason
+NO_BACKEND, UNTRANSLATABLE, FRAGMENT_UNKNOWN, SPOOFED, POLICY_DEFAULT = 18, 14, 8, 4, 1  # enum reason
 SERVICE_DROP = 1
 VIP = {4: "10.96.0.1", 6: "fd96::1"}
 ROUTER = {4: "10.9.9.9", 6: "fd09::9"}
@@ -176,7 +177,7 @@ def test_a_connection_to_a_dead_backend_ends_and_the_next_one_goes_elsewhere(sho
     shop.services.kill(shop.backend(shop.server))
     shop.serve(shop.other)
     shop.datapath.events()
-    assert shop.asks(flags=ACK)[0] == SHOT
+    shop.asks(flags=ACK)
     assert shop.reasons() == [NO_BACKEND]
     assert shop.chosen(shop.asks()) is shop.other
 
@@ -352,21 +353,6 @@ def test_a_closed_connection_is_forgotten_soon(shop: Shop) -> None:
     assert open_ > closing > closed
 
 
-def sctp(source: str, sport: int, destination: str, dport: int, data: bytes) -> bytes:
-    head = struct.pack("!HHI", sport, dport, 77)
-    return ip(source, destination, SCTP, head + struct.pack("<I", crc32c(head + bytes(4) + data)) + data)
-
-
-def crc32c(data: bytes) -> int:
-    """RFC 9260, appendix A, bit by bit."""
-    total = 0xFFFFFFFF
-    for byte in data:
-        total ^= byte
-        for _ in range(8):
-            total = total >> 1 ^ (0x82F63B78 if total & 1 else 0)
-    return total ^ 0xFFFFFFFF
-
-
 @families
 @pytest.mark.parametrize("length", [0, 16, 1001])
 def test_an_association_reaches_the_backend_with_a_right_checksum(shop: Shop, length: int) -> None:
@@ -377,6 +363,31 @@ def test_an_association_reaches_the_backend_with_a_right_checksum(shop: Shop, le
     assert (there.action, there.packet[start:]) == (REDIRECT, sctp(client, 1000, server, 8080, data)[start:])
     back = shop.datapath.sent(sctp(server, 8080, client, 1000, data), shop.server)
     assert (back.action, back.packet[start:]) == (REDIRECT, sctp(shop.vip, 80, client, 1000, data)[start:])
+
+
+@families
+def test_a_checksum_that_the_device_is_to_fill_in_stays_empty(shop: Shop) -> None:
+    shop.serve(shop.server, protocol=SCTP)
+    frame = bytearray(sctp(shop.address(shop.client), 1000, shop.vip, 80))
+    at = 42 if shop.version == 4 else 62
+    frame[at : at + 4] = bytes(4)
+    there = shop.datapath.sent(bytes(frame), shop.client)
+    assert (there.action, there.packet[at : at + 4]) == (REDIRECT, bytes(4))
+
+
+def test_an_association_in_fragments_keeps_its_ports(datapath: Harness, services: Services) -> None:
+    shop = Shop(datapath, services, 4)
+    whole = sctp(shop.address(shop.client), 1000, shop.vip, 80, bytes(36))[34:]
+    first = ip(shop.address(shop.client), shop.vip, SCTP, whole[:24], fragment=0x2000)
+    later = ip(shop.address(shop.client), shop.vip, SCTP, whole[24:], fragment=3)
+    shop.serve(shop.server, protocol=SCTP)
+    datapath.events()
+    assert datapath.sent(first, shop.client).action == SHOT
+    assert datapath.sent(later, shop.client).action == SHOT
+    assert shop.reasons() == [UNTRANSLATABLE, FRAGMENT_UNKNOWN]
+    shop.services.kill(shop.backend(shop.server), SCTP)
+    shop.services.serve(shop.vip, 80, [shop.backend(shop.server, 80)], protocol=SCTP)
+    assert [datapath.sent(part, shop.client).packet[34:] for part in (first, later)] == [whole[:24], whole[24:]]
 
 
 def test_established_flows_to_living_backends_never_break(datapath: Harness, services: Services) -> None:
@@ -406,30 +417,42 @@ def test_established_flows_to_living_backends_never_break(datapath: Harness, ser
                 assert "{2}:{3}".format(*ends(packet)) == used[old]
 
 
-def test_no_mutation_of_a_packet_does_more_than_pass_or_drop(datapath: Harness, services: Services) -> None:
-    chance = random.Random(1)
+def test_no_mutation_of_a_packet_does_more_than_pass_drop_or_tell_the_client(
+    datapath: Harness, services: Services
+) -> None:
+    tries: list[tuple[bytes, Way]] = []
+    client, server, other = datapath.devices
+
+    def is_sent(frame: bytes) -> Ran:
+        return datapath.sent(frame, client)
+
+    def is_answered(frame: bytes) -> Ran:
+        return datapath.sent(frame, server)
+
+    def is_received(frame: bytes) -> Ran:
+        return datapath.received(frame, client, ingress_ifindex=1)
+
     for version in (4, 6):
         shop = Shop(datapath, services, version)
-        shop.serve(shop.server)
-        shop.serve(shop.server, shop.client, protocol=UDP)
-        shop.serve(shop.server, protocol=SCTP)
-        client, server = shop.address(shop.client), shop.address(shop.server)
-        _, there = shop.asks(protocol=UDP)
-        seeds = [
-            tcp(client, 1000, shop.vip, 80, data=bytes(16)),
-            udp(client, 1000, shop.vip, 80, bytes(16)),
-            ip(client, shop.vip, SCTP, struct.pack("!HHII", 1000, 80, 0, 0) + bytes(20)),
-            unreachable(shop, client, shop.vip, udp(shop.vip, 80, client, 1000, bytes(16))),
-            udp(server, 8080, client, 1000, bytes(16)),
-            unreachable(shop, server, client, there),
-        ]
-        for turn in range(5000):
-            packet = bytearray(seeds[turn % len(seeds)])
-            for _ in range(chance.randint(1, 4)):
-                packet[chance.randrange(12, len(packet))] = chance.randrange(256)
-            cut = packet[: chance.randint(54, len(packet))] if chance.random() < 0.2 and len(packet) > 54 else packet
-            device = chance.choice(datapath.devices)
-            way = chance.choice([datapath.sent, datapath.received])
-            assert way(bytes(cut), device).action in (UNSPEC, SHOT, REDIRECT)
-    counted = datapath.maps.open("counters").read()[1]["packets"].sum()
-    assert counted > 0
+        mine, its, router = shop.address(client), shop.address(server), ROUTER[version]
+        for protocol in (TCP, UDP, SCTP):
+            shop.serve(server, protocol=protocol)
+            services.serve(shop.vip, 81, [shop.backend(client)], protocol=protocol)
+            services.serve(shop.vip, 82, [], protocol=protocol)
+            services.serve(shop.vip, 83, [shop.backend(other)], protocol=protocol)
+        asked = list(frames(mine, 1000, shop.vip, 80))
+        there = [got for action, got in map(is_sent, asked) if action == REDIRECT]
+        tries += [(frame, is_sent) for frame in asked]
+        tries += [(frame, is_answered) for frame in frames(its, 8080, mine, 1000)]
+        tries += [(frame, is_sent) for frame in errors(mine, shop.vip, frames(shop.vip, 80, mine, 1000))]
+        tries += [(frame, is_answered) for frame in errors(its, mine, iter(there))]
+        tries += [(frame, is_received) for frame in errors(router, mine, iter(there))]
+        for port in (81, 82, 83):
+            tries += [(frame, is_sent) for frame in frames(mine, 1000 + port, shop.vip, port)]
+        tries += [(frame, is_sent) for frame in frames(mine, 8080, shop.vip, 1081)]
+        for port in (81, 83):
+            for frame in frames(mine, 1000 + port, shop.vip, port):
+                is_sent(frame)
+        for protocol in (TCP, UDP, SCTP):
+            services.kill(shop.backend(other), protocol)
+    survive(datapath, tries, {UNSPEC, SHOT, REDIRECT})

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 import socket
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
@@ -15,14 +14,20 @@ import pytest
 
 from reconciler.bpf import bpffs
 from reconciler.kernel import netns
+from reconciler.kernel.devices import DevicesTable
 from reconciler.model.datapath import EndpointRow, IpcacheFlag, TunnelRow
 from reconciler.model.identity import Reserved
-from reconciler.observe import counters
+from reconciler.model.outside import DeviceFlag, DeviceRow
 from reconciler.observe.flow import Reason
 
 from .conftest import OPTIONS
-from .harness import REDIRECT, SHOT, UNSPEC, Address, Device, Harness, Network, Ran, loaded_at
-from .packets import echo, ip, tcp, udp
+from .gate import ends, is_whole
+from .harness import REDIRECT, SHOT, UNSPEC, Address, Allow, Device, Harness, Network, Ran, loaded_at
+from .mutations import LARGE, Way, dropped, errors, frames, survive
+from .packets import ACK, SCTP, SYN, TCP, UDP, ip, tcp, udp
+from .services import OUTSIDE as OUTSIDE_ONLY
+from .services import Services
+from .shop import at, packet
 
 CLUSTER = 7
 KNOWN = (CLUSTER << 16) + 301
@@ -34,8 +39,6 @@ OUTSIDE = {4: "198.51.100.9", 6: "2001:db8:9::9"}
 # (family of the inner packet, of the outer ones) -> a workload of the node behind the tunnel
 THERE = {(4, 4): "10.2.0.7", (6, 4): "fd00:2::7", (4, 6): "10.3.0.7", (6, 6): "fd00:3::7"}
 CIDRS = {(4, 4): "10.2.0.0/24", (6, 4): "fd00:2::/64", (4, 6): "10.3.0.0/24", (6, 6): "fd00:3::/64"}
-MUTATIONS = 5_000  # of each mode
-SHORTEST = 54  # that a test run takes: an IPv6 header
 ways = pytest.mark.parametrize("way", sorted(THERE), ids=lambda way: f"IPv{way[0]} over IPv{way[1]}")
 families = pytest.mark.parametrize("family", [4, 6])
 geneve_only = pytest.mark.parametrize("loaded", ["geneve"], indirect=True)
@@ -94,7 +97,9 @@ def _become(datapath: Harness) -> None:
     datapath.become(
         endpoints={address: EndpointRow("lxc1", device.mac, KNOWN) for address in own},
         tunnels=tunnels,
-        ipcache=world | dict.fromkeys(hosts, (Reserved.HOST, IpcacheFlag.HOST)),
+        ipcache=world
+        | dict.fromkeys(hosts, (Reserved.HOST, IpcacheFlag.HOST))
+        | dict.fromkeys(own, (KNOWN, IpcacheFlag.LOCAL)),
     )
 
 
@@ -115,12 +120,6 @@ def geneve(way: tuple[int, int], frame: bytes, vni: int = KNOWN) -> bytes:
 def unwrapped(datapath: Harness, packet: bytes) -> Ran:
     wire = socket.if_nametoindex("wire")
     return datapath.try_on(datapath.by_name["from_netdev"], packet, wire, wire)
-
-
-def dropped(datapath: Harness) -> dict[Reason, int]:
-    """Packets so far, by reason."""
-    found = counters.read(datapath.maps.open("counters"))
-    return {reason: count.packets for reason, count in found.by_reason.items()}
 
 
 @geneve_only
@@ -170,31 +169,76 @@ def test_tunnels_of_workloads_among_each_other_are_not_forbidden(datapath: Harne
     assert dropped(datapath)[Reason.TUNNEL_FORBIDDEN] == before
 
 
-def test_no_mutation_of_a_packet_does_more_than_pass_go_on_or_drop_and_drops_are_counted(datapath: Harness) -> None:
-    dice = random.Random(20261122)
-    tries = list(_tries(datapath))
-    before, shot = sum(dropped(datapath).values()), 0
-    actions = set()
-    for _ in range(MUTATIONS):
-        seed, attempt = dice.choice(tries)
-        packet = bytearray(seed)
-        for _ in range(dice.randint(0, 4)):
-            packet[dice.randrange(14, len(packet))] = dice.randrange(256)
-        shortest = min(SHORTEST, len(packet))
-        cut = packet[: dice.randint(shortest, len(packet))] if dice.random() < 0.2 else packet
-        action = attempt(bytes(cut)).action
-        actions.add(action)
-        shot += action == SHOT
-    assert {UNSPEC, SHOT} <= actions <= {UNSPEC, REDIRECT, SHOT}
-    assert sum(dropped(datapath).values()) == before + shot
+class Served:
+    """Port 30080 of this host is a service for the outside, whose backends are the workloads of the other node."""
+
+    def __init__(self, datapath: Harness, services: Services) -> None:
+        self.datapath, self.services = datapath, services
+
+    def open(self, way: tuple[int, int], protocol: int) -> None:
+        host = OUTER_HERE[way[0]]
+        self.services.serve(host, 30080, [at(THERE[way], 8080)], protocol=protocol, scope=OUTSIDE_ONLY)
+
+    def arrives(self, packet: bytes) -> Ran:
+        return unwrapped(self.datapath, packet)
+
+    def goes_in(self, packet: bytes) -> Ran:
+        overlay, wire = socket.if_nametoindex("overlay"), socket.if_nametoindex("wire")
+        return self.datapath.try_on(self.datapath.by_name["to_overlay"], packet, overlay, wire)
+
+    def comes_out(self, packet: bytes) -> Ran:
+        overlay = socket.if_nametoindex("overlay")
+        return self.datapath.try_on(self.datapath.by_name["from_overlay"], packet, overlay, overlay, KNOWN)
+
+    def leaves(self, packet: bytes) -> Ran:
+        overlay, wire = socket.if_nametoindex("overlay"), socket.if_nametoindex("wire")
+        return self.datapath.try_on(self.datapath.by_name["to_netdev"], packet, wire, overlay)
 
 
-def _tries(datapath: Harness) -> Iterator[tuple[bytes, Callable[[bytes], Ran]]]:
+@pytest.fixture
+def served(datapath: Harness) -> Iterator[Served]:
+    devices, translations = DevicesTable(datapath.maps), datapath.maps.open("translations")
+    rows = {"wire": OUTER_HERE, "overlay": ROUTER}
+    devices.write(
+        {name: DeviceRow(DeviceFlag.SERVICES, IPv4Address(of[4]), IPv6Address(of[6])) for name, of in rows.items()}, ()
+    )
+    services = Services(datapath.maps)
+    services.clear()
+    yield Served(datapath, services)
+    services.clear()
+    translations.delete(translations.read()[0])
+    devices.write({}, list(devices.live().rows))
+
+
+@ways
+@geneve_only
+@pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
+def test_a_client_outside_is_served_through_the_tunnel(served: Served, way: tuple[int, int], protocol: int) -> None:
+    served.open(way, protocol)
+    client, host, backend, router = OUTSIDE[way[0]], OUTER_HERE[way[0]], THERE[way], ROUTER[way[0]]
+    inside = served.goes_in(served.arrives(packet(protocol, client, 5000, host, 30080)).packet).packet
+    left = inside[50 if way[1] == 4 else 70 :]
+    source, port, *target = ends(left)
+    assert (source, target, is_whole(left)) == (router, [backend, 8080], True)
+    back = served.comes_out(packet(protocol, backend, 8080, router, port, SYN | ACK))
+    assert (back.action, ends(back.packet)) == (UNSPEC, (backend, 8080, client, 5000))
+    answer = served.leaves(back.packet)
+    assert (answer.action, ends(answer.packet)) == (UNSPEC, (host, 30080, client, 5000))
+    assert is_whole(answer.packet)
+
+
+def test_no_mutation_of_a_packet_does_more_than_pass_go_on_or_drop(served: Served) -> None:
+    served.datapath.become(policy=[Allow(KNOWN, egress=way) for way in (False, True)])
+    survive(served.datapath, list(_tries(served)), {UNSPEC, SHOT, REDIRECT})
+
+
+def _tries(served: Served) -> Iterator[tuple[bytes, Way]]:
     """Packets, and the way that each takes."""
+    datapath = served.datapath
     lxc1, overlay = socket.if_nametoindex("lxc1"), socket.if_nametoindex("overlay")
 
-    def comes_out(packet: bytes) -> Ran:
-        return datapath.try_on(datapath.by_name["from_overlay"], packet, overlay, overlay, KNOWN)
+    def is_told(packet: bytes) -> Ran:
+        return datapath.received(packet, datapath.devices[0], ingress_ifindex=overlay, mark=KNOWN)
 
     def is_sent(packet: bytes) -> Ran:
         return datapath.try_on(datapath.by_name["to_overlay"], packet, overlay)
@@ -202,10 +246,41 @@ def _tries(datapath: Harness) -> Iterator[tuple[bytes, Callable[[bytes], Ran]]]:
     def is_forwarded(packet: bytes) -> Ran:
         return datapath.try_on(datapath.by_name["to_overlay"], packet, overlay, lxc1)
 
+    def is_a_workloads(packet: bytes) -> Ran:
+        return of_workload(datapath, packet)
+
     for way, there in THERE.items():
-        for own, send in ((HERE[way[0]], is_forwarded), (ROUTER[way[0]], is_sent)):
-            for frame in (tcp(there, 1000, own, 80), udp(there, 1000, own, 53), echo(there, own)):
-                yield frame, comes_out
-                yield geneve(way, frame), lambda packet: unwrapped(datapath, packet)
-            for frame in (tcp(own, 80, there, 1000), udp(own, 53, there, 1000), echo(own, there, reply=True)):
+        here, router = HERE[way[0]], ROUTER[way[0]]
+        for own, send in ((here, is_forwarded), (here, is_a_workloads), (router, is_sent)):
+            for frame in frames(there, 1000, own, 80):
+                yield frame, served.comes_out
+                if len(frame) <= LARGE:
+                    yield geneve(way, frame), served.arrives
+            for frame in frames(own, 80, there, 1000):
                 yield frame, send
+        for frame in frames(there, 1000, here, 80):
+            yield frame, is_told
+        yield from _of_clients(served, way)
+
+
+def _of_clients(served: Served, way: tuple[int, int]) -> Iterator[tuple[bytes, Way]]:
+    """Of clients outside, and what goes on of it, with errors about it."""
+    client, host, backend, router = OUTSIDE[way[0]], OUTER_HERE[way[0]], THERE[way], ROUTER[way[0]]
+    for protocol in (TCP, UDP, SCTP):
+        served.open(way, protocol)
+    for frame in frames(client, 5000, host, 30080):
+        yield frame, served.arrives
+        came = served.arrives(frame)
+        if came.action == UNSPEC:
+            yield came.packet, served.goes_in
+            served.goes_in(came.packet)
+    ports = sorted(set(served.datapath.maps.open("translations").read()[0]["source_port"].tolist()))
+    assert ports
+    for frame in errors(client, host, frames(host, 30080, client, 5000)):
+        yield frame, served.arrives
+    for port in ports[:4]:
+        answers = list(frames(backend, 8080, router, socket.ntohs(port)))
+        for frame in answers:
+            yield frame, served.comes_out
+        for frame in errors(backend, router, frames(router, socket.ntohs(port), backend, 8080)):
+            yield frame, served.comes_out

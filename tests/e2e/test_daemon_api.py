@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.daemon.service import COLLECT_EVERY_S
 from reconciler.errors import DaemonUnreachable, PlumbError, UsageError
 from reconciler.kernel.bpf_maps import PinnedMaps
-from tests.e2e.daemon_host import DaemonHost, allowing, made_host, policy, until
+from tests.e2e.daemon_host import DEADLINE_S, DaemonHost, allowing, made_host, policy, until
 from tests.e2e.packet_flow import stopped
 
 pytestmark = pytest.mark.root
@@ -159,6 +160,11 @@ def test_a_huge_body_is_refused_before_it_is_read(host: DaemonHost) -> None:
     assert answer.startswith(b"HTTP/1.1 413")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"].startswith("not a request: the body is larger than")
     assert _peak_kb(host) < before + 10_000
+
+
+def test_it_says_how_full_the_tables_of_flows_are(host: DaemonHost) -> None:
+    until(lambda: host.status()["flows"], "flows were collected", COLLECT_EVERY_S + DEADLINE_S)
+    assert host.status()["flows"]["conntrack4"].keys() == {"live", "entries"}
 
 
 def test_slow_callers_keep_nobody_waiting(host: DaemonHost) -> None:

@@ -44,6 +44,14 @@ def test_a_host_that_no_rule_selects_is_open(open_edge: Edge, version: int) -> N
 
 
 @families
+def test_it_is_known_how_full_the_tables_of_flows_are(open_edge: Edge, version: int) -> None:
+    assert open_edge.reaches("client", "host", HOST[version], 80)
+    open_edge.host.collect_flows()
+    found = open_edge.host.fullness()[f"conntrack{version}"]
+    assert 0 < found.live < found.entries
+
+
+@families
 def test_only_what_a_rule_allows_reaches_the_host_from_outside(closed: Edge, version: int) -> None:
     assert closed.reaches("outside", "host", HOST[version], 22)
     assert not closed.reaches("outside", "host", HOST[version], 80)

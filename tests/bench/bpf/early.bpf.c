@@ -15,23 +15,29 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } early_targets SEC(".maps");
 
-SEC("xdp")
+/* By how much the program makes a packet longer: what the last run put before it is taken off. */
+const volatile __u32 grows = 0;
+const volatile __u32 length = 0; /* of the packet before */
+
+SEC("xdp.frags")
 int early(struct xdp_md *context)
 {
+	if (grows && context->data_end - context->data > length && bpf_xdp_adjust_head(context, grows))
+		return XDP_ABORTED;
 	if (restore((void *)(long)context->data, (void *)(long)context->data_end))
 		return XDP_ABORTED;
 	bpf_tail_call(context, &early_targets, slot);
 	return XDP_ABORTED;
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int pass_on(struct xdp_md *context __attribute__((unused)))
 {
 	return XDP_PASS;
 }
 
 /* What any program does that sends a TCP packet back: looks as far as its ports, and swaps the two MAC addresses. */
-SEC("xdp")
+SEC("xdp.frags")
 int swap(struct xdp_md *context)
 {
 	void *data_end = (void *)(long)context->data_end;
@@ -47,6 +53,13 @@ int swap(struct xdp_md *context)
 	__builtin_memcpy(ethernet->h_dest, ethernet->h_source, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, mac, ETH_ALEN);
 	return XDP_TX;
+}
+
+/* What any program does that wraps a packet in IPv4: makes room before it. */
+SEC("xdp.frags")
+int grow(struct xdp_md *context)
+{
+	return bpf_xdp_adjust_head(context, -(int)sizeof(struct iphdr)) ? XDP_ABORTED : XDP_TX;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

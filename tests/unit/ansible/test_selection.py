@@ -14,7 +14,7 @@ from reconciler.ansible.selection import Marks, Selection, pairs, restricted
 from reconciler.engine.diff import diff_rows
 from reconciler.engine.render import fields_of
 from reconciler.engine.rows import Columns, DictRows
-from reconciler.model.datapath import POLICY_KEY, POLICY_VALUE, AttachmentKey, Direction
+from reconciler.model.datapath import POLICY_KEY, POLICY_VALUE, AttachmentKey, Hook
 from reconciler.model.network import HOST_NETNS, Link, Route, RouteKey, VethPeer
 
 WEB = Marks(frozenset({"/run/netns/web"}), frozenset({"lxc1"}), frozenset({"10.44.0.2"}), frozenset({257}))
@@ -57,7 +57,7 @@ def test_a_key_without_fields_is_compared_as_it_is() -> None:
 
 def test_a_workload_owns_its_devices_what_is_in_its_namespace_and_its_rows_of_policy() -> None:
     assert WEB.of("lxc1", Link("m", 1500, VethPeer("/run/netns/web", "eth0", "m")))
-    assert WEB.of(AttachmentKey("lxc1", Direction.INGRESS), None)
+    assert WEB.of(AttachmentKey("lxc1", Hook.INGRESS), None)
     assert WEB.of(*route("10.44.0.2/32", "lxc1"))
     assert WEB.of(*route("0.0.0.0/0", "eth0", netns="/run/netns/web"))
     assert WEB.of(policy({(257, 2): 1}).keys[0], None)

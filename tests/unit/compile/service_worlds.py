@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from reconciler.compile.services import Balancing, ServiceMemory, services
 from reconciler.model.balancing import ServiceRow, address_of
-from reconciler.model.cluster import Services, Workload
+from reconciler.model.cluster import Cluster, Services, Workload
 from reconciler.model.facts import Facts, ServiceFacts
 from reconciler.model.service import EndpointSlice, Service, ServicePort, SliceEndpoint, SlicePort
 from reconciler.model.snapshot import Snapshot
@@ -56,8 +56,9 @@ class World:
         slices: Sequence[EndpointSlice] = (),
         said: ServiceFacts | None = None,
         facts: Facts | None = None,
+        cluster: Cluster = SERVING,
     ) -> None:
-        self.snapshot = snapshot_of(some, workloads, slices)
+        self.snapshot = replace(snapshot_of(some, workloads, slices), cluster=cluster)
         self.facts = replace(facts or facts_of(workloads), services=said or ServiceFacts())
         self.rows: Balancing = services(self.snapshot, self.facts, ServiceMemory())
 

@@ -9,8 +9,8 @@ import pytest
 
 from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import Desired, compile_host
-from reconciler.model.cluster import Enforcement, Services
-from reconciler.model.datapath import AttachmentKey, Direction, Verdict
+from reconciler.model.cluster import DirectReturn, Enforcement, Network, NetworkMode, Services
+from reconciler.model.datapath import AttachmentKey, Hook, Verdict
 from reconciler.model.identity import Reserved
 from reconciler.model.network import SysctlKey
 from reconciler.model.outside import DeviceFlag, DeviceRow, Masquerade, NodeDevice
@@ -36,7 +36,7 @@ from tests.unit.compile.worlds import (
 WEB = workload("web", {"app": "web"})
 OUTSIDE = IPv4Address("203.0.113.9")
 DEVICE = NodeDevice(IPv4Address("192.0.2.1"))
-ALL_PROGRAMS = {**PROGRAMS, "from_netdev": "digest-in", "to_netdev": "digest-out"}
+ALL_PROGRAMS = {**PROGRAMS, **dict.fromkeys(("from_netdev", "to_netdev", "from_overlay", "to_overlay"), "digest")}
 SSH = item("ingress[0]", None, (tcp(22),))
 
 
@@ -86,14 +86,14 @@ def test_enforcement_always_does_not_close_a_host_that_no_rule_selects() -> None
 def test_a_host_that_no_rule_selects_and_that_masquerades_nobody_has_nothing_on_its_devices() -> None:
     desired = compiled()
     assert not desired.tables["devices"]
-    assert AttachmentKey("eth0", Direction.INGRESS) not in desired.tables["attachments"].rows  # type: ignore[union-attr]
+    assert AttachmentKey("eth0", Hook.INGRESS) not in desired.tables["attachments"].rows  # type: ignore[union-attr]
 
 
 def test_a_rule_for_the_host_puts_programs_on_its_devices() -> None:
     tables = compiled(for_nodes(Selector())).tables
     assert tables["devices"].rows == {"eth0": DeviceRow(DeviceFlag.HOST_POLICY)}  # type: ignore[union-attr]
-    programs = {key.direction: row.program for key, row in tables["attachments"].rows.items() if key.ifname == "eth0"}  # type: ignore[union-attr]
-    assert programs == {Direction.INGRESS: "from_netdev", Direction.EGRESS: "to_netdev"}
+    programs = {key.hook: row.program for key, row in tables["attachments"].rows.items() if key.ifname == "eth0"}  # type: ignore[union-attr]
+    assert programs == {Hook.INGRESS: "from_netdev", Hook.EGRESS: "to_netdev"}
 
 
 def test_masquerading_knows_its_address_its_ports_and_whom_it_is_not_for() -> None:
@@ -110,6 +110,14 @@ def test_a_device_without_an_address_masquerades_nobody_and_has_nothing_on_it() 
     snapshot = snapshot_of([WEB], masquerade=Masquerade(enabled=True))
     facts = replace(facts_of([WEB]), devices={"eth0": NodeDevice()})
     assert not compile_host(snapshot, facts, CompileCache(), ALL_PROGRAMS).tables["devices"]
+
+
+@pytest.mark.parametrize("mode", NetworkMode)
+def test_a_host_that_only_has_backends_has_the_programs_of_services_too(mode: NetworkMode) -> None:
+    """What other hosts bring its backends comes in there, and their answers leave there."""
+    services, network = Services(direct_return=DirectReturn.GENEVE), Network(mode)
+    attached = compiled(services=services, network=network).tables["attachments"].rows  # type: ignore[union-attr]
+    assert {AttachmentKey("eth0", hook) for hook in (Hook.INGRESS, Hook.EGRESS)} <= attached.keys()
 
 
 def test_devices_serve_where_the_cluster_serves_services() -> None:

@@ -22,7 +22,7 @@ from reconciler.compile.host import Desired, compile_host
 from reconciler.engine.rows import Columns, DictRows
 from reconciler.errors import CompileError
 from reconciler.model.cluster import StaticRoute, StaticRule
-from reconciler.model.datapath import GATEWAY_MAC, AttachmentKey, AttachmentRow, Direction, EndpointRow, IpcacheFlag
+from reconciler.model.datapath import GATEWAY_MAC, AttachmentKey, AttachmentRow, EndpointRow, Hook, IpcacheFlag
 from reconciler.model.identity import FIRST_LOCAL, Reserved
 from reconciler.model.network import (
     Address,
@@ -110,8 +110,8 @@ def test_a_workload_sees_one_gateway_and_the_host_a_route_of_full_length() -> No
 
 def test_both_directions_of_a_link_run_our_programs() -> None:
     assert rows(compiled([WEB]), "attachments") == {
-        AttachmentKey("pl2", Direction.INGRESS): AttachmentRow("from_workload", "digest-from"),
-        AttachmentKey("pl2", Direction.EGRESS): AttachmentRow("to_workload", "digest-to"),
+        AttachmentKey("pl2", Hook.INGRESS): AttachmentRow("from_workload", "digest-from"),
+        AttachmentKey("pl2", Hook.EGRESS): AttachmentRow("to_workload", "digest-to"),
     }
 
 

@@ -13,7 +13,7 @@ from reconciler.compile.underlay import LAST_RESORT, UNREACHABLE
 from reconciler.engine.rows import DictRows
 from reconciler.errors import CompileError
 from reconciler.model.cluster import JoinedCluster, Network, NetworkMode, Node, StoreChoice
-from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction, TunnelRow
+from reconciler.model.datapath import AttachmentKey, AttachmentRow, Hook, TunnelRow
 from reconciler.model.facts import Peer
 from reconciler.model.identity import Reserved
 from reconciler.model.network import AddressKey, Link, OverlayDevice, Route, RouteKey
@@ -85,8 +85,8 @@ def test_a_cidr_that_a_joined_cluster_has_too_is_refused_in_words(network: Netwo
 
 def test_both_directions_of_the_device_run_our_programs() -> None:
     attachments = rows(compiled(VXLAN), "attachments")
-    assert attachments[AttachmentKey("plumb_vxlan", Direction.INGRESS)] == AttachmentRow("from_overlay", "digest-in")
-    assert attachments[AttachmentKey("plumb_vxlan", Direction.EGRESS)] == AttachmentRow("to_overlay", "digest-out")
+    assert attachments[AttachmentKey("plumb_vxlan", Hook.INGRESS)] == AttachmentRow("from_overlay", "digest-in")
+    assert attachments[AttachmentKey("plumb_vxlan", Hook.EGRESS)] == AttachmentRow("to_overlay", "digest-out")
 
 
 def test_a_host_has_the_first_address_of_its_cidr_and_so_have_the_others() -> None:

@@ -11,7 +11,7 @@ from reconciler.engine.change import DictDelta
 from reconciler.engine.plan import Plan
 from reconciler.engine.rows import DictRows
 from reconciler.host.absent import UNREACHABLE, Absent, AbsentWorkload, named, unexplained
-from reconciler.model.datapath import AttachmentKey, AttachmentRow, Direction, EndpointRow
+from reconciler.model.datapath import AttachmentKey, AttachmentRow, EndpointRow, Hook
 from reconciler.model.facts import Endpoint, Facts
 from reconciler.model.network import (
     Address,
@@ -58,7 +58,7 @@ def _rows(name: str) -> dict[str, dict[Any, Any]]:
         "addresses": {AddressKey(netns, "eth0", ip_interface(address)): Address()},
         "neighbours": {NeighbourKey("", device, address): Neighbour(MAC)},
         "endpoints": {address: EndpointRow(device, MAC)},
-        "attachments": {AttachmentKey(device, Direction.INGRESS): AttachmentRow("from_workload", "abc")},
+        "attachments": {AttachmentKey(device, Hook.INGRESS): AttachmentRow("from_workload", "abc")},
         "routes": {
             RouteKey(netns, ip_network("0.0.0.0/0"), MAIN, 0): Route("eth0"),
             RouteKey("", ip_network(address), MAIN, 0): Route(device),

@@ -9,12 +9,13 @@ import pytest
 
 from reconciler.errors import ManifestError
 from reconciler.model.balancing import Algorithm
-from reconciler.model.cluster import Cluster, Services, Workload
+from reconciler.model.cluster import Cluster, DirectReturn, Services, Workload
 from reconciler.model.service import AllUnhealthy, EndpointSlice, HealthCheck, HealthKind, Service
 from reconciler.source import manifests
 from reconciler.source.loading import load_directory
 
 CLUSTER = "apiVersion: plumbline/v1\nkind: Cluster\nmetadata: {name: demo}\nspec: {services: {%s}}\n"
+CONNECTED = CLUSTER.replace("{%s}", "{directReturn: %s}, network: {%s}")
 NODE = (
     "apiVersion: plumbline/v1\nkind: Node\nmetadata: {name: alpha}\n"
     "spec: {cidrs: [10.1.0.0/24], addresses: [192.0.2.1]}\n"
@@ -50,6 +51,35 @@ def test_a_cluster_serves_services_only_if_it_says_so() -> None:
     assert isinstance(serving, Cluster)
     assert plain.services is None
     assert serving.services == Services((ip_network("10.96.0.0/16"),), algorithm=Algorithm.RANDOM)
+
+
+@pytest.mark.parametrize("way", DirectReturn)
+def test_a_cluster_says_how_answers_return(way: DirectReturn) -> None:
+    found = read(CLUSTER % f"directReturn: {way.value}")
+    assert isinstance(found, Cluster)
+    assert found.services == Services(direct_return=way)
+
+
+@pytest.mark.parametrize("way", ["option", "ipip"])
+@pytest.mark.parametrize("mode", ["vxlan", "geneve"])
+def test_what_no_tunnel_takes_is_refused_in_an_overlay(tmp_path: Path, way: str, mode: str) -> None:
+    said = refusals(tmp_path, CONNECTED % (way, f"mode: {mode}"), NODE)
+    assert said == [
+        f"all.yaml:4:33: directReturn: {way} needs network.mode: native; with {mode} it can be none or geneve"
+    ]
+
+
+@pytest.mark.parametrize("network", ["mode: vxlan", "mode: geneve", "mode: geneve, port: 6081", "mode: native"])
+def test_geneve_returns_directly_in_every_mode(network: str) -> None:
+    found = read(CONNECTED % ("geneve", network))
+    assert isinstance(found, Cluster)
+
+
+def test_two_kinds_of_wrapped_packets_have_two_ports() -> None:
+    said = fault(CONNECTED % ("geneve", "mode: vxlan, port: 6081"))
+    assert said == (
+        "directReturn: geneve needs UDP port 6081, which network.port gives to vxlan: any other network.port is allowed"
+    )
 
 
 def test_annotations_say_how_a_service_is_balanced() -> None:

@@ -1,8 +1,9 @@
-"""Programs on devices by TCX links (kernel 6.6): a pinned link outlives us, and its program is replaced in place.
+"""Programs on devices by links, TCX (kernel 6.6) or XDP (5.9): a pinned link outlives us, and its program is replaced
+in place.
 
-Ownership is the pin, ROOT/links/IFNAME-ingress or -egress. A link whose device is gone stays pinned, and shows. A link
-that nobody holds leaves its hook as soon as its pin is removed, so a process that lives on holds those it has seen.
-Source: linux/bpf.h (BPF_TCX_INGRESS), kernel kernel/bpf/tcx.c.
+Ownership is the pin, ROOT/links/IFNAME-HOOK. A link whose device is gone stays pinned, and shows. A link that nobody
+holds leaves its hook as soon as its pin is removed, so a process that lives on holds those it has seen.
+Source: linux/bpf.h (BPF_TCX_INGRESS, BPF_XDP), kernel kernel/bpf/tcx.c, net/core/dev.c.
 """
 
 from __future__ import annotations
@@ -18,15 +19,20 @@ from pathlib import Path
 from reconciler.bpf import programs, syscalls
 from reconciler.bpf.bpffs import escaped, unescaped
 from reconciler.bpf.grace import hurried
-from reconciler.bpf.programs import LINK_TCX, TCX_EGRESS, TCX_INGRESS, LinkInfo
+from reconciler.bpf.programs import LINK_TCX, LINK_XDP, TCX_EGRESS, TCX_INGRESS, XDP_DEVICE, LinkInfo
 from reconciler.bpf.syscalls import held
 from reconciler.errors import KernelError
-from reconciler.model.datapath import AttachmentKey, Direction
+from reconciler.kernel import xdp
+from reconciler.model.datapath import XDP_HOOKS, AttachmentKey, Hook
 
-_HOOKS = {Direction.INGRESS: TCX_INGRESS, Direction.EGRESS: TCX_EGRESS}
+_KINDS = {  # of link, and of what it is attached to
+    Hook.INGRESS: (LINK_TCX, TCX_INGRESS),
+    Hook.EGRESS: (LINK_TCX, TCX_EGRESS),
+    **dict.fromkeys(XDP_HOOKS, (LINK_XDP, XDP_DEVICE)),
+}
 _SHARES = 4  # of the files that may be open; one is for the links that are held
 _RELEASE_S, _POLL_S = 1.0, 0.0005
-_NAMES = {direction.name.lower(): direction for direction in Direction}
+_NAMES = {hook.name.lower(): hook for hook in Hook}
 
 
 class _Held:
@@ -41,11 +47,12 @@ class _Held:
         os.close(self.descriptor)
 
 
-class TcxHooks:
-    """Holds the links that it has seen, up to a quarter of the files that may be open."""
+class PinnedLinks:
+    """Of these hooks. Holds the links that it has seen, up to a quarter of the files that may be open."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, hooks: Collection[Hook]) -> None:
         self._folder = root / "links"
+        self._hooks = frozenset(hooks)
         self._held: dict[AttachmentKey, _Held] = {}
         self._keys: dict[int, AttachmentKey] = {}
 
@@ -78,7 +85,9 @@ class TcxHooks:
         ifindex = _ifindex(key.ifname)
         if not ifindex:
             raise KernelError(f"no device {key.ifname} to run {name} on")
-        with held(_link(program, ifindex, _HOOKS[key.direction])) as fresh:
+        for other in _in_the_way(key):
+            self.detach(other)
+        with held(_link(program, key, ifindex)) as fresh:
             syscalls.pin(fresh, self._path(key))
         self._open(key)
 
@@ -124,35 +133,48 @@ class TcxHooks:
             names = sorted(os.listdir(self._folder))
         except FileNotFoundError:
             names = []
-        pinned = (key for name in names if (key := key_of_pin(name)))
+        pinned = (key for name in names if (key := key_of_pin(name)) and key.hook in self._hooks)
         return list(dict.fromkeys((*pinned, *self._held)))
 
     def _path(self, key: AttachmentKey) -> str:
-        return str(self._folder / f"{escaped(key.ifname)}-{key.direction.name.lower()}")
+        return str(self._folder / f"{escaped(key.ifname)}-{key.hook.name.lower()}")
 
 
 def key_of_pin(name: str) -> AttachmentKey | None:
     """None for a name that is none of ours."""
-    ifname, _, direction = name.rpartition("-")
-    return AttachmentKey(unescaped(ifname), _NAMES[direction]) if direction in _NAMES else None
+    ifname, _, hook = name.rpartition("-")
+    return AttachmentKey(unescaped(ifname), _NAMES[hook]) if hook in _NAMES else None
 
 
-def _link(program: int, ifindex: int, hook: int) -> int:
+def _in_the_way(key: AttachmentKey) -> Iterator[AttachmentKey]:
+    """Rows that ask for the same place in another way; it is theirs until they are gone."""
+    if key.hook in XDP_HOOKS:
+        yield from (AttachmentKey(key.ifname, hook) for hook in XDP_HOOKS if hook is not key.hook)
+
+
+def _link(program: int, key: AttachmentKey, ifindex: int) -> int:
     """A new link. A hook takes a program once, and a link that nobody holds any more is on it for some milliseconds."""
     deadline = time.monotonic() + _RELEASE_S
     while True:
         try:
             with hurried():
-                return programs.attach_tcx(program, ifindex, hook)
+                return _attached(program, key, ifindex)
         except KernelError as error:
-            if error.errno != errno.EEXIST or time.monotonic() > deadline:
+            if error.errno not in (errno.EEXIST, *xdp.OCCUPIED) or time.monotonic() > deadline:
                 raise
         time.sleep(_POLL_S)
 
 
+def _attached(program: int, key: AttachmentKey, ifindex: int) -> int:
+    if key.hook in XDP_HOOKS:
+        return xdp.link(program, key.ifname, ifindex, key.hook)
+    _, attach_type = _KINDS[key.hook]
+    return programs.attach_tcx(program, ifindex, attach_type)
+
+
 def _is_on(about: LinkInfo, key: AttachmentKey) -> bool:
     """Whether the link is on the device and hook that its pin speaks of; a detached one has device 0."""
-    wanted = LINK_TCX, _HOOKS[key.direction], _ifindex(key.ifname)
+    wanted = *_KINDS[key.hook], _ifindex(key.ifname)
     return about.ifindex != 0 and (about.kind, about.attach_type, about.ifindex) == wanted
 
 

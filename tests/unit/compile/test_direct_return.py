@@ -1,0 +1,118 @@
+"""Who answers clients outside by himself: workloads of other nodes of this cluster, whoever names them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import numpy as np
+import pytest
+
+from reconciler.compile.services import ServiceMemory, services
+from reconciler.model.balancing import BackendFlag
+from reconciler.model.cluster import Cluster, DirectReturn, Services
+from reconciler.model.facts import REMOTE_ROW, Facts, RemoteEndpoints
+from reconciler.model.identity import FIRST_CLUSTER
+from reconciler.model.service import SliceEndpoint
+
+from .service_worlds import SERVING, World, service, slice_of
+from .worlds import HERE, NODES, THERE, facts_of, origin, workload
+
+APP = {"app": "web"}
+LOCAL, V6, DIRECT, DRAINING = BackendFlag.LOCAL, BackendFlag.V6, BackendFlag.DIRECT, BackendFlag.DRAINING
+WAYS = [one for one in DirectReturn if one is not DirectReturn.NONE]
+AWAY = ip_address("10.44.2.9")  # of a workload that another host announced
+
+
+def returning(way: DirectReturn = DirectReturn.IPIP) -> Cluster:
+    return replace(SERVING, services=Services(direct_return=way))
+
+
+def announced(node: str = THERE, here: Facts | None = None) -> Facts:
+    """What `alpha` knows where this node announced a workload with AWAY and the labels of `here`'s first."""
+    facts = here or facts_of([])
+    row = (0, 0xFFFF << 32 | int(AWAY), FIRST_CLUSTER, 0, 0)
+    rows = np.array([row], REMOTE_ROW)
+    return replace(facts, remote=RemoteEndpoints(rows, ["default/z"], [node], [origin("Workload", "z")]))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_workloads_of_other_nodes_answer_directly(way: DirectReturn) -> None:
+    world = World([service()], [workload("a", APP), workload("b", APP, THERE)], cluster=returning(way))
+    assert world.states() == {"10.44.1.2:8080": LOCAL, "10.44.2.3:8080": DIRECT}
+
+
+def test_nobody_does_unless_the_cluster_says_so() -> None:
+    world = World([service()], [workload("a", APP), workload("b", APP, THERE)], [slice_of("web", "10.44.2.3")])
+    assert world.states() == {"10.44.1.2:8080": LOCAL, "10.44.2.3:8080": 0, "10.44.2.3:9000": 0}
+
+
+def test_workloads_that_other_hosts_announced_answer_directly() -> None:
+    here = workload("a", APP)
+    world = World([service()], [here], facts=announced(here=facts_of([here])), cluster=returning())
+    assert world.states() == {"10.44.1.2:8080": LOCAL, f"{AWAY}:8080": DIRECT}
+
+
+def test_a_slice_may_list_such_a_workload() -> None:
+    slices = [slice_of("web", str(AWAY))]
+    world = World([service(selector={})], slices=slices, facts=announced(), cluster=returning())
+    assert world.states() == {f"{AWAY}:9000": DIRECT}
+
+
+def test_a_slice_may_list_a_workload_that_only_manifests_tell_of() -> None:
+    here, there = workload("a", APP), workload("b", {"app": "db"}, THERE)
+    slices = [slice_of("web", "10.44.2.3", "fd44:2::3")]
+    web = service(selector={}, cluster_ips=(ip_address("10.96.0.1"), ip_address("fd96::1")))
+    world = World([web], [here, there], slices, cluster=returning())
+    assert world.states() == {"10.44.2.3:9000": DIRECT, "fd44:2::3:9000": V6 | DIRECT}
+
+
+def test_a_workload_of_a_joined_cluster_answers_over_the_host_that_was_asked() -> None:
+    slices = [slice_of("web", str(AWAY))]
+    world = World([service(selector={})], slices=slices, facts=announced(f"far/{THERE}"), cluster=returning())
+    assert world.states() == {f"{AWAY}:9000": 0}
+
+
+def test_so_do_addresses_that_no_workload_has() -> None:
+    node = NODES[THERE].address4
+    slices = [slice_of("web", "203.0.113.1", str(node))]
+    world = World([service(selector={})], slices=slices, facts=announced(), cluster=returning())
+    assert world.states() == {"203.0.113.1:9000": 0, f"{node}:9000": 0}
+
+
+def test_a_workload_of_this_host_is_local_whoever_lists_it() -> None:
+    here = SliceEndpoint((ip_address("10.44.1.2"),), node=HERE)
+    world = World([service(selector={})], [workload("a", APP)], [slice_of("web", here)], cluster=returning())
+    assert world.states() == {"10.44.1.2:9000": LOCAL}
+
+
+def test_one_that_drains_still_answers_directly() -> None:
+    draining = SliceEndpoint((AWAY,), ready=False, serving=True)
+    slices = [slice_of("web", "203.0.113.1", draining)]
+    world = World([service(selector={})], slices=slices, facts=announced(), cluster=returning())
+    assert world.states() == {"203.0.113.1:9000": 0, f"{AWAY}:9000": DRAINING | DIRECT}
+
+
+def test_rows_follow_the_setting_and_the_workloads_whatever_was_there_before() -> None:
+    here, there = workload("a", APP), workload("b", APP, THERE)
+    web, other = service(), service("other", selector={}, cluster_ips=(ip_address("10.96.0.2"),))
+    plain = World([web, other], [here, there], [slice_of("other", str(AWAY))])
+    direct = World([web, other], [here, there], [slice_of("other", str(AWAY))], cluster=returning())
+    known = announced(here=plain.facts)
+    memory = ServiceMemory()
+    for snapshot, facts in (
+        (plain.snapshot, known),
+        (direct.snapshot, known),
+        (direct.snapshot, plain.facts),
+        (direct.snapshot, known),
+        (plain.snapshot, known),
+    ):
+        found = services(snapshot, facts, memory).backends
+        assert found.values.tobytes() == services(snapshot, facts, ServiceMemory()).backends.values.tobytes()
+
+
+def test_what_did_not_change_is_not_worked_out_again() -> None:
+    some, slices = [service(selector={})], [slice_of("web", str(AWAY))]
+    world, memory = World(some, slices=slices, facts=announced(), cluster=returning()), ServiceMemory()
+    first = services(world.snapshot, world.facts, memory).backends
+    assert services(world.snapshot, world.facts, memory).backends.keys is first.keys
