@@ -13,9 +13,10 @@ import numpy as np
 from reconciler.model.balancing import address_of
 from reconciler.model.cluster import Cluster, DirectReturn
 from reconciler.model.facts import NO_REMOTE, Facts, RemoteEndpoints, is_foreign
-from reconciler.model.service import Address, EndpointSlice
+from reconciler.model.service import Address, EndpointSlice, SliceEndpoint
 from reconciler.model.snapshot import Snapshot
 
+_Listed = tuple[tuple[SliceEndpoint, ...], ...]
 _NOBODY: frozenset[Address] = frozenset()
 
 
@@ -24,27 +25,40 @@ def returns_directly(cluster: Cluster) -> bool:
 
 
 class Direct:
-    """Remembers the addresses of the last facts."""
+    """Remembers the addresses of the last facts, and what it found for each service."""
 
     def __init__(self) -> None:
+        self._is_on = False
         self._remote: RemoteEndpoints = NO_REMOTE
         self._announced = _NOBODY
         self._told = _NOBODY
-        self._is_on = False
+        self._before: dict[str, tuple[_Listed, frozenset[Address]]] = {}
+        self._found: dict[str, tuple[_Listed, frozenset[Address]]] = {}
 
     def take(self, snapshot: Snapshot, facts: Facts) -> None:
         """O(workloads of other hosts) where these changed, and some slice may list one."""
         self._is_on = returns_directly(snapshot.cluster) and bool(snapshot.slices)
+        told = _told(facts) if self._is_on else _NOBODY
+        is_same = self._remote is facts.remote and self._told == told
+        self._before, self._found = self._found if is_same else {}, {}
+        self._told = told
         if self._is_on and self._remote is not facts.remote:
             self._remote, self._announced = facts.remote, _announced(facts.remote)
-        self._told = _told(facts) if self._is_on else _NOBODY
 
-    def of(self, slices: Iterable[EndpointSlice]) -> frozenset[Address]:
-        """Those of their addresses."""
+    def of(self, service: str, slices: Iterable[EndpointSlice]) -> frozenset[Address]:
+        """Those of the addresses that a service's slices list."""
         if not self._is_on:
             return _NOBODY
-        listed = (address for one in slices for endpoint in one.endpoints for address in endpoint.addresses)
-        return frozenset(one for one in listed if one in self._announced or one in self._told)
+        listed = tuple([one.endpoints for one in slices])
+        known = self._before.get(service)
+        if known is None or known[0] != listed:
+            known = listed, self._among(listed)
+        self._found[service] = known
+        return known[1]
+
+    def _among(self, listed: _Listed) -> frozenset[Address]:
+        addresses = (address for endpoints in listed for endpoint in endpoints for address in endpoint.addresses)
+        return frozenset(one for one in addresses if one in self._announced or one in self._told)
 
 
 def _announced(remote: RemoteEndpoints) -> frozenset[Address]:

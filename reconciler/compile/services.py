@@ -139,7 +139,7 @@ def _given(snapshot: Snapshot, facts: Facts, serving: Mapping[str, Service], mem
             tuple(numbers[port] for port in ports[name]),
             algorithm,
             said.unhealthy.get(name, frozenset()),
-            memory.direct.of(of_service),
+            memory.direct.of(name, of_service),
         )
         says = (_SAYS(service), tuple(map(_SLICE_SAYS, of_service)), given[2:])
         before = known.get(name)

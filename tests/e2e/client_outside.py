@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedRWPair
 
-from reconciler.kernel import netns
-from tests.datapath.packets import SCTP, association
 from tests.e2e.across import DEADLINE_S, listening, opened
+from tests.e2e.associations import answers, associated
 from tests.e2e.daemon_host import until
 from tests.e2e.hosts import STRANGER, Hosts
 
@@ -56,13 +54,7 @@ class Servers:
                 server.sendto(f"{name} {peer[0]} ".encode() + data, peer)
 
     def _associate(self, name: str, server: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                packet, peer = server.recvfrom(1 << 16)
-                if not packet:
-                    return
-                if (heard := understood(packet)) and heard[1] == PORT:
-                    server.sendto(association(PORT, heard[0], f"{name} {peer[0]}".encode()), peer)
+        answers(server, PORT, name)
 
 
 def _shut(server: socket.socket) -> None:
@@ -85,22 +77,6 @@ def set_out(hosts: Hosts) -> None:
         hosts.ip("wire", *f"-{version} route add {way}".split())
     tentative = ["-6", "address", "show", "dev", "br0", "tentative"]
     until(lambda: not hosts.ip("wire", *tentative), "the client may use its IPv6 address")
-
-
-def associated(space: str, address: str) -> socket.socket:
-    """A socket that gets every SCTP packet for the address."""
-    with netns.inside(space):
-        made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_RAW, SCTP)
-    made.settimeout(DEADLINE_S)
-    made.bind((address, 0))
-    return made
-
-
-def understood(packet: bytes) -> tuple[int, int, bytes] | None:
-    """Ports and data of what such a socket got, if its checksum is right. IPv4's own header comes along."""
-    body = packet[20:] if packet[0] >> 4 == 4 and len(packet) == int.from_bytes(packet[2:4]) else packet
-    source, destination = struct.unpack_from("!HH", body)
-    return (source, destination, body[12:]) if association(source, destination, body[12:]) == body else None
 
 
 def host(hosts: Hosts, number: int, version: int) -> str:

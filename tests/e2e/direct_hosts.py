@@ -22,7 +22,7 @@ WEB, FAR = 30080, 30081  # node ports
 
 
 class Way(NamedTuple):
-    """`growth`: IP version -> bytes by which a datagram grows between the hosts. `xdp`: its mode at node devices."""
+    """`growth`: IP version -> bytes by which a datagram grows between the hosts; `xdp`: mode of the Cluster."""
 
     network: dict[str, object]
     direct_return: str
@@ -53,6 +53,7 @@ spec:
   ports:
     - {{name: tcp, port: 80, targetPort: {PORT}, nodePort: {WEB}}}
     - {{name: udp, port: 80, protocol: UDP, targetPort: {PORT}, nodePort: {WEB}}}
+    - {{name: sctp, port: 80, protocol: SCTP, targetPort: {PORT}, nodePort: {WEB}}}
 ---
 apiVersion: v1
 kind: Service
@@ -84,7 +85,10 @@ ports: [{{name: tcp, port: {PORT}}}, {{name: udp, port: {PORT}, protocol: UDP}}]
 
 @contextmanager
 def direct_hosts(directory: Path, way: Way) -> Iterator[Hosts]:
-    """Two hosts and their backends; workloads leave with their host's address."""
+    """Two hosts and their backends; workloads leave with their host's address.
+
+    For XDP the client makes its checksums itself: packets that need one made are handed over to the kernel.
+    """
     spec = {
         "network": way.network,
         "services": {**SERVICES, "directReturn": way.direct_return},
@@ -95,8 +99,7 @@ def direct_hosts(directory: Path, way: Way) -> Iterator[Hosts]:
         found.write("services.yaml", manifests(found))
         found.converge()
         set_out(found)
-        if way.xdp != "off":  # which hands over what has unfinished checksums
-            switch(found.space("wire"), "br0", TX_CHECKSUMS, on=False)
+        switch(found.space("wire"), "br0", TX_CHECKSUMS, on=way.xdp == "off")
         Servers(found, stack)
         yield found
 

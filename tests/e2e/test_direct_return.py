@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from reconciler.model.service import HealthCheck
 from reconciler.observe.flow import Reason
 from tests.datapath import packets
 from tests.e2e.across import Seen, opened, sniffed
-from tests.e2e.client_outside import CLIENT, LOAD_BALANCER, PORT, WORDS, Connection, asks, connected, host, sends
+from tests.e2e.associations import associated, associates
+from tests.e2e.client_outside import CLIENT, LOAD_BALANCER, PORT, WORDS, asks, connected, host, sends
 from tests.e2e.daemon_host import NAMESPACE, cluster, policy, until
 from tests.e2e.direct_hosts import FAR, ROUTES, SERVICES, WAYS, WEB, Way, direct_hosts, manifests, put, slices
 from tests.e2e.hosts import Hosts
@@ -60,6 +61,13 @@ def test_datagrams_too(hosts: Hosts, version: int) -> None:
 
 
 @families
+def test_associations_too(hosts: Hosts, version: int) -> None:
+    with associated(hosts.space("wire"), CLIENT[version]) as client:
+        found = {associates(client, port, host(hosts, 1, version), WEB) for port in range(5000, 5024)}
+    assert found == {("a1", CLIENT[version]), ("a2", CLIENT[version])}
+
+
+@families
 def test_the_backends_own_host_may_be_asked_too(hosts: Hosts, version: int) -> None:
     assert asks(hosts, host(hosts, 2, version), FAR) == ("b2", CLIENT[version])
 
@@ -74,17 +82,27 @@ def test_who_is_on_the_backends_host_may_ask_another_one(hosts: Hosts, version: 
 
 
 @families
-def test_answers_leave_from_the_backends_host(hosts: Hosts, way: Way, version: int) -> None:
-    """What XDP sends on, nobody hears who listens at the device."""
+def test_answers_leave_from_the_backends_host(hosts: Hosts, version: int) -> None:
     front, client = LOAD_BALANCER[version], CLIENT[version]
     asks(hosts, front, 80)  # from now on the client knows what the way carries
-    with sniffed(hosts.space("h1"), "eth0") as first, sniffed(hosts.space("h2"), "eth0") as second:
+    wire = hosts.space("wire")
+    with sniffed(wire, "p1") as first, sniffed(wire, "p2") as second:
         assert asks(hosts, front, 80) == ("b2", client)
         assert sends(hosts, front, 80, 100) == ("b2", client)
-    assert (Seen(client, front) in first()) is (way.xdp == "off")
+    assert Seen(client, front) in first()
     assert Seen(front, client) in second()
     sources = {packet.source for packet in first() if packet.destination == client}
     assert not sources & {front, hosts.address("b2", version)}
+
+
+@families
+@pytest.mark.parametrize("way", ["ipip-xdp"], indirect=True)
+def test_the_kernel_of_the_host_that_is_asked_sees_nothing_where_xdp_wraps(hosts: Hosts, version: int) -> None:
+    client = CLIENT[version]
+    asks(hosts, LOAD_BALANCER[version], 80)  # from now on the client knows what the way carries
+    with sniffed(hosts.space("h1"), "eth0") as seen:
+        assert asks(hosts, LOAD_BALANCER[version], 80) == ("b2", client)
+    assert Seen(client, LOAD_BALANCER[version]) not in seen()
 
 
 @families
@@ -150,7 +168,8 @@ def test_a_fragment_that_does_not_fit_is_dropped_where_nobody_cuts_it(hosts: Hos
 def test_policy_at_the_backend_is_about_the_client(hosts: Hosts, version: int) -> None:
     with admitted(hosts, f"{CLIENT[4]}/32", f"{CLIENT[6]}/128"):
         assert asks(hosts, LOAD_BALANCER[version], 80) == ("b2", CLIENT[version])
-    with admitted(hosts, *ANOTHER.values()), pytest.raises(TimeoutError), far(hosts, version):
+    refused = connected(hosts, LOAD_BALANCER[version], 80, PATIENCE_S)
+    with admitted(hosts, *ANOTHER.values()), pytest.raises(TimeoutError), refused:
         pass
 
 
@@ -167,11 +186,6 @@ def admitted(hosts: Hosts, *cidrs: str) -> Iterator[None]:
         hosts.converge()
 
 
-def far(hosts: Hosts, version: int) -> AbstractContextManager[Connection]:
-    """A connection to the service with its one backend on the other host, with little patience."""
-    return connected(hosts, LOAD_BALANCER[version], 80, PATIENCE_S)
-
-
 @families
 def test_a_commit_about_others_keeps_connections(hosts: Hosts, version: int) -> None:
     with connected(hosts, LOAD_BALANCER[version], 80) as found:
@@ -184,22 +198,15 @@ def test_a_commit_about_others_keeps_connections(hosts: Hosts, version: int) -> 
 
 
 @families
-def test_where_the_backend_is_gone_connections_end_and_new_ones_are_refused(hosts: Hosts, version: int) -> None:
-    with far(hosts, version) as found:
+def test_where_the_backend_is_gone_connections_are_reset_and_new_ones_refused(hosts: Hosts, version: int) -> None:
+    with connected(hosts, LOAD_BALANCER[version], 80) as found:
         assert found.talks()
         with without_backend(hosts):
-            until(lambda: ended(found), "the connection ends")
+            with pytest.raises(ConnectionResetError):  # XDP looks at backends once a tick
+                until(lambda: not found.talks(), "the connection ends")
             with pytest.raises(ConnectionRefusedError), connected(hosts, LOAD_BALANCER[version], 80):
                 pass
     assert asks(hosts, LOAD_BALANCER[version], 80)[0] == "b2"
-
-
-def ended(connection: Connection) -> bool:
-    try:
-        connection.talks()
-    except (TimeoutError, ConnectionError):
-        return True
-    return False
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from reconciler.errors import CompileError
 from reconciler.host import Host
 from reconciler.kernel.netns import inside
-from tests.e2e.daemon_host import DaemonHost, cluster, made_host
+from tests.e2e.daemon_host import DaemonHost, cluster, made_host, node
 
 pytestmark = pytest.mark.root
 TABLES = ("frontends", "services", "backends")
@@ -127,6 +127,20 @@ def test_commands_show_services(made: DaemonHost, host: Host) -> None:
     assert json.loads(made.plumb("service", "show", "web", "-o", "json").stdout)["addresses"] == ["10.96.0.9"]
     assert "10.96.0.9:80/tcp inside" in made.plumb("map", "show", "frontends").stdout
     assert "no service is called nobody" in made.plumb("service", "show", "nobody").stderr
+
+
+def test_commands_show_who_answers_directly_where_anybody_does(made: DaemonHost, host: Host) -> None:
+    assert "DIRECT" not in made.plumb("service", "show", "web").stdout
+    before, services = (made.tree / "cluster.yaml").read_text(), {"cidrs": ["10.96.0.0/24"], "directReturn": "ipip"}
+    elsewhere = made.workload("web-2", node="beta", addresses=["10.46.1.9"], labels={"app": "web"})
+    made.write("cluster.yaml", cluster(services=services) + node("beta", cidrs=["10.46.1.0/24"]) + elsewhere)
+    host.converge(made.commit())
+    lines = [line.split() for line in made.plumb("service", "show", "web").stdout.splitlines()]
+    (column,) = (line.index("DIRECT") for line in lines if "DIRECT" in line)
+    assert [line[column] for line in lines if line[:1] == ["10.46.1.9:8080"]] == ["yes"]
+    assert [line[column] for line in lines if "workloads/web.yaml:2" in line] == ["no"]
+    made.write("cluster.yaml", before)
+    host.converge(made.commit())
 
 
 def test_a_cluster_without_room_for_a_service_refuses_the_commit(made: DaemonHost, host: Host) -> None:

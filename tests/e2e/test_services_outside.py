@@ -1,7 +1,4 @@
-"""Services from outside, with real packets: a client on the segment of two hosts, backends on both.
-
-Not every kernel has sockets for SCTP, so its packets are put together here; whoever has a raw socket gets them.
-"""
+"""Services from outside, with real packets: a client on the segment of two hosts, backends on both."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from tests.datapath.packets import association
 from tests.e2e.across import opened, sniffed
+from tests.e2e.associations import associated, associates
 from tests.e2e.client_outside import (
     BACKENDS,
     CLIENT,
@@ -20,12 +17,10 @@ from tests.e2e.client_outside import (
     PORT,
     Servers,
     asks,
-    associated,
     connected,
     host,
     sends,
     set_out,
-    understood,
 )
 from tests.e2e.daemon_host import policy
 from tests.e2e.hosts import Hosts, made_hosts
@@ -101,15 +96,9 @@ def test_datagrams_too_and_in_fragments(hosts: Hosts, version: int, size: int) -
 
 @families
 def test_associations_too(hosts: Hosts, version: int) -> None:
-    address, found = host(hosts, 1, version), dict[str, str]()
     with associated(hosts.space("wire"), CLIENT[version]) as client:
-        for port in range(5000, 5024):
-            client.sendto(association(port, 30080, bytes(100)), (address, 0))
-            packet, peer = client.recvfrom(1 << 16)
-            heard = understood(packet)
-            assert heard
-            assert (peer[0], heard[:2]) == (address, (30080, port))
-            found.update([heard[2].decode().split()])
+        asked = host(hosts, 1, version), 30080
+        found = dict(associates(client, port, *asked) for port in range(5000, 5024))
     assert found.keys() == {"a1", "a2"}
     assert found["a1"] == CLIENT[version]
 

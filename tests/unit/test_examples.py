@@ -11,9 +11,11 @@ import pytest
 from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import Desired, compile_host
 from reconciler.compile.lint import lint
-from reconciler.engine.rows import DictRows
+from reconciler.engine.rows import Columns, DictRows
 from reconciler.host.facts import gather
+from reconciler.host.fields import prefix
 from reconciler.host.service_facts import service_facts
+from reconciler.model.cluster import StoreChoice
 from reconciler.model.facts import Facts
 from reconciler.model.network import HOST_NETNS
 from reconciler.source.loading import load_directory
@@ -29,11 +31,11 @@ _PROGRAMS = {**PROGRAMS, "from_overlay": "digest-in", "to_overlay": "digest-out"
 
 
 class Example:
-    """One example on its first node."""
+    """One example on a node of it, the first one if none is named."""
 
-    def __init__(self, name: str, store: EmbeddedStore) -> None:
+    def __init__(self, name: str, store: EmbeddedStore, node: str = "") -> None:
         self.snapshot = load_directory(EXAMPLES / name)
-        self.node = min(self.snapshot.nodes)
+        self.node = node or min(self.snapshot.nodes)
         self.facts: Facts = gather(self.snapshot, self.node, store, frozenset({HOST}))
         self.desired: Desired = compile_host(self.snapshot, self.facts, CompileCache(), _PROGRAMS)
 
@@ -136,6 +138,13 @@ def test_a_deny_beats_every_allow(store: EmbeddedStore, sender: str, receiver: s
     assert Example("deny", store).passes(sender, receiver, TCP, port) is passes
 
 
+def test_a_node_does_not_hear_whom_its_prefilter_names(store: EmbeddedStore) -> None:
+    rows = Example("node", store).desired.tables["prefilter"]
+    assert isinstance(rows, Columns)
+    shown = {str(prefix(int(key["high"]), int(key["low"]), int(key["bits"]))) for key in rows.keys}
+    assert shown == {"198.18.0.0/15", "203.0.113.66", "2001:db8:bad::/48"}
+
+
 def test_a_node_asks_for_routes_rules_and_sysctls(store: EmbeddedStore) -> None:
     tables = Example("node", store).desired.tables
     routes, rules, sysctls = tables["routes"], tables["rules"], tables["sysctls"]
@@ -172,6 +181,22 @@ def test_services_have_the_backends_that_their_manifests_promise(store: Embedded
     }
     assert services["shop/front"].node_ports == (30080,)
     assert services["shop/ledger"].addresses == (ip_address("10.96.0.80"),)
+
+
+def test_the_backend_of_the_other_node_answers_directly_and_knows_its_clients(store: EmbeddedStore) -> None:
+    example = load_directory(EXAMPLES / "direct-return")
+    told = replace(example, cluster=replace(example.cluster, store=StoreChoice()))  # without an etcd manifests tell all
+    facts = replace(gather(told, "edge", store, frozenset({HOST})), services=service_facts(told, store))
+    site = compile_host(told, facts, CompileCache(), _PROGRAMS).services["web/site"]
+    assert {str(one.address): one.direct for one in site.backends(site.service.ports[0])} == {
+        "10.57.1.10": False,
+        "fd57:1::10": False,
+        "10.57.2.10": True,
+        "fd57:2::10": True,
+    }
+    on_rack = Example("direct-return", store, "rack")
+    assert on_rack.passes("203.0.113.7", "web/site-2", TCP, 8443)
+    assert not on_rack.passes(str(example.nodes["edge"].address4), "web/site-2", TCP, 8443)
 
 
 def test_policy_speaks_of_the_backends_of_services(store: EmbeddedStore) -> None:
