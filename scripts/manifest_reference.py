@@ -27,6 +27,7 @@ _KINDS = (
     "service",
     "endpointslice",
     "policytest",
+    "prefilter",
 )
 _ENVELOPE = ("apiVersion", "kind", "status")
 _REFERENCE = "common.json#/$defs/"

@@ -83,7 +83,7 @@ INLINE bool keeps_backend(const struct passage *at, struct translation *found, c
 	struct translation *known = bpf_map_lookup_elem(&translations, &key);
 
 	if (!known || passed(at->now, known->expires) || known->service != found->service ||
-	    !backend_of(known->backend).backend)
+	    !backend_of(known->backend).backend || is_closed(known->backend))
 		return false;
 	translation_touch(&key, known, at->flow.tcp_flags, at->now);
 	*found = *known;

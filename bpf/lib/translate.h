@@ -171,7 +171,7 @@ INLINE int begin_flow(struct __sk_buff *skb, struct passage *at, const struct se
 	service = bpf_map_lookup_elem(&services, &fronted.service);
 	if (!service)
 		return NO_SERVICE;
-	if (known && known->service == fronted.service)
+	if (known && known->service == fronted.service && !is_closed(known->backend))
 		choice = backend_of(known->backend);
 	if (!choice.backend) {
 		client.client = flow->source;

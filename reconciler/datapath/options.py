@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from reconciler.datapath.objects import Option
 from reconciler.model import overlay
-from reconciler.model.cluster import Cluster, DirectReturn, NetworkMode
+from reconciler.model.cluster import Cluster, DirectReturn, NetworkMode, XdpMode
 from reconciler.model.datapath import GATEWAY_MAC
 
 _TICK_BITS = 30  # bpf/lib/base.h: a tick is 2^30 ns
@@ -49,7 +49,11 @@ def map_sizes_of(cluster: Cluster) -> Mapping[str, int]:
     entries = cluster.conntrack.max_entries
     translates = cluster.masquerade.enabled or cluster.services is not None
     translations = 2 * entries if translates else _NONE  # one for each direction
-    sizes = {"conntrack4": entries, "conntrack6": entries, "translations": translations}
+    passing = entries if cluster.services is not None and cluster.xdp is not XdpMode.OFF else _UNUSED
+    sizes = {
+        **{"conntrack4": entries, "conntrack6": entries, "translations": translations},
+        **{"passing4": passing, "passing6": passing},
+    }
     return sizes if cluster.services else {**sizes, **dict.fromkeys(_OF_SERVICES, _UNUSED)}
 
 

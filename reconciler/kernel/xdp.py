@@ -32,20 +32,19 @@ _VETH = "what a veth device sends back is lost unless its other end runs an XDP 
 
 def link(program: int, ifname: str, ifindex: int, hook: Hook) -> int:
     """A new link. Raises KernelError with the device and the kernel's reason."""
-    if hook is Hook.XDP_GENERIC:
-        return _made(program, ifname, ifindex, _GENERIC)
-    if hook is Hook.XDP_NATIVE:
-        return _made(program, ifname, ifindex, _NATIVE)
-    try:
-        if reason := _VETH if _is_veth(ifindex) else "":
-            raise KernelError(reason)
-        return _made(program, ifname, ifindex, _NATIVE)
-    except KernelError as error:
-        if error.errno in OCCUPIED:
-            raise
-        made = _made(program, ifname, ifindex, _GENERIC)
-        log.warning("XDP is generic device=%s reason=%r", ifname, str(error))
-        return made
+    if hook is not Hook.XDP:
+        return _made(program, ifname, ifindex, _NATIVE if hook is Hook.XDP_NATIVE else _GENERIC)
+    reason = _VETH if _is_veth(ifindex) else ""
+    if not reason:
+        try:
+            return _made(program, ifname, ifindex, _NATIVE)
+        except KernelError as error:
+            if error.errno in OCCUPIED:
+                raise
+            reason = str(error)
+    made = _made(program, ifname, ifindex, _GENERIC)
+    log.warning("XDP is generic device=%s reason=%r", ifname, reason)
+    return made
 
 
 def _is_veth(ifindex: int) -> bool:
@@ -72,9 +71,9 @@ def _reason(program: int, ifindex: int, mode: int) -> str:
     with Netlink() as netlink:
         try:
             netlink.write(_setting(ifindex, program, mode | _IF_NONE))
+            netlink.write(_setting(ifindex, _NOTHING, mode | _REPLACE, program))  # what stood in the way has just gone
         except OSError as error:
             return error.strerror or ""
-        netlink.write(_setting(ifindex, _NOTHING, mode | _REPLACE, program))  # what stood in the way has just gone
     return ""
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reconciler.errors import Fault
-from reconciler.model.cluster import Cluster
+from reconciler.model.cluster import Cluster, StoreChoice
 from reconciler.model.cluster import Node as Host
 from reconciler.model.prefilter import Prefilter, is_ipv4, masked
+from reconciler.source.addresses import Address, Network, address_like
 from reconciler.source.prefilters import key_of, records
 from reconciler.source.references import Documents
 
-Network = IPv4Network | IPv6Network
 _LINK_LOCAL = ip_network("fe80::/10")
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -42,21 +42,39 @@ def _needed(documents: Documents) -> Iterator[tuple[Network, str]]:
     for placed in documents.hosts.values():
         host = placed.document.content
         assert isinstance(host, Host)
-        of_node = f"{placed.document.identity} at {placed}"
-        for address in (host.address4, host.address6):
-            if address is not None:
-                yield ip_network(address), f"{address}, an address of {of_node}"
-        for cidr in (host.cidr4, host.cidr6):
-            if cidr is not None:
-                yield cidr, f"{cidr}, for workloads of {of_node}"
+        yield from _of_host(host, f"{placed.document.identity} at {placed}")
     for placed in documents.clusters:
         cluster = placed.document.content
         assert isinstance(cluster, Cluster)
-        for pool in cluster.pools:
-            yield pool.cidr, f"{pool.cidr}, a pool for nodes of the Cluster at {placed}"
-        for cidr in cluster.services.cidrs if cluster.services else ():
-            yield cidr, f"{cidr}, for services of the Cluster at {placed}"
+        yield from _of_cluster(cluster, f"the Cluster at {placed}")
     yield _LINK_LOCAL, f"{_LINK_LOCAL}, by which neighbours find each other"
+
+
+def _of_host(host: Host, said: str) -> Iterator[tuple[Network, str]]:
+    for address in (host.address4, host.address6):
+        if address is not None:
+            yield ip_network(address), f"{address}, an address of {said}"
+    for cidr in (host.cidr4, host.cidr6):
+        if cidr is not None:
+            yield cidr, f"{cidr}, for workloads of {said}"
+
+
+def _of_cluster(cluster: Cluster, said: str) -> Iterator[tuple[Network, str]]:
+    for choice in (cluster.store, *(joined.store for joined in cluster.clusters)):
+        for address in _servers(choice):
+            yield ip_network(address), f"{address}, a server of the store of {said}"
+    for pool in cluster.pools:
+        yield pool.cidr, f"{pool.cidr}, a pool for nodes of {said}"
+    for cidr in cluster.services.cidrs if cluster.services else ():
+        yield cidr, f"{cidr}, for services of {said}"
+
+
+def _servers(choice: StoreChoice) -> Iterator[Address]:
+    """Those that are given by address."""
+    for endpoint in choice.endpoints:
+        host = endpoint.rpartition(":")[0].strip("[]")
+        if address_like(host):
+            yield ip_address(host)
 
 
 def overlaps(keys: NDArray[np.void], others: NDArray[np.void]) -> dict[int, int]:

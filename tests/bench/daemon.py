@@ -19,20 +19,20 @@ def measure() -> Iterator[Figure]:
     with hosted(POLICIES, REMOTE) as host:
         assert host.daemon is not None
         process = Path(f"/proc/{host.daemon.pid}")
-        before = _cpu_s(process)
+        before = cpu_s(process)
         time.sleep(IDLE_S)
-        yield Figure("daemon.idle_cpu", (_cpu_s(process) - before) / IDLE_S * 100, "% of a core")
-        yield Figure("daemon.resident", _kilobytes(process, "VmRSS") / 1024, "MB")
-        yield Figure("daemon.resident_peak", _kilobytes(process, "VmHWM") / 1024, "MB")
+        yield Figure("daemon.idle_cpu", (cpu_s(process) - before) / IDLE_S * 100, "% of a core")
+        yield Figure("daemon.resident", kilobytes(process, "VmRSS") / 1024, "MB")
+        yield Figure("daemon.resident_peak", kilobytes(process, "VmHWM") / 1024, "MB")
 
 
-def _cpu_s(process: Path) -> float:
+def cpu_s(process: Path) -> float:
     """User and system time of all its threads; proc(5), /proc/PID/stat."""
     fields = (process / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _kilobytes(process: Path, name: str) -> int:
+def kilobytes(process: Path, name: str) -> int:
     found = re.search(rf"^{name}:\s+(\d+) kB$", (process / "status").read_text(), re.MULTILINE)
     assert found
     return int(found[1])

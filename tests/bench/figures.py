@@ -25,6 +25,8 @@ TARGETS: dict[str, tuple[float, float]] = {
     "xdp.not_ours": (37, 25),
     "xdp.direct_known_flow": (95, 65),
     "xdp.direct_new_flow": (670, 450),
+    "services.maglev.moved_besides_its_own": (2, 2),
+    "table_change.lost": (0, 0),
     "path.forwarded": (780, 655),
     "push.policies_1000.p50": (300, 150),
     "push.policies_1000.p99": (1000, 1000),

@@ -148,7 +148,7 @@ def _paths() -> Iterator[Figure]:
             stack.enter_context(ending(sink, wires.inside(B), "eth0"))
         ours.attach()
         Services(ours.maps).serve(VIP, VIP_PORT, [f"{B.address4}:{PORT}"])
-        _load(tables, _ONE)
+        load_rules(tables, _rules(_ONE))
         stack.enter_context(on_one_cpu())
         ways = [
             (_way(tool, wires, f"{kind}_{name}", count), _Opening(tool, wires) if count == 1 else None)
@@ -158,7 +158,7 @@ def _paths() -> Iterator[Figure]:
         for _ in range(ROUNDS):
             for way, opening in ways:
                 _forget(ours)
-                _forget_tables(tables)
+                forget_tables(tables)
                 if opening:
                     opening.send()
                 way.times.append(arrive(tool, way, FRAMES))
@@ -198,7 +198,7 @@ def _connections() -> Iterator[Figure]:
                 stack.enter_context(serving(wires, port))
         ours.attach()
         Services(ours.maps).serve(VIP, VIP_PORT, [f"{B.address4}:{port}" for port in SERVERS])
-        _load(tables, _THREE)
+        load_rules(tables, _rules(_THREE))
         stack.enter_context(on_one_cpu())
         stack.enter_context(_cgroup(ours))
         service, direct = (VIP, VIP_PORT), (B.address4, SERVERS[0])
@@ -242,10 +242,10 @@ def _cgroup(bed: Bed) -> Iterator[None]:
         folder.rmdir()
 
 
-def _load(wires: Wires, target: str) -> None:
+def load_rules(wires: Wires, rules: str) -> None:
     """The packets here have no right sequence numbers, and those of many flows no right checksums."""
     with netns.inside(wires.path):
-        subprocess.run(["nft", "-f", "-"], input=_rules(target), text=True, check=True)
+        subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
         Path("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal").write_text("1")
         Path("/proc/sys/net/netfilter/nf_conntrack_checksum").write_text("0")
 
@@ -257,7 +257,7 @@ def _forget(bed: Bed) -> None:
         map_.delete(map_.read()[0])
 
 
-def _forget_tables(wires: Wires) -> None:
+def forget_tables(wires: Wires) -> None:
     """IPCTNL_MSG_CT_DELETE without a tuple: all of them (linux/netfilter/nfnetlink_conntrack.h)."""
     message = struct.pack("=IHHIIBBH", 20, 1 << 8 | 2, 0x5, 1, 0, socket.AF_INET, 0, 0)
     with netns.inside(wires.path), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:

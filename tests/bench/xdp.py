@@ -1,8 +1,9 @@
 """Net nanoseconds a packet at a node device: known flows at XDP, packets of no service, and flows that begin at tc.
 
 A client and a backend of another node are neighbours at the device `b`. `swap` only reads as far as the ports and swaps
-the MAC addresses. `direct`: the backend answers its client itself, and packets are wrapped for it in IPv4; `grow` only
-makes room for that, and `insert` (at tc) only remembers a flow, in a table as large.
+the MAC addresses; beyond an empty program that takes as good as nothing, so it is no baseline to divide by. `direct`:
+the backend answers its client itself, and packets are wrapped for it in IPv4; `grow` only makes room for that, and the
+baseline of a new flow is to remember it, in a table as large.
 """
 
 from __future__ import annotations

@@ -7,13 +7,15 @@ from ipaddress import ip_address
 
 import pytest
 
+from .gate import HOST, WORLD
 from .harness import Device, Harness
+from .packets import tcp
 from .services import RANDOM, Services
+from .shop import ELSEWHERE, at, made_shop
 from .test_translation import Shop, ends
 
 families = pytest.mark.parametrize("version", [4, 6])
 LOCAL = 2  # BACKEND_LOCAL
-HOST = {4: "10.0.0.1", 6: "fd00::1"}
 PORTS = range(2000, 2040)
 
 
@@ -74,3 +76,27 @@ def test_a_flow_is_for_a_closed_backend_where_there_is_no_other(shop: Shop) -> N
     serve(shop, shop.server)
     close(shop, shop.server)
     assert reached(shop) == {shop.address(shop.server)}
+
+
+@families
+def test_a_connection_that_begins_again_leaves_a_closed_backend(shop: Shop) -> None:
+    serve(shop, shop.server, shop.other)
+    assert reached(shop) == {shop.address(shop.server), shop.address(shop.other)}
+    close(shop, shop.server)
+    assert reached(shop) == {shop.address(shop.other)}
+
+
+@families
+def test_clients_outside_reach_others_too(datapath: Harness, version: int) -> None:
+    with made_shop(datapath) as gate:
+        here, away = gate.address(version), ELSEWHERE[version]
+        gate.open(version, here, away)
+        gate.services.know(at(here, 8080), flags=LOCAL)
+
+        def reached() -> set[str]:
+            asked = (tcp(WORLD[version], sport, HOST[version], 30080) for sport in PORTS)
+            return {ends(gate.arrives(one)[1])[2] for one in asked}
+
+        assert reached() == {here, away}
+        datapath.endpoints.write({}, [ip_address(here)])
+        assert reached() == {away}

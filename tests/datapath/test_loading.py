@@ -80,6 +80,12 @@ def test_an_option_that_does_not_exist_or_fit_is_an_error(
         Datapath(pin_root, options, sizes).load()
 
 
+def test_what_a_kernel_cannot_load_is_left_out(pin_root: Path) -> None:
+    whole = Datapath(pin_root, OPTIONS).program_rows()
+    rest = Datapath(pin_root, OPTIONS, left_out=("xdp",)).program_rows()
+    assert whole.keys() - rest.keys() == {"at_device", "in_driver"}
+
+
 def test_a_map_of_another_size_makes_way_and_the_others_keep_their_rows(pin_root: Path) -> None:
     Datapath(pin_root, OPTIONS).load()
     kept = PinnedMaps(pin_root).open("ipcache4")

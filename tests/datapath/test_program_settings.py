@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from reconciler.config import make
+from reconciler.datapath.options import map_sizes_of
 from reconciler.engine.rows import DictRows
 from reconciler.errors import KernelError
 from reconciler.host.tables import HostTables
 from reconciler.kernel.programs import ProgramsTable
-from reconciler.model.cluster import Cluster, Conntrack, Timeouts
+from reconciler.model.cluster import Cluster, Conntrack, Services, Timeouts, XdpMode
 from reconciler.model.origin import Origin
 from reconciler.model.prefilter import Prefilter
 from reconciler.model.selector import Selector
@@ -39,6 +40,13 @@ def _write(tables: HostTables, rows: DictRows) -> None:
 @pytest.mark.parametrize("other", [SLOWER, SMALLER, DENYING])
 def test_other_options_or_sizes_of_maps_are_other_programs(tables: HostTables, other: Snapshot) -> None:
     assert tables.programs(ONE).rows != tables.programs(other).rows
+
+
+def test_flows_that_go_through_have_room_only_where_some_may() -> None:
+    serving = replace(ONE.cluster, services=Services())
+    early = replace(serving, xdp=XdpMode.AUTO)
+    room = [map_sizes_of(one)["passing4"] for one in (ONE.cluster, serving, early)]
+    assert room == [64, 64, early.conntrack.max_entries]
 
 
 def test_a_cluster_of_the_same_settings_reads_no_object_again(tables: HostTables) -> None:

@@ -11,8 +11,9 @@ import pytest
 from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import Desired, compile_host
 from reconciler.compile.lint import lint
-from reconciler.engine.rows import DictRows
+from reconciler.engine.rows import Columns, DictRows
 from reconciler.host.facts import gather
+from reconciler.host.fields import prefix
 from reconciler.host.service_facts import service_facts
 from reconciler.model.cluster import StoreChoice
 from reconciler.model.facts import Facts
@@ -135,6 +136,13 @@ def test_egress_reaches_the_world_without_its_exceptions(
 )
 def test_a_deny_beats_every_allow(store: EmbeddedStore, sender: str, receiver: str, port: int, passes: bool) -> None:
     assert Example("deny", store).passes(sender, receiver, TCP, port) is passes
+
+
+def test_a_node_does_not_hear_whom_its_prefilter_names(store: EmbeddedStore) -> None:
+    rows = Example("node", store).desired.tables["prefilter"]
+    assert isinstance(rows, Columns)
+    shown = {str(prefix(int(key["high"]), int(key["low"]), int(key["bits"]))) for key in rows.keys}
+    assert shown == {"198.18.0.0/15", "203.0.113.66", "2001:db8:bad::/48"}
 
 
 def test_a_node_asks_for_routes_rules_and_sysctls(store: EmbeddedStore) -> None:

@@ -22,7 +22,10 @@ HEAD = "apiVersion: plumbline/v1\nkind: Prefilter\nmetadata: {name: bad}\nspec:\
 CLUSTER = """apiVersion: plumbline/v1
 kind: Cluster
 metadata: {name: demo}
-spec: {services: {cidrs: [10.96.0.0/16, "fd96::/112"]}, pools: [{cidr: 10.50.0.0/16, nodePrefix: 24}]}
+spec:
+  store: {kind: etcd, endpoints: ["192.0.2.77:2379", "[2001:db8:5::7]:2379", "etcd.example.org:2379"]}
+  services: {cidrs: [10.96.0.0/16, "fd96::/112"]}
+  pools: [{cidr: 10.50.0.0/16, nodePrefix: 24}]
 ---
 apiVersion: plumbline/v1
 kind: Node
@@ -103,14 +106,16 @@ def test_a_number_is_refused_by_the_schema() -> None:
 @pytest.mark.parametrize(
     ("entry", "needed"),
     [
-        ("192.0.2.0/24", "192.0.2.1, an address of Node alpha at cluster.yaml:6"),
-        ("192.0.2.1", "192.0.2.1, an address of Node alpha at cluster.yaml:6"),
-        ('"2001:db8::/32"', "2001:db8::1, an address of Node alpha at cluster.yaml:6"),
-        ("10.44.0.0/16", "10.44.0.0/24, for workloads of Node alpha at cluster.yaml:6"),
-        ("10.44.0.9", "10.44.0.0/24, for workloads of Node alpha at cluster.yaml:6"),
+        ("192.0.2.0/26", "192.0.2.1, an address of Node alpha at cluster.yaml:9"),
+        ("192.0.2.1", "192.0.2.1, an address of Node alpha at cluster.yaml:9"),
+        ('"2001:db8::/64"', "2001:db8::1, an address of Node alpha at cluster.yaml:9"),
+        ("10.44.0.0/16", "10.44.0.0/24, for workloads of Node alpha at cluster.yaml:9"),
+        ("10.44.0.9", "10.44.0.0/24, for workloads of Node alpha at cluster.yaml:9"),
         ("10.96.1.0/24", "10.96.0.0/16, for services of the Cluster at cluster.yaml:1"),
         ('"fd96::/16"', "fd96::/112, for services of the Cluster at cluster.yaml:1"),
         ("10.50.0.0/16", "10.50.0.0/16, a pool for nodes of the Cluster at cluster.yaml:1"),
+        ("192.0.2.64/26", "192.0.2.77, a server of the store of the Cluster at cluster.yaml:1"),
+        ('"2001:db8:5::/48"', "2001:db8:5::7, a server of the store of the Cluster at cluster.yaml:1"),
         ('"fe80::1"', "fe80::/10, by which neighbours find each other"),
     ],
 )
