@@ -41,6 +41,8 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 {
 	int found = NOT_TRANSLATED;
 
+	if (direct_return == DIRECT_OPTION && unlikely(at->flow.tcp_flags & (TCP_FIN | TCP_RST)))
+		v6 ? note_end6(at) : note_end4(at);
 	if (!reason && translates(device, v6))
 		found = unmasquerade(skb, at, device, v6);
 	if (!found)

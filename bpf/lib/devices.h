@@ -17,6 +17,13 @@ struct device {
 	__u32 flags; /* enum device_flags */
 };
 
+INLINE bool has_address(const struct device *device, const bool v6)
+{
+	const __u64 *halves = (const void *)device->address6;
+
+	return v6 ? halves[0] | halves[1] : device->address4;
+}
+
 /* A node device by its index. Written by the daemon, read by its programs, which let everything pass without a row.
  * Full: the commit is refused.
  */

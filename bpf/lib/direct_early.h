@@ -29,10 +29,10 @@ INLINE struct service *open_service(const struct frontend *frontend, __u32 epoch
 }
 
 /* Remembers the backend of a flow that is not known, if it answers directly: it does not answer nodes and workloads, as
- * these may be on its own host. Returns it, or NULL.
+ * these may be on its own host. Returns it, or NULL; so it does for a flow that is known, whatever has become of it.
  */
 INLINE struct backend *enter_direct(const struct translation_key *flow, const struct frontend *frontend, __u32 now,
-				    __u64 flags, const bool v6)
+				    const bool v6)
 {
 	__u32 id, hash = flow_hash(&flow->source, &flow->destination, flow->source_port, flow->destination_port,
 				   flow->protocol, v6);
@@ -58,7 +58,7 @@ INLINE struct backend *enter_direct(const struct translation_key *flow, const st
 	fresh.expires = now + flow_timeout(flow->protocol, 0, false);
 	fresh.backend = choice.id;
 	fresh.service = id;
-	return bpf_map_update_elem(&translations, flow, &fresh, flags) ? NULL : choice.backend;
+	return bpf_map_update_elem(&translations, flow, &fresh, BPF_NOEXIST) ? NULL : choice.backend;
 }
 
 /* The way from a device to another host. */
@@ -91,7 +91,8 @@ NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u3
 	struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
 
 	route.ipv4_dst = key->address;
-	if (!device || !(device->flags & DEVICE_SERVICES) || !leaves_here(context, &route))
+	if (!device || !(device->flags & DEVICE_SERVICES) || !has_address(device, false) ||
+	    !leaves_here(context, &route))
 		return false;
 	way->checked = now;
 	way->mtu = route.mtu_result;
@@ -178,7 +179,7 @@ NOINLINE bool look_for_direct4(struct xdp_md *context, const struct transport *t
 	name_flow4(&flow, key);
 	known = find(&flow, transport->now);
 	if (!known) {
-		backend = enter_direct(&flow, frontend_of4(&key->ends, key->protocol), transport->now, BPF_ANY, false);
+		backend = enter_direct(&flow, frontend_of4(&key->ends, key->protocol), transport->now, false);
 		if (!backend || !aim4(context, transport, key, &backend->address, backend->port, passing))
 			return false;
 	} else {
@@ -198,7 +199,7 @@ NOINLINE bool begin_direct4(struct xdp_md *context, const struct transport *tran
 	struct backend *backend;
 
 	name_flow4(&flow, key);
-	backend = enter_direct(&flow, frontend_of4(&key->ends, key->protocol), transport->now, BPF_NOEXIST, false);
+	backend = enter_direct(&flow, frontend_of4(&key->ends, key->protocol), transport->now, false);
 	return backend && aim4(context, transport, key, &backend->address, backend->port, passing);
 }
 
@@ -253,7 +254,8 @@ NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u3
 	struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
 
 	__builtin_memcpy(route.ipv6_dst, key->address.bytes, 16);
-	if (!device || !(device->flags & DEVICE_SERVICES) || !leaves_here(context, &route))
+	if (!device || !(device->flags & DEVICE_SERVICES) || !has_address(device, true) ||
+	    !leaves_here(context, &route))
 		return false;
 	way->checked = now;
 	way->mtu = route.mtu_result;
@@ -332,7 +334,7 @@ NOINLINE bool look_for_direct6(struct xdp_md *context, const struct transport *t
 	name_flow6(&flow, key);
 	known = find(&flow, transport->now);
 	if (!known) {
-		backend = enter_direct(&flow, frontend_of6(&key->ends, key->protocol), transport->now, BPF_ANY, true);
+		backend = enter_direct(&flow, frontend_of6(&key->ends, key->protocol), transport->now, true);
 		if (!backend || !aim6(context, transport, key, &backend->address, backend->port, passing))
 			return false;
 	} else {
@@ -352,7 +354,7 @@ NOINLINE bool begin_direct6(struct xdp_md *context, const struct transport *tran
 	struct backend *backend;
 
 	name_flow6(&flow, key);
-	backend = enter_direct(&flow, frontend_of6(&key->ends, key->protocol), transport->now, BPF_NOEXIST, true);
+	backend = enter_direct(&flow, frontend_of6(&key->ends, key->protocol), transport->now, true);
 	return backend && aim6(context, transport, key, &backend->address, backend->port, passing);
 }
 

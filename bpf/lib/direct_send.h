@@ -46,20 +46,25 @@ INLINE __u32 direct_room(const struct direct_way *way, bool tells, const bool v6
 	}
 }
 
-/* The outer packet comes from this host, as the device by which it leaves is known. */
-INLINE void set_local(struct direct_way *way, __u32 came_in)
+/* The outer packet comes from this host: from where its tunnel is, or as the device by which it leaves is known, or
+ * else the one that it came in by. Returns 0 or a reason.
+ */
+INLINE int set_local(struct direct_way *way, __u32 came_in)
 {
-	const struct device *device = bpf_map_lookup_elem(&devices, &way->device);
+	const __u32 ifindex[] = { way->device, came_in };
 	const bool v6 = is_over6(way);
 
-	if (!device)
-		device = bpf_map_lookup_elem(&devices, &came_in);
-	if (!device)
-		return;
-	if (v6)
-		__builtin_memcpy(way->local.bytes, device->address6, 16);
-	else
-		way->local.v4 = device->address4;
+	if (!is_unset(&way->local, v6))
+		return 0;
+	for (int i = 0; i < 2; i++) {
+		const struct device *device = bpf_map_lookup_elem(&devices, &ifindex[i]);
+
+		if (device && has_address(device, v6)) {
+			way->local = device_address(device, v6);
+			return 0;
+		}
+	}
+	return REASON_UNTRANSLATABLE;
 }
 
 /* The way to `way->remote` for a packet of this length, and how long one may be. Returns 0 or a reason. */
@@ -85,9 +90,7 @@ GLOBAL int find_way(struct __sk_buff *skb, __u32 length, __u32 room)
 	if (found && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return REASON_TUNNEL_DESTINATION;
 	way->device = route.ifindex;
-	if (is_over6(way) ? !(way->local.v6[0] | way->local.v6[1]) : !way->local.v4)
-		set_local(way, skb->ifindex);
-	return 0;
+	return direct_return == DIRECT_OPTION ? 0 : set_local(way, skb->ifindex);
 }
 
 /* Puts the outer IP header in its room, and says in the frame's header what it is. */
@@ -304,7 +307,7 @@ INLINE void describe_way(struct direct_way *way, const struct flow *flow, const 
 	}
 }
 
-/* Finds the way to the host of a packet's backend. Returns 0, a reason to drop it, or TOO_LARGE. */
+/* Finds the way to the host of a packet's backend. Returns 0, a reason to drop it, NOT_TRANSLATED or TOO_LARGE. */
 INLINE int find_backend(struct __sk_buff *skb, const struct passage *at, const bool v6)
 {
 	struct direct_way *way = direct_way_of_packet();
@@ -313,6 +316,8 @@ INLINE int find_backend(struct __sk_buff *skb, const struct passage *at, const b
 
 	if (!way || !found)
 		return REASON_TUNNEL_DESTINATION;
+	if (unlikely(at->flow.related) && !is_for_quoted(skb, &at->flow, v6))
+		return NOT_TRANSLATED;
 	describe_way(way, &at->flow, found, v6);
 	reason = find_way(skb, network_length(skb, at->flow.protocol, v6),
 			  direct_room(way, tells_front(&at->flow), v6));
@@ -360,7 +365,8 @@ GLOBAL int send_off6(struct __sk_buff *skb, int tells)
 	return send_off(skb, tells, true);
 }
 
-/* Sends the packet to its backend's host. Returns a reason to drop it, SENT, TOO_LARGE, or 0: the stack is to send it.
+/* Sends the packet to its backend's host. Returns a reason to drop it, SENT, TOO_LARGE, NOT_TRANSLATED, or 0: the stack
+ * is to send it.
  */
 INLINE int send_direct(struct __sk_buff *skb, struct passage *at, const bool v6)
 {

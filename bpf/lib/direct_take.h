@@ -27,30 +27,25 @@ INLINE bool may_be_front(const struct passage *at, const struct direct_way *way,
 	return find_peer(&way->front, v6, at->version.epoch).identity == IDENTITY_REMOTE_NODE; /* its node port */
 }
 
-/* Whether a flow is over; of what comes with an option, the client's end does not pass here. */
 INLINE bool is_over(const struct translation *known, __u32 now)
 {
-	return passed(now, known->expires) ||
-	       (direct_return == DIRECT_OPTION ? known->closing : known->closing == SENT_BOTH);
+	return passed(now, known->expires) || known->closing == SENT_BOTH;
 }
 
-/* Remembers what the client of a flow, which has its backend as the destination, knows. Returns 0 or a reason. */
+/* Remembers what the client of a flow, which has its backend as the destination, knows. It may be known already, from
+ * an earlier packet or because the flow came to this host itself before. Returns 0 or a reason.
+ */
 INLINE int remember_front(const struct passage *at, const bool v6)
 {
 	struct direct_way *way = direct_way_of_packet();
 	const struct flow *flow = &at->flow;
-	struct translation_key key = { .protocol = flow->protocol, .v6 = v6 };
+	struct translation_key key = key_of_answers(flow, v6);
 	struct translation *known, fresh = {};
 
 	if (!way)
 		return REASON_TUNNEL_DESTINATION;
-	key.source = flow->destination;
-	key.source_port = flow->destination_port;
-	key.destination = flow->source;
-	key.destination_port = flow->source_port;
 	known = bpf_map_lookup_elem(&translations, &key);
-	if (likely(known && known->state & DIRECT && known->port == way->front_port &&
-		   same_address(&known->address, &way->front, v6))) {
+	if (likely(known && answers_as(known, &way->front, way->front_port, v6))) {
 		translation_note(&key, known, SENT_IN, flow->tcp_flags, at->now);
 		return 0;
 	}
@@ -74,6 +69,32 @@ GLOBAL int remember_front4(const struct passage *at)
 GLOBAL int remember_front6(const struct passage *at)
 {
 	return at ? remember_front(at, true) : TC_ACT_SHOT;
+}
+
+/* The end of a connection whose packets, after the one with the option, come as if nobody had brought them: the
+ * translation of its answers lasts as long as it does, and no longer.
+ */
+INLINE void note_end(const struct passage *at, const bool v6)
+{
+	struct translation_key key = key_of_answers(&at->flow, v6);
+	struct translation *known = bpf_map_lookup_elem(&translations, &key);
+
+	if (known && known->state & DIRECT)
+		translation_note(&key, known, SENT_IN, at->flow.tcp_flags, at->now);
+}
+
+GLOBAL int note_end4(const struct passage *at)
+{
+	if (at)
+		note_end(at, false);
+	return 0;
+}
+
+GLOBAL int note_end6(const struct passage *at)
+{
+	if (at)
+		note_end(at, true);
+	return 0;
 }
 
 /* Whether outer addresses are those of another node's packet for this host, or for a workload of it. */
@@ -223,7 +244,7 @@ INLINE int take_option4(struct __sk_buff *skb, struct direct_way *way)
 	sum = bpf_csum_diff(&first, sizeof(first), (__be32 *)&ip, sizeof(first), (__u16)~ip.check);
 	ip.check = fold(bpf_csum_diff((__be32 *)&option, sizeof(option), NULL, 0, sum)); /* RFC 1624 */
 	if (bpf_skb_adjust_room(skb, -(__s32)sizeof(option), BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0))
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
 		return -REASON_MALFORMED;
 	way->backend_port = 0;
 	return BROUGHT;
@@ -290,6 +311,7 @@ GLOBAL int take_off6(struct __sk_buff *skb)
 INLINE int readdress_brought(struct __sk_buff *skb, struct flow *flow, struct direct_way *way, const bool v6)
 {
 	struct translation *found = towards_inside();
+	int reason;
 
 	if (!found)
 		return REASON_TUNNEL_DESTINATION;
@@ -297,7 +319,8 @@ INLINE int readdress_brought(struct __sk_buff *skb, struct flow *flow, struct di
 	way->front_port = flow->related ? flow->source_port : flow->destination_port;
 	found->address = way->backend;
 	found->port = way->backend_port;
-	return v6 ? rewrite_destination6(skb, flow) : rewrite_destination4(skb, flow);
+	reason = v6 ? rewrite_destination6(skb, flow) : rewrite_destination4(skb, flow);
+	return reason == NOT_TRANSLATED ? REASON_MALFORMED : reason; /* an error for another than it quotes */
 }
 
 /* The packet out of what it was brought in: its backend gets it. `reason`: what is wrong with it, or 0. Returns an
@@ -322,7 +345,11 @@ INLINE int hand_to_backend(struct __sk_buff *skb, struct passage *at, int reason
 	endpoint = find_endpoint(&destination, v6);
 	if (!endpoint)
 		return drop(skb, at, REASON_TUNNEL_DESTINATION, v6);
-	return take_hop_to(skb, endpoint->mac, v6) ? bpf_redirect(endpoint->ifindex, 0) : PASS;
+	if (!take_hop_to(skb, endpoint->mac, v6))
+		return PASS;
+	if (v6) /* the hop is in a device's own sum over the packet; of IPv4 the header's checksum makes up for it */
+		bpf_csum_update(skb, (__u16)~bpf_htons(1));
+	return bpf_redirect(endpoint->ifindex, 0);
 }
 
 NOINLINE int hand_to_backend4(struct __sk_buff *skb)

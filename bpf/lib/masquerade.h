@@ -48,19 +48,25 @@ INLINE bool masquerades(const struct device *device, const bool v6)
 	return device->flags & (v6 ? DEVICE_MASQUERADE6 : DEVICE_MASQUERADE4);
 }
 
+/* What the translation of a backend's answers to a packet is found by. */
+INLINE struct translation_key key_of_answers(const struct flow *flow, const bool v6)
+{
+	struct translation_key key = { .protocol = flow->protocol, .v6 = v6 };
+
+	key.source = flow->destination;
+	key.destination = flow->source;
+	key.source_port = flow->destination_port;
+	key.destination_port = flow->source_port;
+	return key;
+}
+
 /* Whether a packet came in for a service and is now for a backend that is not here. That one is to answer this host.
  */
 INLINE bool is_for_backend(const struct passage *at, const bool v6)
 {
-	const struct flow *flow = &at->flow;
-	struct translation_key answer = { .protocol = flow->protocol, .v6 = v6 };
-	struct translation *known;
+	struct translation_key answer = key_of_answers(&at->flow, v6);
+	struct translation *known = bpf_map_lookup_elem(&translations, &answer);
 
-	answer.source = flow->destination;
-	answer.destination = flow->source;
-	answer.source_port = flow->destination_port;
-	answer.destination_port = flow->source_port;
-	known = bpf_map_lookup_elem(&translations, &answer);
 	return known && known->backend && !passed(at->now, known->expires);
 }
 
@@ -169,6 +175,14 @@ INLINE struct translation *towards_inside(void)
 	return bpf_map_lookup_elem(&towards, &zero);
 }
 
+/* Whether an ICMP error is for whoever sent the packet that it quotes. */
+INLINE bool is_for_quoted(struct __sk_buff *skb, const struct flow *flow, const bool v6)
+{
+	union address source, destination;
+
+	return load_addresses(skb, &source, &destination, v6) && same_address(&destination, &flow->source, v6);
+}
+
 /* A packet that comes in gets the destination that its flow's translation says, and so does its flow. Returns 0, a
  * reason to drop it, or NOT_TRANSLATED.
  */
@@ -179,11 +193,9 @@ INLINE int rewrite_destination(struct __sk_buff *skb, struct flow *flow, const s
 	change.address = found->address;
 	change.port = found->port;
 	if (unlikely(flow->related)) {
-		union address source, destination;
-
 		change.was_address = flow->source;
 		change.was_port = flow->source_port;
-		if (!load_addresses(skb, &source, &destination, v6) || !same_address(&destination, &flow->source, v6))
+		if (!is_for_quoted(skb, flow, v6))
 			return NOT_TRANSLATED;
 		if (rewrite_error(skb, &change, v6))
 			return REASON_MALFORMED;

@@ -35,8 +35,14 @@ INLINE bool is_admitted(__u32 service, const union address *client, const bool v
 	}
 }
 
+/* Whether a translation of answers is a service's, and gives them this address and port. */
+INLINE bool answers_as(const struct translation *known, const union address *address, __be16 port, const bool v6)
+{
+	return known->backend && known->port == port && same_address(&known->address, address, v6);
+}
+
 /* Enters a flow, both ways. It must not have the same ends as another one's answers; those of a direct one do not come
- * here. Returns 0 or a reason.
+ * here. The same flow may have come to another host first, which brought it to the backend here. Returns 0 or a reason.
  */
 INLINE int enter_flow(const struct passage *at, const struct translation *fresh, const bool v6)
 {
@@ -51,7 +57,8 @@ INLINE int enter_flow(const struct passage *at, const struct translation *fresh,
 		return bpf_map_update_elem(&translations, &key, fresh, BPF_ANY) ? REASON_CONNTRACK_FULL : 0;
 	turn(&key, fresh, &answer, &back);
 	known = bpf_map_lookup_elem(&translations, &answer);
-	if (unlikely(known && !passed(at->now, known->expires) && known->closing != 3))
+	if (unlikely(known && !passed(at->now, known->expires) && known->closing != SENT_BOTH &&
+		     !answers_as(known, &back.address, back.port, v6)))
 		return REASON_NO_PORT;
 	if (bpf_map_update_elem(&translations, &answer, &back, BPF_ANY) ||
 	    bpf_map_update_elem(&translations, &key, fresh, BPF_ANY))
@@ -76,6 +83,19 @@ INLINE int find_service(const struct passage *at, struct translation *found, con
 	return 0;
 }
 
+/* Whether a flow goes on to its backend as it did. A direct one does not to a workload that came here; and where
+ * nothing is answered directly any more, only as a connection that needs nothing but routes, whose backend's host knows
+ * it.
+ */
+INLINE bool goes_on(const struct translation *known, const struct backend *backend, const struct flow *flow)
+{
+	if (!backend || likely(!(known->state & DIRECT)))
+		return backend;
+	if (!direct_return)
+		return !overlay && flow->protocol == IPPROTO_TCP && !opens(flow);
+	return !(backend->flags & BACKEND_LOCAL);
+}
+
 /* Whether a connection that begins again has a backend of this version of the service already. */
 INLINE bool keeps_backend(const struct passage *at, struct translation *found, const bool v6)
 {
@@ -83,7 +103,7 @@ INLINE bool keeps_backend(const struct passage *at, struct translation *found, c
 	struct translation *known = bpf_map_lookup_elem(&translations, &key);
 
 	if (!known || passed(at->now, known->expires) || known->service != found->service ||
-	    !backend_of(known->backend).backend || is_closed(known->backend))
+	    !goes_on(known, backend_of(known->backend).backend, &at->flow) || is_closed(known->backend))
 		return false;
 	translation_touch(&key, known, at->flow.tcp_flags, at->now);
 	*found = *known;
@@ -137,13 +157,15 @@ INLINE int find_flow(const struct passage *at, struct translation *found, const 
 	struct translation *known = bpf_map_lookup_elem(&translations, &key);
 
 	if (known && likely(known->backend && !passed(at->now, known->expires) && !opens(flow))) {
-		if (likely(backend_of(known->backend).backend)) {
+		const struct backend *backend = backend_of(known->backend).backend;
+
+		if (likely(goes_on(known, backend, flow))) {
 			if (likely(!flow->related))
 				translation_touch(&key, known, flow->tcp_flags, at->now);
 			*found = *known;
 			return 0;
 		}
-		if (flow->protocol == IPPROTO_TCP)
+		if (!backend && flow->protocol == IPPROTO_TCP)
 			return is_silent(at, SCOPE_OUTSIDE, v6) ? REASON_NO_BACKEND : UNSERVED;
 	}
 	return unlikely(flow->related || flow->later_fragment) ? NOT_TRANSLATED : NOT_KNOWN;

@@ -89,12 +89,12 @@ NOINLINE int write_back(const struct translation_key *key, const struct translat
 	return bpf_map_update_elem(&translations, &other, &back, BPF_ANY);
 }
 
-/* Seconds, in ticks, that a flow may be silent. Of a direct one a single side may be all that passes here: its first
- * packet that opens nothing tells of the other one, and its FIN is all that is seen of the end.
+/* Seconds, in ticks, that a flow may be silent. Of a direct one the client's side is all that passes its first host:
+ * its first packet that opens nothing tells of the other one, and its FIN is all that is seen of the end.
  */
 INLINE __u32 translation_timeout(const struct translation_key *key, __u8 closing, __u8 state)
 {
-	if (unlikely(state & DIRECT && closing && closing != SENT_BOTH))
+	if (unlikely(state & DIRECT && key->reply && closing && closing != SENT_BOTH))
 		return timeout_other;
 	return flow_timeout(key->protocol, closing, (state & SENT_BOTH) == SENT_BOTH);
 }
@@ -110,7 +110,8 @@ INLINE void translation_note(const struct translation_key *key, struct translati
 
 	if (unlikely(tcp_flags & (TCP_FIN | TCP_RST))) {
 		closing |= tcp_flags & TCP_RST ? SENT_BOTH : side;
-	} else if (unlikely(closing == SENT_BOTH && (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
+	} else if (unlikely((closing == SENT_BOTH || (closing && state & DIRECT)) &&
+			    (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
 		closing = 0;
 		state = side | (state & DIRECT);
 	}

@@ -21,6 +21,7 @@ XDP_HAS_FRAGS = 1 << 5  # BPF_F_*, for loading
 
 _OUTPUT = 1 << 14  # a packet may grow by encapsulation, no more than this
 _RUN = struct.Struct("=IIIIQQIIIIQQIII")  # BPF_PROG_TEST_RUN
+_SUMMED = 1 << 2  # BPF_F_TEST_SKB_CHECKSUM_COMPLETE
 _LICENSE = b"GPL\0"
 _LOAD = "IIQQIIQII16sIIIIQIIQII"  # union bpf_attr of BPF_PROG_LOAD up to attach_btf_id
 _MAP_IDS = 64
@@ -160,30 +161,31 @@ def info(descriptor: int) -> ProgramInfo:
     return ProgramInfo(kind, number, syscalls.text(raw[64:80]), frozenset(maps))
 
 
-def run(descriptor: int, packet: bytes = b"", context: bytes = b"", repeat: int = 1) -> Run:
+def run(descriptor: int, packet: bytes = b"", context: bytes = b"", repeat: int = 1, *, summed: bool = False) -> Run:
     """Run a program on a packet (BPF_PROG_TEST_RUN); `context` is a struct __sk_buff or xdp_md, or empty.
 
-    `duration_ns` is the kernel's mean over `repeat` runs, each on what the last one made of the packet.
+    `duration_ns` is the kernel's mean over `repeat` runs, each on what the last one made of the packet. `summed`: a
+    device has added up the packet (CHECKSUM_COMPLETE, kernel 6.17), and KernelError is raised if that is not so after.
     """
     out, context_out = bytearray(len(packet) + _OUTPUT), bytearray(len(context))
-    return _run(descriptor, packet, out, bytearray(context), context_out, repeat)
+    return _run(descriptor, packet, out, bytearray(context), context_out, repeat, _SUMMED if summed else 0)
 
 
 def run_syscall(descriptor: int, context: bytes = b"") -> Run:
     """Run a program of type SYSCALL; it changes its context in place."""
     inout = bytearray(context)
-    done = _run(descriptor, b"", bytearray(), inout, bytearray(), 0)
+    done = _run(descriptor, b"", bytearray(), inout, bytearray(), 0, 0)
     return done._replace(context=bytes(inout))
 
 
 def _run(
-    descriptor: int, packet: bytes, out: bytearray, context: bytearray, context_out: bytearray, repeat: int
+    descriptor: int, packet: bytes, out: bytearray, context: bytearray, context_out: bytearray, repeat: int, flags: int
 ) -> Run:
     attributes = bytearray(_RUN.size + 4)
     where = address(packet) if packet else 0, address(out) if out else 0
     contexts = address(context) if context else 0, address(context_out) if context_out else 0
-    sizes = len(context), len(context_out)
-    _RUN.pack_into(attributes, 0, descriptor, 0, len(packet), len(out), *where, repeat, 0, *sizes, *contexts, 0, 0, 0)
+    sizes, rest = (len(context), len(context_out)), (flags, 0, 0)
+    _RUN.pack_into(attributes, 0, descriptor, 0, len(packet), len(out), *where, repeat, 0, *sizes, *contexts, *rest)
     bpf(syscalls.TEST_RUN, attributes, "running a program")
     _, result, _, length, _, _, _, duration_ns, *_ = _RUN.unpack_from(attributes)
     return Run(result, duration_ns, bytes(out[:length]), bytes(context_out))

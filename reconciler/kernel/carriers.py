@@ -67,4 +67,16 @@ def _set(host: Netlink, name: str, up: bool) -> bool:
         return False
     if end.up != up:
         host.write(link_messages.turning(end.index, up))
+    if up:
+        _activate(host, end)
     return True
+
+
+def _activate(host: Netlink, end: End) -> None:
+    """A new carrier counts for sending only once the kernel's link watch has seen it, at its leisure; asking for a link
+    makes it look (linkwatch_sync_dev in rtnl_getlink, net/core/rtnetlink.c; before kernel 6.8 it does not). Else the
+    first packet of a workload may be lost: its question for the gateway's MAC address, which it repeats after a second.
+    """
+    link_messages.by_index(host, end.index)
+    if end.peer_nsid is not None:
+        link_messages.by_index(host, end.peer_index, end.peer_nsid)

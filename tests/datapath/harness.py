@@ -149,6 +149,7 @@ class Harness:
         self.root = root
         self.devices = devices
         self.gso_size = 0  # of the packets that are tried: data in each segment, 0: they are not segmented
+        self.summed = False  # a device has added them up, and its sum must be right after the program too
         self.datapath = Datapath(root, options, sizes)
         self.datapath.load()
         self.maps = PinnedMaps(root)
@@ -236,7 +237,7 @@ class Harness:
         struct.pack_into("=I", context, layout["ingress_ifindex"][1], ingress_ifindex)
         struct.pack_into("=I", context, layout["mark"][1], mark)
         struct.pack_into("=I", context, layout["gso_size"][1], self.gso_size)
-        ran = programs.run(program, packet, bytes(context))
+        ran = programs.run(program, packet, bytes(context), summed=self.summed)
         return Ran(ctypes.c_int32(ran.result).value, ran.packet)
 
     def sent(self, packet: bytes, device: Device) -> Ran:

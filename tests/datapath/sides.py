@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
+from typing import Any
 
 from reconciler.bpf import bpffs
 from reconciler.kernel import netns
@@ -40,8 +41,8 @@ PLACE = f"/run/netns/pt-dd{os.getpid()}"
 class Sides:
     """This host as the one that a client comes to, and as the one that has the backend."""
 
-    def __init__(self, datapath: Harness, how: int, overlay: bool) -> None:
-        self.datapath, self.how, self.overlay = datapath, how, overlay
+    def __init__(self, datapath: Harness, options: Mapping[str, Any], how: int, overlay: bool) -> None:
+        self.datapath, self.options, self.how, self.overlay = datapath, options, how, overlay
         self.services = Services(datapath.maps)
         self.wire = socket.if_nametoindex("wire")
 
@@ -96,7 +97,7 @@ def loaded_sides(way: str) -> Iterator[Sides]:
         with netns.inside(PLACE):
             device = _devices()
             with loaded_at(root, (device,), options) as harness:
-                yield Sides(harness, how, overlay)
+                yield Sides(harness, options, how, overlay)
     finally:
         netns.remove(PLACE)
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from reconciler.kernel.devices import DevicesTable
+from reconciler.model.outside import DeviceFlag, DeviceRow
 from reconciler.observe.flow import Reason
 
 from .brought import IPIP, OPTION, in_geneve, in_ipip
@@ -89,6 +91,16 @@ def test_the_backend_gets_what_its_client_sent_and_answers_as_the_service(
 
 
 @families
+@protocols
+def test_the_backend_may_believe_what_the_device_has_added_up(sides: Sides, version: int, protocol: int) -> None:
+    sides.datapath.summed = True
+    try:
+        assert sides.brings(version, protocol).action == REDIRECT
+    finally:
+        sides.datapath.summed = False
+
+
+@families
 def test_an_error_about_an_answer_reaches_the_backend(sides: Sides, version: int) -> None:
     sides.open(version, protocol=UDP)
     sides.arrives(udp(CLIENT[version], 5000, NODE[version], NODE_PORT))
@@ -111,6 +123,22 @@ def test_an_error_about_an_answer_reaches_the_backend(sides: Sides, version: int
 
 
 @families
+def test_an_error_for_another_than_it_quotes_is_not_sent_on(sides: Sides, version: int) -> None:
+    sides.open(version, protocol=UDP)
+    sides.arrives(udp(CLIENT[version], 5000, NODE[version], NODE_PORT))
+    frame = error(version, STRANGER[version], OTHER[version], udp(NODE[version], NODE_PORT, CLIENT[version], 5000))
+    assert sides.arrives(frame) == (UNSPEC, frame)
+
+
+@pytest.mark.parametrize("loaded", ["ipip"], indirect=True)
+@families
+def test_such_an_error_is_dropped_where_it_is_brought(sides: Sides, version: int) -> None:
+    told = error(version, STRANGER[version], NODE[version], udp(OTHER[version], NODE_PORT, CLIENT[version], 5000))
+    assert sides.arrives(in_ipip(OTHER[version], HERE[version], told, PORT)).action == SHOT
+    assert sides.datapath.events()["reason"].tolist() == [Reason.MALFORMED]
+
+
+@families
 def test_an_error_of_the_backend_speaks_of_the_service(sides: Sides, version: int) -> None:
     sides.brings(version, UDP)
     told = sides.leaves(error(version, HERE[version], CLIENT[version], udp(CLIENT[version], 5000, HERE[version], PORT)))
@@ -118,6 +146,19 @@ def test_an_error_of_the_backend_speaks_of_the_service(sides: Sides, version: in
     quoted = told.packet[:14] + told.packet[42 if version == 4 else 62 :]
     assert ends(quoted) == (CLIENT[version], 5000, OTHER[version], NODE_PORT)
     assert (ends(told.packet)[0], is_whole(told.packet)) == (OTHER[version], True)
+
+
+@families
+def test_nothing_is_wrapped_in_no_address(sides: Sides, version: int) -> None:
+    sides.open(version)
+    DevicesTable(sides.datapath.maps).write({"wire": DeviceRow(DeviceFlag.SERVICES)}, ())
+    action = sides.arrives(tcp(CLIENT[version], 5000, NODE[version], NODE_PORT)).action
+    if sides.how == OPTION:
+        assert action == UNSPEC
+    elif sides.overlay:  # its tunnel has one
+        assert action == REDIRECT
+    else:
+        assert (action, sides.datapath.events()["reason"].tolist()) == (SHOT, [Reason.UNTRANSLATABLE])
 
 
 @families

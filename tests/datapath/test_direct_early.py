@@ -10,13 +10,29 @@ import pytest
 
 from reconciler.bpf import programs
 from reconciler.bpf.pins import program_path
+from reconciler.kernel.devices import DevicesTable
+from reconciler.model.outside import DeviceFlag, DeviceRow
 
 from .harness import Ran
 from .mutations import Way, frames, survive
 from .packets import ACK, FIN, SYN, TCP, UDP, udp
 from .services import OUTSIDE
 from .shop import at, packet
-from .sides import CLIENT, HERE, NODE, NODE_PORT, OTHER_MAC, PORT, THERE, Sides, as_new, loaded_sides, run_ip
+from .sides import (
+    CLIENT,
+    DIRECT,
+    HERE,
+    NODE,
+    NODE_PORT,
+    OTHER,
+    OTHER_MAC,
+    PORT,
+    THERE,
+    Sides,
+    as_new,
+    loaded_sides,
+    run_ip,
+)
 
 DROP, PASS, TX = 1, 2, 3  # enum xdp_action
 XDP_MD = struct.Struct("=6I")
@@ -67,10 +83,10 @@ def test_a_flow_is_wrapped_from_its_first_packet_on(sides: Sides, version: int, 
 def test_both_programs_choose_the_same_backend(sides: Sides, version: int) -> None:
     others = [f"{THERE[version][:-1]}{number}" for number in range(1, 9)]
     for backend in others:
-        run_ip("route", "replace", backend, "via", {4: "192.0.2.2", 6: "2001:db8:1::2"}[version], "dev", "wire")
+        run_ip("route", "replace", backend, "via", OTHER[version], "dev", "wire")
     sides.services.serve(NODE[version], NODE_PORT, [at(one, PORT) for one in others], scope=OUTSIDE)
     for backend in others:
-        sides.services.know(at(backend, PORT), TCP, 1 << 4)
+        sides.services.know(at(backend, PORT), TCP, DIRECT)
     chosen = []
     for port in range(6000, 6064):
         left = early(sides, asked(version, TCP, SYN, port)).packet
@@ -96,17 +112,30 @@ def test_what_is_not_for_a_backend_that_answers_is_handed_over(sides: Sides, ver
     again = asked(version, TCP)
     assert early(sides, again) == (PASS, again)
     sides.services.serve(NODE[version], NODE_PORT, [at(THERE[version], PORT)], scope=OUTSIDE, affinity_s=60)
-    sides.services.know(at(THERE[version], PORT), TCP, 1 << 4)
+    sides.services.know(at(THERE[version], PORT), TCP, DIRECT)
     assert early(sides, again) == (PASS, again)
 
 
 @families
 def test_a_dead_backends_flow_is_handed_over(sides: Sides, version: int) -> None:
+    """Whoever else the service has: its client is told, and no other backend's host."""
     sides.open(version)
     early(sides, asked(version, TCP))
+    other = f"{THERE[version][:-1]}8"
+    run_ip("route", "replace", other, "via", OTHER[version], "dev", "wire")
+    sides.services.serve(NODE[version], NODE_PORT, [at(other, PORT)], scope=OUTSIDE)
+    sides.services.know(at(other, PORT), TCP, DIRECT)
     sides.services.kill(at(THERE[version], PORT))
     again = asked(version, TCP, ACK)
     assert early(sides, again) == (PASS, again)
+
+
+@families
+def test_nothing_is_wrapped_in_no_address(sides: Sides, version: int) -> None:
+    sides.open(version)
+    DevicesTable(sides.datapath.maps).write({"wire": DeviceRow(DeviceFlag.SERVICES)}, ())
+    first = asked(version, TCP)
+    assert early(sides, first) == (PASS, first)
 
 
 @families
