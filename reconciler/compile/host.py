@@ -27,6 +27,7 @@ from reconciler.compile.policy import policy
 from reconciler.compile.prefilter import prefilter
 from reconciler.compile.remembered import Remembered
 from reconciler.compile.routes import node_rows, workload_routes
+from reconciler.compile.service_direct import unreturned
 from reconciler.compile.service_versions import Given
 from reconciler.compile.services import services
 from reconciler.compile.sockets import socket_rows
@@ -292,3 +293,4 @@ def _warnings(subjects: Mapping[int, Subject], snapshot: Snapshot, facts: Facts)
         )
     if node := snapshot.nodes.get(facts.node):
         yield from unreached(snapshot.cluster, node, facts)
+        yield from unreturned(snapshot, facts.node)

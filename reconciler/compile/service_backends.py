@@ -60,9 +60,10 @@ def backends(
     node: str,
     unhealthy: Collection[BackendKey],
     direct: Collection[Address] = (),
+    returning: Collection[int] = (),
 ) -> list[Backend]:
     """Each address once. `node`: this host; `unhealthy`: what does not answer its checks; `direct`: those addresses of
-    slices that answer by themselves.
+    slices that workloads of other nodes have; `returning`: IP versions that such workloads answer directly over.
     """
     found: dict[BackendKey, Backend] = {}
     for member in members:
@@ -70,12 +71,19 @@ def backends(
         for address in member.addresses if number else ():
             source = f"Workload {member.name}"
             found[address, number, port.protocol] = Backend(
-                address, number, port.protocol, member.local, member.weight, State.ACTIVE, source, member.direct
+                address,
+                number,
+                port.protocol,
+                member.local,
+                member.weight,
+                State.ACTIVE,
+                source,
+                not member.local and address.version in returning,
             )
     for slice_ in slices:
         for one in _of_slice(service, port, slice_, node):
             known = found.get(one.key)
-            said = one._replace(direct=one.address in direct)
+            said = one._replace(direct=one.address.version in returning and one.address in direct)
             found[one.key] = one._replace(local=known.local, direct=known.direct) if known else said
     if not unhealthy:
         return list(found.values())

@@ -1,27 +1,52 @@
-"""Which addresses that EndpointSlices list answer clients outside by themselves: those of workloads of other nodes.
+"""Who answers clients outside by itself: workloads of other nodes, found by selectors or listed by EndpointSlices.
 
 Only a node of this cluster knows what to do with what it is sent for them, so nobody else's are among them: no address
-outside the cluster, none of a node itself, and none of a workload of a joined cluster.
+outside the cluster, none of a node itself, and none of a workload of a joined cluster. And it believes only what comes
+from an address that it knows as a node's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from reconciler.model.balancing import address_of
-from reconciler.model.cluster import Cluster, DirectReturn
+from reconciler.model.cluster import DirectReturn
 from reconciler.model.facts import NO_REMOTE, Facts, RemoteEndpoints, is_foreign
 from reconciler.model.service import Address, EndpointSlice, SliceEndpoint
-from reconciler.model.snapshot import Snapshot
+from reconciler.model.snapshot import Snapshot, Warning
 
 _Listed = tuple[tuple[SliceEndpoint, ...], ...]
 _NOBODY: frozenset[Address] = frozenset()
 
 
-def returns_directly(cluster: Cluster) -> bool:
-    return cluster.services is not None and cluster.services.direct_return is not DirectReturn.NONE
+def returning_versions(snapshot: Snapshot, node: str) -> frozenset[int]:
+    """IP versions over which workloads of other nodes answer what this node brings them."""
+    services, network = snapshot.cluster.services, snapshot.cluster.network
+    if services is None or services.direct_return is DirectReturn.NONE:
+        return frozenset()
+    if services.direct_return is DirectReturn.OPTION or network.is_overlay:
+        return frozenset((4, 6))
+    here = snapshot.nodes[node]
+    return frozenset(one.version for one in (here.address4, here.address6) if one is not None)
+
+
+def unreturned(snapshot: Snapshot, node: str) -> Iterator[Warning]:
+    """A warning for each IP version over which none does though the cluster asks for it."""
+    here, found = snapshot.nodes[node], returning_versions(snapshot, node)
+    services = snapshot.cluster.services
+    if services is None or services.direct_return is DirectReturn.NONE:
+        return
+    for cidr in (here.cidr4, here.cidr6):
+        if cidr is not None and cidr.version not in found:
+            yield Warning(
+                here.origin.path,
+                here.origin.line,
+                here.origin.column,
+                f"clients of {node} get answers over it, not directly: it has no IPv{cidr.version} address in "
+                f"spec.addresses, by which other nodes would know it",
+            )
 
 
 class Direct:
@@ -37,7 +62,7 @@ class Direct:
 
     def take(self, snapshot: Snapshot, facts: Facts) -> None:
         """O(workloads of other hosts) where these changed, and some slice may list one."""
-        self._is_on = returns_directly(snapshot.cluster) and bool(snapshot.slices)
+        self._is_on = bool(returning_versions(snapshot, facts.node)) and bool(snapshot.slices)
         told = _told(facts) if self._is_on else _NOBODY
         is_same = self._remote is facts.remote and self._told == told
         self._before, self._found = self._found if is_same else {}, {}

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reconciler.compile.service_direct import returns_directly
 from reconciler.model.balancing import address_of
 from reconciler.model.cluster import NamedPort, Workload
 from reconciler.model.facts import NO_REMOTE, Facts, RemoteEndpoints
@@ -26,14 +25,13 @@ _SOURCE = "k8s"
 
 
 class Member(NamedTuple):
-    """A workload. `name` is `namespace/name`; `local`: of this host; `direct`: as of a Backend."""
+    """A workload. `name` is `namespace/name`; `local`: of this host."""
 
     name: str
     addresses: tuple[Address, ...]
     local: bool
     ports: frozenset[NamedPort]
     weight: int
-    direct: bool
 
     def port(self, name: str, protocol: int) -> int:
         """The number of a named port; 0 if it has none of this name."""
@@ -52,7 +50,6 @@ class ServiceMembers:
         self._rows_of: dict[int, NDArray[np.intp]] = {}
         self._members: dict[int, tuple[Member, ...]] = {}
         self._workloads: Mapping[str, Workload] = {}
-        self._direct = False
 
     def take(self, snapshot: Snapshot, facts: Facts) -> None:
         """O(workloads of this host), and O(all) where identities or endpoints of other hosts changed."""
@@ -63,7 +60,6 @@ class ServiceMembers:
             self._rows_of = _by_identity(facts.remote)
         before, self._members = self._members, {}
         self._workloads = snapshot.workloads
-        self._direct = returns_directly(snapshot.cluster)
         self._own = _own(snapshot, facts)
         for identity, known in before.items():  # an equal tuple stays the same object, which is quick to compare
             now = self._found(identity)
@@ -113,20 +109,18 @@ class ServiceMembers:
 
     def _elsewhere(self, name: str, addresses: tuple[Address, ...], ports: frozenset[NamedPort]) -> Member:
         workload = self._workloads.get(name)
-        return Member(name, addresses, False, ports, workload.weight if workload else 1, self._direct)
+        return Member(name, addresses, False, ports, workload.weight if workload else 1)
 
 
 def _own(snapshot: Snapshot, facts: Facts) -> dict[int, tuple[Member, ...]]:
     """Of this host, and of others that only manifests tell of."""
-    direct = returns_directly(snapshot.cluster)
     found: defaultdict[int, list[Member]] = defaultdict(list)
     for name, endpoint in facts.endpoints.items():
         workload = snapshot.workloads.get(name)
         if workload is not None:
             addresses = tuple(one for one in (endpoint.address4, endpoint.address6) if one is not None)
             local = endpoint.node == facts.node
-            ports = frozenset(workload.ports)
-            member = Member(name, addresses, local, ports, workload.weight, direct and not local)
+            member = Member(name, addresses, local, frozenset(workload.ports), workload.weight)
             found[endpoint.identity].append(member)
     return {identity: tuple(members) for identity, members in found.items()}
 

@@ -32,7 +32,8 @@ class Given(NamedTuple):
     node_addresses  of this host, where node ports are
     node_ports      of each port of the service, 0: none
     names           number of each port of the service
-    direct          those addresses of its slices that answer clients outside by themselves
+    direct          those addresses of its slices that workloads of other nodes have
+    returning       IP versions over which these, and members of other nodes, answer clients outside by themselves
     redrawn         backend -> id, of those whose first draw another one had too
     """
 
@@ -47,11 +48,14 @@ class Given(NamedTuple):
     algorithm: Algorithm
     unhealthy: frozenset[BackendKey] = frozenset()
     direct: frozenset[Address] = frozenset()
+    returning: frozenset[int] = frozenset()
     redrawn: tuple[tuple[BackendKey, int], ...] = ()
 
     def backends(self, port: ServicePort) -> list[Backend]:
         members = (member for same in self.members for member in same)
-        return backends(self.service, port, members, self.slices, self.node, self.unhealthy, self.direct)
+        return backends(
+            self.service, port, members, self.slices, self.node, self.unhealthy, self.direct, self.returning
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ import numpy as np
 from reconciler.compile.budget import Budget, check_services
 from reconciler.compile.numbering import number
 from reconciler.compile.remembered import Remembered
-from reconciler.compile.service_direct import Direct
+from reconciler.compile.service_direct import Direct, returning_versions
 from reconciler.compile.service_join import Draws, Joined, draws, join
 from reconciler.compile.service_members import ServiceMembers
 from reconciler.compile.service_versions import IDS, Given, Served, served, service_name
@@ -122,6 +122,7 @@ def _given(snapshot: Snapshot, facts: Facts, serving: Mapping[str, Service], mem
     node_addresses = _node_addresses(snapshot, facts)
     assert snapshot.cluster.services is not None
     algorithm = snapshot.cluster.services.algorithm
+    returning = returning_versions(snapshot, facts.node)
     said, known = facts.services, memory.known
     memory.known = {}
     for name, service in serving.items():
@@ -140,6 +141,7 @@ def _given(snapshot: Snapshot, facts: Facts, serving: Mapping[str, Service], mem
             algorithm,
             said.unhealthy.get(name, frozenset()),
             memory.direct.of(name, of_service),
+            returning,
         )
         says = (_SAYS(service), tuple(map(_SLICE_SAYS, of_service)), given[2:])
         before = known.get(name)

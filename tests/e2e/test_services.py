@@ -131,7 +131,7 @@ def test_commands_show_services(made: DaemonHost, host: Host) -> None:
 
 def test_commands_show_who_answers_directly_where_anybody_does(made: DaemonHost, host: Host) -> None:
     assert "DIRECT" not in made.plumb("service", "show", "web").stdout
-    before, services = (made.tree / "cluster.yaml").read_text(), {"cidrs": ["10.96.0.0/24"], "directReturn": "ipip"}
+    before, services = (made.tree / "cluster.yaml").read_text(), {"cidrs": ["10.96.0.0/24"], "directReturn": "option"}
     elsewhere = made.workload("web-2", node="beta", addresses=["10.46.1.9"], labels={"app": "web"})
     made.write("cluster.yaml", cluster(services=services) + node("beta", cidrs=["10.46.1.0/24"]) + elsewhere)
     host.converge(made.commit())

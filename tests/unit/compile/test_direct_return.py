@@ -8,14 +8,15 @@ from ipaddress import ip_address
 import numpy as np
 import pytest
 
+from reconciler.compile.service_direct import returning_versions, unreturned
 from reconciler.compile.services import ServiceMemory, services
 from reconciler.model.balancing import BackendFlag
-from reconciler.model.cluster import Cluster, DirectReturn, Services
+from reconciler.model.cluster import Cluster, DirectReturn, Network, NetworkMode, Services
 from reconciler.model.facts import REMOTE_ROW, Facts, RemoteEndpoints
 from reconciler.model.identity import FIRST_CLUSTER
 from reconciler.model.service import SliceEndpoint
 
-from .service_worlds import SERVING, World, service, slice_of
+from .service_worlds import SERVING, World, service, slice_of, snapshot_of
 from .worlds import HERE, NODES, THERE, facts_of, origin, workload
 
 APP = {"app": "web"}
@@ -63,8 +64,33 @@ def test_a_slice_may_list_a_workload_that_only_manifests_tell_of() -> None:
     here, there = workload("a", APP), workload("b", {"app": "db"}, THERE)
     slices = [slice_of("web", "10.44.2.3", "fd44:2::3")]
     web = service(selector={}, cluster_ips=(ip_address("10.96.0.1"), ip_address("fd96::1")))
-    world = World([web], [here, there], slices, cluster=returning())
+    world = World([web], [here, there], slices, cluster=returning(DirectReturn.OPTION))
     assert world.states() == {"10.44.2.3:9000": DIRECT, "fd44:2::3:9000": V6 | DIRECT}
+
+
+@pytest.mark.parametrize(
+    ("way", "mode", "versions"),
+    [
+        (DirectReturn.NONE, NetworkMode.NATIVE, set()),
+        (DirectReturn.OPTION, NetworkMode.NATIVE, {4, 6}),
+        (DirectReturn.IPIP, NetworkMode.NATIVE, {4}),
+        (DirectReturn.GENEVE, NetworkMode.NATIVE, {4}),
+        (DirectReturn.GENEVE, NetworkMode.VXLAN, {4, 6}),
+    ],
+)
+def test_what_is_wrapped_has_an_outer_address_that_other_nodes_know(
+    way: DirectReturn, mode: NetworkMode, versions: set[int]
+) -> None:
+    """`alpha` has no IPv6 address of its own."""
+    snapshot = replace(snapshot_of([]), cluster=replace(returning(way), network=Network(mode)))
+    assert returning_versions(snapshot, HERE) == versions
+
+
+def test_a_version_over_which_nobody_answers_directly_is_warned_of() -> None:
+    snapshot = replace(snapshot_of([]), cluster=returning())
+    (warning,) = unreturned(snapshot, HERE)
+    assert warning.message.startswith("clients of alpha get answers over it, not directly: it has no IPv6 address")
+    assert list(unreturned(replace(snapshot, cluster=SERVING), HERE)) == []
 
 
 def test_a_workload_of_a_joined_cluster_answers_over_the_host_that_was_asked() -> None:
