@@ -51,8 +51,11 @@ def map_sizes_of(cluster: Cluster) -> Mapping[str, int]:
     translations = 2 * entries if translates else _NONE  # one for each direction
     passing = entries if cluster.services is not None and cluster.xdp is not XdpMode.OFF else _UNUSED
     sizes = {
-        **{"conntrack4": entries, "conntrack6": entries, "translations": translations},
-        **{"passing4": passing, "passing6": passing},
+        "conntrack4": entries,
+        "conntrack6": entries,
+        "translations": translations,
+        "passing4": passing,
+        "passing6": passing,
     }
     return sizes if cluster.services else {**sizes, **dict.fromkeys(_OF_SERVICES, _UNUSED)}
 
