@@ -73,10 +73,15 @@ def _talk(name: str, connection: socket.socket, peer: str) -> None:
 def set_out(hosts: Hosts) -> None:
     """The client knows its way, and may use its addresses."""
     for version in (4, 6):
-        way = f"{LOAD_BALANCER[version]}/{32 if version == 4 else 128} via {hosts.underlay(1)[version == 6]}"
-        hosts.ip("wire", *f"-{version} route add {way}".split())
+        lead(hosts, version, 1)
     tentative = ["-6", "address", "show", "dev", "br0", "tentative"]
     until(lambda: not hosts.ip("wire", *tentative), "the client may use its IPv6 address")
+
+
+def lead(hosts: Hosts, version: int, number: int) -> None:
+    """From now on the network has the client's packets for the load balancer come to this host."""
+    way = f"{LOAD_BALANCER[version]}/{32 if version == 4 else 128} via {hosts.underlay(number)[version == 6]}"
+    hosts.ip("wire", *f"-{version} route replace {way}".split())
 
 
 def host(hosts: Hosts, number: int, version: int) -> str:

@@ -21,7 +21,7 @@ from reconciler.observe.flow import Reason
 from tests.datapath import packets
 from tests.e2e.across import Seen, opened, sniffed
 from tests.e2e.associations import associated, associates
-from tests.e2e.client_outside import CLIENT, LOAD_BALANCER, PORT, WORDS, asks, connected, host, sends
+from tests.e2e.client_outside import CLIENT, LOAD_BALANCER, PORT, WORDS, asks, connected, host, lead, sends
 from tests.e2e.daemon_host import NAMESPACE, cluster, policy, until
 from tests.e2e.direct_hosts import FAR, ROUTES, SERVICES, WAYS, WEB, Way, direct_hosts, manifests, put, slices
 from tests.e2e.hosts import Hosts
@@ -103,6 +103,22 @@ def test_the_kernel_of_the_host_that_is_asked_sees_nothing_where_xdp_wraps(hosts
     with sniffed(hosts.space("h1"), "eth0") as seen:
         assert asks(hosts, LOAD_BALANCER[version], 80) == ("b2", client)
     assert Seen(client, LOAD_BALANCER[version]) not in seen()
+
+
+@families
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_connection_goes_on_though_the_network_leads_it_to_another_host(
+    hosts: Hosts, version: int, number: int
+) -> None:
+    """The second one has its backend itself."""
+    lead(hosts, version, number)
+    try:
+        with connected(hosts, LOAD_BALANCER[version], 80) as found:
+            assert found.talks(WORDS)
+            lead(hosts, version, 3 - number)
+            assert found.talks(WORDS)
+    finally:
+        lead(hosts, version, 1)
 
 
 @families
