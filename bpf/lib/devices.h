@@ -17,6 +17,11 @@ struct device {
 	__u32 flags; /* enum device_flags */
 };
 
+/* The loopback's index. Its row, where there is one, has no flags, and the addresses by which other nodes know this
+ * host.
+ */
+#define DEVICE_OWN 1
+
 INLINE bool has_address(const struct device *device, const bool v6)
 {
 	const __u64 *halves = (const void *)device->address6;

@@ -61,6 +61,20 @@ INLINE struct backend *enter_direct(const struct translation_key *flow, const st
 	return bpf_map_update_elem(&translations, flow, &fresh, BPF_NOEXIST) ? NULL : choice.backend;
 }
 
+/* Where an outer header comes from, as in direct_send.h; NULL: nowhere, or services are not reached by the device. */
+INLINE const struct device *device_known(__u32 ifindex, const bool v6)
+{
+	const __u32 own = DEVICE_OWN;
+	const struct device *device = bpf_map_lookup_elem(&devices, &ifindex), *known;
+
+	if (!device || !(device->flags & DEVICE_SERVICES))
+		return NULL;
+	known = bpf_map_lookup_elem(&devices, &own);
+	if (known && has_address(known, v6))
+		return known;
+	return has_address(device, v6) ? device : NULL;
+}
+
 /* The way from a device to another host. */
 struct way4_key {
 	__u32 ifindex;
@@ -71,7 +85,7 @@ struct way4 {
 	__u32 checked; /* the tick in which route and neighbour were looked at */
 	__u32 mtu;
 	__u8 macs[2 * ETH_ALEN];
-	__be32 local; /* of the device itself */
+	__be32 local;
 };
 
 /* Written and read by the program. Full: the least recently used is looked at again. */
@@ -87,12 +101,10 @@ struct {
 NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u32 now, struct way4 *way)
 {
 	struct bpf_fib_lookup route = { .family = FAMILY_IPV4, .tot_len = 1 }; /* so that the MTU is told */
-	__u32 ifindex = key->ifindex;
-	struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
+	const struct device *device = device_known(key->ifindex, false);
 
 	route.ipv4_dst = key->address;
-	if (!device || !(device->flags & DEVICE_SERVICES) || !has_address(device, false) ||
-	    !leaves_here(context, &route))
+	if (!device || !leaves_here(context, &route))
 		return false;
 	way->checked = now;
 	way->mtu = route.mtu_result;
@@ -234,7 +246,7 @@ struct way6 {
 	__u32 checked; /* the tick in which route and neighbour were looked at */
 	__u32 mtu;
 	__u8 macs[2 * ETH_ALEN];
-	__u8 local[16]; /* of the device itself */
+	__u8 local[16];
 };
 
 /* Written and read by the program. Full: the least recently used is looked at again. */
@@ -250,12 +262,10 @@ struct {
 NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u32 now, struct way6 *way)
 {
 	struct bpf_fib_lookup route = { .family = FAMILY_IPV6, .tot_len = 1 }; /* so that the MTU is told */
-	__u32 ifindex = key->ifindex;
-	struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
+	const struct device *device = device_known(key->ifindex, true);
 
 	__builtin_memcpy(route.ipv6_dst, key->address.bytes, 16);
-	if (!device || !(device->flags & DEVICE_SERVICES) || !has_address(device, true) ||
-	    !leaves_here(context, &route))
+	if (!device || !leaves_here(context, &route))
 		return false;
 	way->checked = now;
 	way->mtu = route.mtu_result;

@@ -46,17 +46,17 @@ INLINE __u32 direct_room(const struct direct_way *way, bool tells, const bool v6
 	}
 }
 
-/* The outer packet comes from this host: from where its tunnel is, or as the device by which it leaves is known, or
- * else the one that it came in by. Returns 0 or a reason.
+/* The outer packet comes from this host: from where its tunnel is, or as other nodes know it, as only those are
+ * believed; or else as the device by which it leaves, or the one that it came in by. Returns 0 or a reason.
  */
 INLINE int set_local(struct direct_way *way, __u32 came_in)
 {
-	const __u32 ifindex[] = { way->device, came_in };
+	const __u32 ifindex[] = { DEVICE_OWN, way->device, came_in };
 	const bool v6 = is_over6(way);
 
 	if (!is_unset(&way->local, v6))
 		return 0;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		const struct device *device = bpf_map_lookup_elem(&devices, &ifindex[i]);
 
 		if (device && has_address(device, v6)) {

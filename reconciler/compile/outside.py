@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from reconciler.compile.prefilter import selecting
+from reconciler.compile.service_direct import wraps_over_routes
 from reconciler.compile.tables import AskedRow
 from reconciler.errors import CompileError
 from reconciler.model.cluster import Cluster, NetworkMode, Node, XdpMode
@@ -24,6 +25,7 @@ EARLY = {  # only what can be nowhere else than in a driver is the program for d
     XdpMode.NATIVE: (Hook.XDP_NATIVE, "in_driver"),
     XdpMode.GENERIC: (Hook.XDP_GENERIC, "at_device"),
 }
+OWN = "lo"  # its row has the addresses by which other nodes know this host (bpf/lib/devices.h), for what it wraps
 RESERVED_PORTS = "net/ipv4/ip_local_reserved_ports"  # of both families; the kernel gives none of them to a socket
 
 
@@ -48,6 +50,8 @@ def outside_rows(
                 raise CompileError(f"the program {program} is not built")
             attached = AttachmentRow(program, programs[program])
             yield AskedRow("attachments", AttachmentKey(ifname, hook), attached, node.origin)
+    if wraps_over_routes(snapshot.cluster):
+        yield AskedRow("devices", OWN, DeviceRow(DeviceFlag.NOTHING, node.address4, node.address6), node.origin)
     origin = snapshot.cluster.origin
     if masquerade.enabled:
         for network in _plain(snapshot, facts, masquerade):

@@ -12,13 +12,20 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from reconciler.model.balancing import address_of
-from reconciler.model.cluster import DirectReturn
+from reconciler.model.cluster import Cluster, DirectReturn
 from reconciler.model.facts import NO_REMOTE, Facts, RemoteEndpoints, is_foreign
 from reconciler.model.service import Address, EndpointSlice, SliceEndpoint
 from reconciler.model.snapshot import Snapshot, Warning
 
 _Listed = tuple[tuple[SliceEndpoint, ...], ...]
 _NOBODY: frozenset[Address] = frozenset()
+
+
+def wraps_over_routes(cluster: Cluster) -> bool:
+    """Whether hosts wrap what they bring to other nodes, and no tunnel says where it comes from."""
+    services = cluster.services
+    wrapped = services is not None and services.direct_return in (DirectReturn.IPIP, DirectReturn.GENEVE)
+    return wrapped and not cluster.network.is_overlay
 
 
 def returning_versions(snapshot: Snapshot, node: str) -> frozenset[int]:

@@ -31,6 +31,7 @@ from .shop import at, packet
 HERE, THERE = {4: "10.1.0.1", 6: "fd00:1::1"}, {4: "10.9.0.7", 6: "fd00:9::7"}  # workloads
 NODE, OTHER = {4: "192.0.2.1", 6: "2001:db8:1::1"}, {4: "192.0.2.2", 6: "2001:db8:1::2"}
 CLIENT, STRANGER = {4: "203.0.113.9", 6: "2001:db8::9"}, {4: "203.0.113.66", 6: "2001:db8::66"}
+KNOWN = DeviceRow(DeviceFlag.NOTHING, IPv4Address("192.0.2.77"), IPv6Address("2001:db8:1::77"))  # this host, as a node
 OTHER_MAC = "02:00:00:00:0b:01"
 NODE_PORT, PORT = 30080, 8080
 DIRECT = 1 << 4  # BACKEND_DIRECT
@@ -117,7 +118,7 @@ def as_new(sides: Sides) -> Iterator[Sides]:
         for name in ("translations", "passing4", "passing6", "ways4", "ways6"):
             map_ = datapath.maps.open(name)
             map_.delete(map_.read()[0])
-        DevicesTable(datapath.maps).write({}, ("wire",))
+        DevicesTable(datapath.maps).write({}, ("wire", "lo"))
         datapath.generation.finish()
 
 

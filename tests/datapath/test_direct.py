@@ -20,6 +20,7 @@ from .shop import at, packet
 from .sides import (
     CLIENT,
     HERE,
+    KNOWN,
     NODE,
     NODE_PORT,
     OTHER,
@@ -146,6 +147,15 @@ def test_an_error_of_the_backend_speaks_of_the_service(sides: Sides, version: in
     quoted = told.packet[:14] + told.packet[42 if version == 4 else 62 :]
     assert ends(quoted) == (CLIENT[version], 5000, OTHER[version], NODE_PORT)
     assert (ends(told.packet)[0], is_whole(told.packet)) == (OTHER[version], True)
+
+
+@pytest.mark.parametrize("loaded", ["ipip", "geneve"], indirect=True)
+@families
+def test_what_is_wrapped_comes_from_where_other_nodes_know_the_host(sides: Sides, version: int) -> None:
+    sides.open(version)
+    DevicesTable(sides.datapath.maps).write({"lo": KNOWN}, ())
+    left = sides.arrives(tcp(CLIENT[version], 5000, NODE[version], NODE_PORT)).packet
+    assert ends(left)[::2] == (str(KNOWN.address4 if version == 4 else KNOWN.address6), THERE[version])
 
 
 @families

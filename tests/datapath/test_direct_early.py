@@ -22,6 +22,7 @@ from .sides import (
     CLIENT,
     DIRECT,
     HERE,
+    KNOWN,
     NODE,
     NODE_PORT,
     OTHER,
@@ -128,6 +129,16 @@ def test_a_dead_backends_flow_is_handed_over(sides: Sides, version: int) -> None
     sides.services.kill(at(THERE[version], PORT))
     again = asked(version, TCP, ACK)
     assert early(sides, again) == (PASS, again)
+
+
+@families
+def test_what_is_wrapped_comes_from_where_other_nodes_know_the_host(sides: Sides, version: int) -> None:
+    sides.open(version)
+    DevicesTable(sides.datapath.maps).write({"lo": KNOWN}, ())
+    left = early(sides, asked(version, TCP)).packet
+    assert left[12:] == sides.arrives(asked(version, TCP)).packet[12:]
+    address = (KNOWN.address4 if version == 4 else KNOWN.address6).packed
+    assert left[26:30] == address if version == 4 else left[22:38] == address
 
 
 @families

@@ -124,3 +124,12 @@ def test_devices_serve_where_the_cluster_serves_services() -> None:
     desired = compiled(services=Services())
     assert desired.tables["devices"].rows == {"eth0": DeviceRow(DeviceFlag.SERVICES, DEVICE.address4)}  # type: ignore[union-attr]
     assert SysctlKey("", "net/ipv4/ip_local_reserved_ports") in desired.tables["sysctls"].rows  # type: ignore[union-attr]
+
+
+def test_what_is_wrapped_for_backends_over_routes_comes_from_the_nodes_own_address() -> None:
+    own = {"lo": DeviceRow(DeviceFlag.NOTHING, NODES[HERE].address4, NODES[HERE].address6)}
+    eth0 = {"eth0": DeviceRow(DeviceFlag.SERVICES, DEVICE.address4)}
+    direct = Services(direct_return=DirectReturn.GENEVE)
+    vxlan = Network(mode=NetworkMode.VXLAN)  # whose tunnels say where from
+    assert compiled(services=direct).tables["devices"].rows == own | eth0  # type: ignore[union-attr]
+    assert "lo" not in compiled(services=direct, network=vxlan).tables["devices"].rows  # type: ignore[union-attr]
