@@ -171,13 +171,9 @@ INLINE int write_size(struct __sk_buff *skb, const bool v6)
 INLINE int tell_client(struct __sk_buff *skb, int what)
 {
 	const bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
-	__u8 mac[ETH_ALEN];
 
-	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)) ||
-	    (what == TELL_SIZE ? write_size(skb, v6) : write_unserved(skb, v6)) ||
-	    bpf_skb_store_bytes(skb, ETH_ALEN, mac, sizeof(mac), 0))
-		return TC_ACT_SHOT;
-	return bpf_redirect(skb->ifindex, 0);
+	return (what == TELL_SIZE ? write_size(skb, v6) : write_unserved(skb, v6)) ? TC_ACT_SHOT :
+										     bpf_redirect(skb->ifindex, 0);
 }
 
 INLINE int reset_client(struct __sk_buff *skb)

@@ -24,6 +24,9 @@
 /* An option that user space sets before loading: the verifier knows its value, so what it turns off costs nothing. */
 #define OPTION(type, name, default_value) const volatile type name = default_value
 
+#define FAMILY_IPV4 2 /* AF_INET; <sys/socket.h> is not for programs */
+#define FAMILY_IPV6 10 /* AF_INET6 */
+
 /* Address of either family; which one it is, the caller knows. */
 union address {
 	__be32 v4;

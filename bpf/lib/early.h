@@ -8,9 +8,6 @@
 #include "service.h"
 #include "translation.h"
 
-#define FAMILY_IPV4 2 /* AF_INET */
-#define FAMILY_IPV6 10 /* AF_INET6 */
-
 /* A packet's transport header, as far as it is read and written here. */
 struct transport {
 	struct ports *ports;

@@ -35,8 +35,7 @@ struct next_hop {
 	__u32 checked; /* the tick in which route, neighbour, backend and translations were looked at */
 	__u16 mtu; /* of the packet as it came, on the way there */
 	__u16 pseudo_sum; /* of the pseudo-header as the packet comes, but for its length */
-	__u16 header_sum; /* what changes in the checksum of the IPv4 header, with a hop less; of an outer one, the sum
-			   */
+	__u16 header_sum; /* what changes in the IPv4 header's, with a hop less; of an outer header, its sum */
 	__u16 transport_sum; /* in that of TCP or UDP */
 	__u8 macs[2 * ETH_ALEN]; /* as a frame begins: the neighbour's, and the device's own */
 	__u32 wraps; /* 1: it is wrapped */

@@ -4,6 +4,7 @@
 
 #include "neighbour.h"
 #include "rewrite.h"
+#include "turn_back.h"
 
 /* How somebody is told that nobody serves a packet. */
 enum refusal {
@@ -38,18 +39,6 @@ INLINE struct tcphdr reset_to(const struct tcphdr *segment, __u32 length)
 			bpf_htonl(bpf_ntohl(segment->seq) + length - segment->doff * 4 + segment->syn + segment->fin);
 	}
 	return reset;
-}
-
-/* Cuts the packet to a bare segment, and sends the frame back where it came from. */
-INLINE int turn_frame(struct __sk_buff *skb, __u32 network)
-{
-	__u8 macs[2 * ETH_ALEN];
-
-	if (bpf_skb_load_bytes(skb, ETH_ALEN, macs, ETH_ALEN) ||
-	    bpf_skb_load_bytes(skb, 0, macs + ETH_ALEN, ETH_ALEN) ||
-	    bpf_skb_change_tail(skb, ETH_HLEN + network + sizeof(struct tcphdr), 0))
-		return -1;
-	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
 }
 
 /* Writes the reset behind its IP header. `pseudo`: the sum of what its checksum covers before it. Where a device is to
@@ -87,7 +76,8 @@ GLOBAL int answer_reset4(struct __sk_buff *skb)
 	ip.saddr = pseudo.destination;
 	ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&ip, sizeof(ip), 0));
 	reset = reset_to(&segment, transport_length(skb, transport, false));
-	return turn_frame(skb, sizeof(ip)) || bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
+	return turn_back(skb, sizeof(ip) + sizeof(reset), 0) ||
+	       bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
 	       store_reset(skb, ETH_HLEN + sizeof(ip), &reset,
 			   bpf_csum_diff(NULL, 0, (__be32 *)&pseudo, sizeof(pseudo), 0));
 }
@@ -112,6 +102,7 @@ GLOBAL int answer_reset6(struct __sk_buff *skb)
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&ip.saddr, 32, 0);
 	sum = bpf_csum_diff(NULL, 0, pseudo, sizeof(pseudo), sum);
 	reset = reset_to(&segment, transport_length(skb, transport, true));
-	return turn_frame(skb, sizeof(ip)) || bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
+	return turn_back(skb, sizeof(ip) + sizeof(reset), 0) ||
+	       bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
 	       store_reset(skb, ETH_HLEN + sizeof(ip), &reset, sum);
 }

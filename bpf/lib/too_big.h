@@ -6,6 +6,7 @@
 
 #include "neighbour.h"
 #include "packet.h"
+#include "turn_back.h"
 
 #define ICMP_FRAGMENTATION_NEEDED 4 /* code of ICMP_UNREACHABLE */
 #define ICMPV6_PACKET_TOO_BIG 2
@@ -54,19 +55,6 @@ INLINE union too_big *too_big_message(void)
 	return bpf_map_lookup_elem(&too_big, &zero);
 }
 
-/* Cuts the packet to what is quoted, and puts `room` bytes before it. Sender and receiver change places. */
-INLINE int turn_around(struct __sk_buff *skb, __u32 quoted, __u32 room)
-{
-	__u8 macs[2 * ETH_ALEN];
-
-	if (bpf_skb_load_bytes(skb, ETH_ALEN, macs, ETH_ALEN) || bpf_skb_change_tail(skb, ETH_HLEN + quoted, 0) ||
-	    bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0))
-		return -1;
-	for (int i = 0; i < ETH_ALEN; i++)
-		macs[ETH_ALEN + i] = gateway_mac[i];
-	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
-}
-
 /* `by_receiver`: in the name of whom the packet is for. Returns 0 or not. */
 GLOBAL int write_too_big4(struct __sk_buff *skb, __u32 mtu, __u32 by_receiver)
 {
@@ -95,7 +83,7 @@ GLOBAL int write_too_big4(struct __sk_buff *skb, __u32 mtu, __u32 by_receiver)
 		__builtin_memcpy(&ip.saddr, message->quoted + offsetof(struct iphdr, daddr), 4);
 	message->checksum = fold(bpf_csum_diff(NULL, 0, (__be32 *)message, sizeof(*message), 0));
 	ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&ip, sizeof(ip), 0));
-	if (turn_around(skb, QUOTED4, sizeof(ip) + ICMP_HEADER_LENGTH))
+	if (turn_back(skb, QUOTED4, sizeof(ip) + ICMP_HEADER_LENGTH))
 		return -1;
 	return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
 	       bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), message, sizeof(*message), 0);
@@ -129,7 +117,7 @@ GLOBAL int write_too_big6(struct __sk_buff *skb, __u32 mtu, __u32 by_receiver)
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&ip.saddr, 32, 0);
 	sum = bpf_csum_diff(NULL, 0, pseudo, sizeof(pseudo), sum);
 	message->checksum = fold(bpf_csum_diff(NULL, 0, (__be32 *)message, sizeof(*message), sum));
-	if (turn_around(skb, QUOTED6, sizeof(ip) + ICMP_HEADER_LENGTH))
+	if (turn_back(skb, QUOTED6, sizeof(ip) + ICMP_HEADER_LENGTH))
 		return -1;
 	return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
 	       bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), message, sizeof(*message), 0);

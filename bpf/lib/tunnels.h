@@ -13,9 +13,6 @@ OPTION(bool, geneve, false);
 /* UDP port of wrapped packets; 0: there are none. */
 OPTION(__u16, tunnel_port, 0);
 
-#define FAMILY_IPV4 2 /* AF_INET */
-#define FAMILY_IPV6 10 /* AF_INET6 */
-
 /* Outer headers and the inner Ethernet header: VXLAN and Geneve without options alike. */
 #define WRAPPING4 (sizeof(struct iphdr) + sizeof(struct udphdr) + 8 + ETH_HLEN)
 #define WRAPPING6 (sizeof(struct ipv6hdr) + sizeof(struct udphdr) + 8 + ETH_HLEN)

@@ -4,6 +4,7 @@
 
 #include "neighbour.h"
 #include "packet.h"
+#include "turn_back.h"
 
 #define ICMP_PORT_UNREACHABLE 3 /* code of ICMP_UNREACHABLE */
 #define ICMPV6_PORT_UNREACHABLE 4 /* code of ICMPV6_UNREACHABLE */
@@ -29,19 +30,6 @@ struct unreachable6 {
 	__u8 quoted[sizeof(struct ipv6hdr) + QUOTED_TRANSPORT];
 };
 
-/* Cuts the packet to what is quoted, and puts `room` bytes before it. The frame goes back where it came from. */
-INLINE int send_back(struct __sk_buff *skb, __u32 quoted, __u32 room)
-{
-	__u8 macs[2 * ETH_ALEN];
-
-	if (bpf_skb_load_bytes(skb, ETH_ALEN, macs, ETH_ALEN) || bpf_skb_change_tail(skb, ETH_HLEN + quoted, 0) ||
-	    bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0))
-		return -1;
-	for (int i = 0; i < ETH_ALEN; i++)
-		macs[ETH_ALEN + i] = gateway_mac[i];
-	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
-}
-
 INLINE int write_unreachable4(struct __sk_buff *skb, const __u32 transport)
 {
 	const __u32 quoted = sizeof(struct iphdr) + transport, length = ICMP_HEADER_LENGTH + quoted;
@@ -60,7 +48,7 @@ INLINE int write_unreachable4(struct __sk_buff *skb, const __u32 transport)
 	__builtin_memcpy(&ip.saddr, message.quoted + offsetof(struct iphdr, daddr), 4);
 	message.checksum = fold(bpf_csum_diff(NULL, 0, (__be32 *)&message, length, 0));
 	ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&ip, sizeof(ip), 0));
-	return send_back(skb, quoted, sizeof(ip) + ICMP_HEADER_LENGTH) ||
+	return turn_back(skb, quoted, sizeof(ip) + ICMP_HEADER_LENGTH) ||
 	       bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
 	       bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), &message, length, 0);
 }
@@ -85,7 +73,7 @@ INLINE int write_unreachable6(struct __sk_buff *skb, const __u32 transport)
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&ip.saddr, 32, 0);
 	sum = bpf_csum_diff(NULL, 0, pseudo, sizeof(pseudo), sum);
 	message.checksum = fold(bpf_csum_diff(NULL, 0, (__be32 *)&message, length, sum));
-	return send_back(skb, quoted, sizeof(ip) + ICMP_HEADER_LENGTH) ||
+	return turn_back(skb, quoted, sizeof(ip) + ICMP_HEADER_LENGTH) ||
 	       bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
 	       bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), &message, length, 0);
 }
