@@ -99,6 +99,9 @@ def _questions() -> tuple[_Question, ...]:
         _Question("lsm", _lsm, "processes cannot be held to policy, only watched"),
         _Question("vxlan", lambda: is_known("vxlan"), "no tunnels to other hosts by vxlan"),
         _Question("geneve", _geneve, "no tunnels to other hosts by Geneve: our programs need an ifb device to hang on"),
+        _Question(
+            "decap_l3", _decap_l3, "Geneve carries no IPv6 between nodes' IPv4 addresses, nor IPv4 between IPv6 ones"
+        ),
         _Question("wireguard", lambda: is_known("wireguard"), "no encryption between hosts by WireGuard"),
         _Question("veth", lambda: is_known("veth"), "workloads cannot be connected", needed=True),
         _Question("netkit", lambda: is_known("netkit"), "workloads are connected by veth pairs"),
@@ -239,6 +242,13 @@ def _attached_to(function: str, kind: int, attach_type: int) -> str:
 def _geneve() -> str:
     is_known("ifb")
     return "wrapped by our own programs"
+
+
+def _decap_l3() -> str:
+    """BPF_F_ADJ_ROOM_DECAP_L3_*: a packet of one IP version out of one of the other."""
+    if _release() < (6, 3):
+        raise KernelError(f"kernel {platform.release()} is older than 6.3")
+    return ""
 
 
 def _address_protocol() -> str:
