@@ -54,7 +54,7 @@ struct conntrack_entry {
 	__u32 cookie; /* of the rule that decided */
 	__u8 origin; /* the end that sent the first packet */
 	__u8 closing; /* a bit for each end that sent FIN; both after RST */
-	__u8 replied; /* the other end has sent something */
+	__u8 replied; /* 1: the other end has sent something; 2: and then one of them what opens no connection */
 	__u8 icmp_type; /* of the first packet */
 	__u8 from_host; /* the first packet came from this host itself */
 	__u8 wrapped; /* the other end is on another node, and its ifindex the overlay device */
@@ -224,12 +224,12 @@ INLINE union judgement judgement_of(const struct conntrack_entry *entry)
 	return judgement;
 }
 
-INLINE __u32 flow_timeout(__u8 protocol, __u8 closing, bool replied)
+INLINE __u32 flow_timeout(__u8 protocol, __u8 closing, bool established)
 {
 	if (likely(protocol == IPPROTO_TCP)) {
 		if (closing == 3)
 			return timeout_tcp_closing;
-		return replied ? timeout_tcp_established : timeout_tcp_opening;
+		return established ? timeout_tcp_established : timeout_tcp_opening;
 	}
 	if (protocol == IPPROTO_UDP)
 		return timeout_udp;
@@ -240,13 +240,22 @@ INLINE __u32 flow_timeout(__u8 protocol, __u8 closing, bool replied)
 
 INLINE __u32 conntrack_timeout(const struct conntrack_entry *entry, __u8 protocol)
 {
-	return flow_timeout(protocol, entry->closing, entry->replied);
+	return flow_timeout(protocol, entry->closing, entry->replied == 2);
 }
 
 /* A connection request for a connection that is over is a new flow. */
 INLINE bool reopens(const struct conntrack_entry *entry, const struct flow *flow)
 {
 	return entry->closing == 3 && (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* A connection whose opener says nothing more after the answer is forgotten soon. */
+INLINE void note_reply(struct conntrack_entry *entry, const struct flow *flow, __u32 end)
+{
+	if (end != entry->origin)
+		entry->replied = 1;
+	if (entry->replied && !(flow->tcp_flags & TCP_SYN))
+		entry->replied = 2;
 }
 
 /* What every packet of an allowed flow leaves behind. */
@@ -256,8 +265,8 @@ INLINE void conntrack_touch(struct conntrack_entry *entry, const struct flow *fl
 
 	if (unlikely(flow->tcp_flags & (TCP_FIN | TCP_RST)))
 		entry->closing |= flow->tcp_flags & TCP_RST ? 3 : 1 << end;
-	if (unlikely(!entry->replied && end != entry->origin))
-		entry->replied = 1;
+	if (unlikely(entry->replied != 2))
+		note_reply(entry, flow, end);
 	expires = now + conntrack_timeout(entry, flow->protocol);
 	if (entry->expires != expires)
 		entry->expires = expires;

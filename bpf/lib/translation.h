@@ -3,6 +3,7 @@
 #pragma once
 
 #include "conntrack.h"
+#include "direct_return.h"
 
 /* A packet as it comes to be translated, in its own direction; of IPv4 addresses all but the first word is 0. */
 struct translation_key {
@@ -22,6 +23,7 @@ enum translation_state {
 	SENT_IN = 1 << 1,
 	SENT_BOTH = SENT_OUT | SENT_IN,
 	DIRECT = 1 << 2, /* its other direction does not pass here: lib/direct.h */
+	ESTABLISHED = 1 << 3, /* both sides have sent, and something else than what opens a connection */
 };
 
 struct translation {
@@ -96,7 +98,16 @@ INLINE __u32 translation_timeout(const struct translation_key *key, __u8 closing
 {
 	if (unlikely(state & DIRECT && key->reply && closing && closing != SENT_BOTH))
 		return timeout_other;
-	return flow_timeout(key->protocol, closing, (state & SENT_BOTH) == SENT_BOTH);
+	return flow_timeout(key->protocol, closing, state & ESTABLISHED);
+}
+
+/* Whether a packet shows that the opener of a connection has heard the answer: nobody holds an entry for hours by what
+ * opens connections alone. Where a client's packets are told by an option, the host of its backend sees only the
+ * answer.
+ */
+INLINE bool establishes(__u8 state, __u8 tcp_flags)
+{
+	return !(tcp_flags & TCP_SYN) || (state & DIRECT && direct_return == DIRECT_OPTION);
 }
 
 /* What a packet leaves behind: mostly nothing. Once a tick, and when the flow's state changes, both entries are
@@ -117,6 +128,8 @@ INLINE void translation_note(const struct translation_key *key, struct translati
 	}
 	if (unlikely(state & DIRECT && tcp_flags & TCP_ACK))
 		state |= SENT_BOTH;
+	if (unlikely(!(state & ESTABLISHED)) && (state & SENT_BOTH) == SENT_BOTH && establishes(state, tcp_flags))
+		state |= ESTABLISHED;
 	expires = now + translation_timeout(key, closing, state);
 	if (likely(value->expires == expires && value->closing == closing && value->state == state))
 		return;

@@ -241,6 +241,18 @@ def _entries(datapath: Harness, family: str) -> np.ndarray:
 
 
 @families
+def test_a_connection_whose_opener_is_silent_after_the_answer_is_soon_forgotten(datapath: Harness, family: str) -> None:
+    client, server, _ = datapath.devices
+    datapath.become_usual(_open(client, server))
+    ends = _of(client, family), 1000, _of(server, family), 80
+    datapath.sent(tcp(*ends), client)
+    datapath.sent(tcp(*ends[2:], *ends[:2], SYN | ACK), server)
+    opening = _entries(datapath, family)["expires"].max()
+    datapath.sent(tcp(*ends, ACK), client)
+    assert _entries(datapath, family)["expires"].min() > opening + 10_000  # ticks
+
+
+@families
 def test_an_expired_flow_is_a_new_one(datapath: Harness, family: str) -> None:
     client, server, _ = datapath.devices
     datapath.become_usual(_open(client, server))

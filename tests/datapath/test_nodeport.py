@@ -18,6 +18,7 @@ from .shop import ELSEWHERE, LOAD_BALANCER, Shop, at, made_shop, packet
 families = pytest.mark.parametrize("version", [4, 6])
 protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
 UNTRANSLATABLE, NO_BACKEND, NOT_ADMITTED = 14, 18, 19  # enum reason
+LONG = 10_000  # ticks: more than anything but an established connection lasts
 
 
 @pytest.fixture
@@ -57,6 +58,22 @@ def test_a_backend_elsewhere_answers_this_host(shop: Shop, version: int, protoco
     assert (action, ends(answer)) == (UNSPEC, (host, 30080, client, 5000))
     assert is_whole(answer)
     assert ends(shop.leaves(shop.arrives(packet(protocol, client, 5000, host, 30080, ACK))[1])[1]) == ends(left)
+
+
+@families
+def test_a_connection_whose_opener_is_silent_after_the_answer_is_soon_forgotten(shop: Shop, version: int) -> None:
+    backend, client, host = ELSEWHERE[version], WORLD[version], HOST[version]
+    shop.open(version, backend)
+    left = shop.leaves(shop.arrives(tcp(client, 5000, host, 30080))[1])[1]
+    shop.leaves(shop.arrives(tcp(backend, 8080, host, ends(left)[1], SYN | ACK))[1])
+    opening = _expiries(shop)
+    shop.leaves(shop.arrives(tcp(client, 5000, host, 30080, ACK))[1])
+    assert len(opening) == 4
+    assert min(_expiries(shop)) > max(opening) + LONG
+
+
+def _expiries(shop: Shop) -> list[int]:
+    return [int(one) for one in shop.datapath.maps.open("translations").read()[1]["expires"]]
 
 
 @families
