@@ -156,7 +156,8 @@ INLINE int find_flow(const struct passage *at, struct translation *found, const 
 	struct translation_key key = key_of(flow, true, v6);
 	struct translation *known = bpf_map_lookup_elem(&translations, &key);
 
-	if (known && likely(known->backend && !passed(at->now, known->expires) && !opens(flow))) {
+	if (known && likely(known->backend && !passed(at->now, known->expires) && !opens(flow)) &&
+	    !is_abandoned(&key.destination, key.destination_port, key.protocol, SCOPE_OUTSIDE, at->version.epoch, v6)) {
 		const struct backend *backend = backend_of(known->backend).backend;
 
 		if (likely(goes_on(known, backend, flow))) {

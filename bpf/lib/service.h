@@ -302,3 +302,12 @@ INLINE __u32 backend_in_slot(__u32 id, __u32 slots, __u32 slot)
 	backend = bpf_map_lookup_elem(table, &word);
 	return backend ? (__u32)*backend : 0;
 }
+
+/* Whether flows to an address and port end: datagrams do once it is no frontend any more, so that whoever has the port
+ * then gets them; connections go on with their backend.
+ */
+INLINE bool is_abandoned(const union address *address, __be16 port, __u8 protocol, __u8 scope, __u32 epoch,
+			 const bool v6)
+{
+	return protocol == IPPROTO_UDP && !find_frontend(address, port, protocol, scope, epoch, v6).service;
+}

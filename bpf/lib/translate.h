@@ -300,6 +300,14 @@ INLINE int translate_error(struct __sk_buff *skb, struct passage *at, const bool
 	return TRANSLATED;
 }
 
+INLINE bool leaves_service(const struct passage *at, const bool v6)
+{
+	const struct flow *flow = &at->flow;
+
+	return is_abandoned(&flow->destination, flow->destination_port, flow->protocol, SCOPE_INSIDE, at->version.epoch,
+			    v6);
+}
+
 /* A packet of a workload whose flow conntrack does not know. Returns an enum translated or an action. */
 INLINE int choose(struct __sk_buff *skb, struct passage *at, const bool v6)
 {
@@ -315,7 +323,7 @@ INLINE int choose(struct __sk_buff *skb, struct passage *at, const bool v6)
 	service_flow_key(&flow->source, flow->source_port, &flow->destination, flow->destination_port, flow->protocol,
 			 &other->key, v6);
 	known = *mark ? service_flow_find(&other->key, v6) : NULL;
-	if (known && unlikely(passed(at->now, known->expires)))
+	if (known && unlikely(passed(at->now, known->expires) || (known->backend && leaves_service(at, v6))))
 		known = NULL;
 	if (known && unlikely(!known->backend)) {
 		service_flow_touch(known, flow, at->now);

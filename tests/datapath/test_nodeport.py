@@ -190,7 +190,17 @@ def test_a_flow_of_a_dead_backend_ends_and_its_next_connection_has_another(shop:
 
 
 @families
-def test_a_frontend_that_is_gone_keeps_its_flows_and_gets_no_new_ones(shop: Shop, version: int) -> None:
+def test_datagrams_end_with_their_frontend_and_whoever_has_the_port_then_gets_them(shop: Shop, version: int) -> None:
+    client, host = WORLD[version], HOST[version]
+    shop.open(version, shop.address(version), protocol=UDP)
+    again = packet(UDP, client, 5000, host, 30080)
+    assert ends(shop.arrives(again)[1])[2] == shop.address(version)
+    shop.services.stop(host, 30080, UDP, scope=OUTSIDE)
+    assert shop.arrives(again) == (UNSPEC, again)
+
+
+@families
+def test_a_frontend_that_is_gone_keeps_its_connections_and_gets_no_new_ones(shop: Shop, version: int) -> None:
     client, host = WORLD[version], HOST[version]
     shop.open(version, shop.address(version))
     shop.arrives(tcp(client, 5000, host, 30080))

@@ -150,6 +150,15 @@ def test_policy_is_judged_for_the_backend(shop: Shop) -> None:
 
 
 @families
+def test_datagrams_end_with_their_frontend(shop: Shop) -> None:
+    shop.serve(shop.server, protocol=UDP)
+    shop.asks(protocol=UDP)
+    shop.services.stop(shop.vip, 80, UDP)
+    action, packet = shop.asks(protocol=UDP)
+    assert (action, ends(packet)[2]) == (UNSPEC, shop.vip)
+
+
+@families
 def test_a_flow_keeps_its_backend_whatever_the_service_becomes(shop: Shop) -> None:
     shop.serve(shop.server)
     shop.asks()
