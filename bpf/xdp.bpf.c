@@ -11,18 +11,13 @@
 #include "lib/prefilter.h"
 #include "lib/through.h"
 
-/* Whether a packet may be of a flow that goes through: it is for a frontend, or for a port that we gave away. */
-INLINE bool may_pass4(const struct ends4 *ends, __u8 protocol)
-{
-	return is_in_range(ends->ports.destination) || frontend_of4(ends, protocol);
-}
-
 /* A packet that begins a flow. */
-NOINLINE int begin4(struct xdp_md *context, const struct transport *transport, const struct passing4_key *key)
+NOINLINE int begin4(struct xdp_md *context, const struct transport *transport, const struct passing4_key *key,
+		    const struct frontend *frontend)
 {
 	union passing *fresh = passing_draft();
 
-	if (!wraps() || !fresh || !begin_direct4(context, transport, key, &fresh->v4) ||
+	if (!wraps() || !fresh || !begin_direct4(context, transport, key, frontend, &fresh->v4) ||
 	    is_unfinished(transport, &fresh->v4.hop)) {
 		bpf_map_delete_elem(&passing4, key); /* it may get another backend */
 		return XDP_PASS;
@@ -32,12 +27,12 @@ NOINLINE int begin4(struct xdp_md *context, const struct transport *transport, c
 
 /* Where a flow goes that may be one of those that go through. NULL: it is handed over. */
 INLINE struct passing4 *look_closely4(struct xdp_md *context, const struct transport *transport,
-				      const struct passing4_key *key, __u8 *mark)
+				      const struct passing4_key *key, const struct frontend *frontend, __u8 *mark)
 {
 	union passing *fresh = passing_draft();
 
 	if (!fresh || (!look_for_through4(context, transport, key, &fresh->v4) &&
-		       !(wraps() && look_for_direct4(context, transport, key, &fresh->v4))))
+		       !(wraps() && look_for_direct4(context, transport, key, frontend, &fresh->v4))))
 		return NULL;
 	*mark = 1;
 	return &fresh->v4;
@@ -65,12 +60,15 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 		passing = bpf_map_lookup_elem(&passing4, &key);
 	}
 	if (!passing || unlikely(!is_fresh(&passing->hop, &transport, sizeof(*ip)))) {
-		if (likely(!may_pass4(&key.ends, ip->protocol)))
+		const struct frontend *frontend = frontend_of4(&key.ends, key.protocol);
+
+		/* For neither a frontend nor a port that we gave away. */
+		if (likely(!frontend && !is_in_range(key.ends.ports.destination)))
 			return XDP_PASS;
 		transport.now = ticks_now();
 		if (begins(&transport))
-			return begin4(context, &transport, &key);
-		passing = look_closely4(context, &transport, &key, mark);
+			return begin4(context, &transport, &key, frontend);
+		passing = look_closely4(context, &transport, &key, frontend, mark);
 		if (!passing)
 			return XDP_PASS;
 	}
@@ -88,17 +86,13 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 	return XDP_TX;
 }
 
-INLINE bool may_pass6(const struct ends6 *ends, __u8 protocol)
-{
-	return is_in_range(ends->ports.destination) || frontend_of6(ends, protocol);
-}
-
 /* A packet that begins a flow. */
-NOINLINE int begin6(struct xdp_md *context, const struct transport *transport, const struct passing6_key *key)
+NOINLINE int begin6(struct xdp_md *context, const struct transport *transport, const struct passing6_key *key,
+		    const struct frontend *frontend)
 {
 	union passing *fresh = passing_draft();
 
-	if (!wraps() || !fresh || !begin_direct6(context, transport, key, &fresh->v6) ||
+	if (!wraps() || !fresh || !begin_direct6(context, transport, key, frontend, &fresh->v6) ||
 	    is_unfinished(transport, &fresh->v6.hop)) {
 		bpf_map_delete_elem(&passing6, key); /* it may get another backend */
 		return XDP_PASS;
@@ -108,12 +102,12 @@ NOINLINE int begin6(struct xdp_md *context, const struct transport *transport, c
 
 /* Where a flow goes that may be one of those that go through. NULL: it is handed over. */
 INLINE struct passing6 *look_closely6(struct xdp_md *context, const struct transport *transport,
-				      const struct passing6_key *key, __u8 *mark)
+				      const struct passing6_key *key, const struct frontend *frontend, __u8 *mark)
 {
 	union passing *fresh = passing_draft();
 
 	if (!fresh || (!look_for_through6(context, transport, key, &fresh->v6) &&
-		       !(wraps() && look_for_direct6(context, transport, key, &fresh->v6))))
+		       !(wraps() && look_for_direct6(context, transport, key, frontend, &fresh->v6))))
 		return NULL;
 	*mark = 1;
 	return &fresh->v6;
@@ -141,12 +135,15 @@ INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6
 		passing = bpf_map_lookup_elem(&passing6, &key);
 	}
 	if (!passing || unlikely(!is_fresh(&passing->hop, &transport, sizeof(*ip)))) {
-		if (likely(!may_pass6(&key.ends, ip->nexthdr)))
+		const struct frontend *frontend = frontend_of6(&key.ends, key.protocol);
+
+		/* For neither a frontend nor a port that we gave away. */
+		if (likely(!frontend && !is_in_range(key.ends.ports.destination)))
 			return XDP_PASS;
 		transport.now = ticks_now();
 		if (begins(&transport))
-			return begin6(context, &transport, &key);
-		passing = look_closely6(context, &transport, &key, mark);
+			return begin6(context, &transport, &key, frontend);
+		passing = look_closely6(context, &transport, &key, frontend, mark);
 		if (!passing)
 			return XDP_PASS;
 	}

@@ -182,7 +182,8 @@ INLINE bool aim4(struct xdp_md *context, const struct transport *transport, cons
 
 /* Where a flow to a backend that answers directly goes. False if the packet is to be handed over. */
 NOINLINE bool look_for_direct4(struct xdp_md *context, const struct transport *transport,
-			       const struct passing4_key *key, struct passing4 *passing)
+			       const struct passing4_key *key, const struct frontend *frontend,
+			       struct passing4 *passing)
 {
 	struct translation_key flow = { .reply = true };
 	struct translation *known;
@@ -191,7 +192,7 @@ NOINLINE bool look_for_direct4(struct xdp_md *context, const struct transport *t
 	name_flow4(&flow, key);
 	known = find(&flow, transport->now);
 	if (!known) {
-		backend = enter_direct(&flow, frontend_of4(&key->ends, key->protocol), transport->now, false);
+		backend = enter_direct(&flow, frontend, transport->now, false);
 		if (!backend || !aim4(context, transport, key, &backend->address, backend->port, passing))
 			return false;
 	} else {
@@ -205,13 +206,13 @@ NOINLINE bool look_for_direct4(struct xdp_md *context, const struct transport *t
 
 /* The same of a packet that begins a flow. One that is known begins again, and is handed over. */
 NOINLINE bool begin_direct4(struct xdp_md *context, const struct transport *transport, const struct passing4_key *key,
-			    struct passing4 *passing)
+			    const struct frontend *frontend, struct passing4 *passing)
 {
 	struct translation_key flow = { .reply = true };
 	struct backend *backend;
 
 	name_flow4(&flow, key);
-	backend = enter_direct(&flow, frontend_of4(&key->ends, key->protocol), transport->now, false);
+	backend = enter_direct(&flow, frontend, transport->now, false);
 	return backend && aim4(context, transport, key, &backend->address, backend->port, passing);
 }
 
@@ -335,7 +336,8 @@ INLINE bool aim6(struct xdp_md *context, const struct transport *transport, cons
 
 /* Where a flow to a backend that answers directly goes. False if the packet is to be handed over. */
 NOINLINE bool look_for_direct6(struct xdp_md *context, const struct transport *transport,
-			       const struct passing6_key *key, struct passing6 *passing)
+			       const struct passing6_key *key, const struct frontend *frontend,
+			       struct passing6 *passing)
 {
 	struct translation_key flow = { .reply = true, .v6 = true };
 	struct translation *known;
@@ -344,7 +346,7 @@ NOINLINE bool look_for_direct6(struct xdp_md *context, const struct transport *t
 	name_flow6(&flow, key);
 	known = find(&flow, transport->now);
 	if (!known) {
-		backend = enter_direct(&flow, frontend_of6(&key->ends, key->protocol), transport->now, true);
+		backend = enter_direct(&flow, frontend, transport->now, true);
 		if (!backend || !aim6(context, transport, key, &backend->address, backend->port, passing))
 			return false;
 	} else {
@@ -358,13 +360,13 @@ NOINLINE bool look_for_direct6(struct xdp_md *context, const struct transport *t
 
 /* The same of a packet that begins a flow. One that is known begins again, and is handed over. */
 NOINLINE bool begin_direct6(struct xdp_md *context, const struct transport *transport, const struct passing6_key *key,
-			    struct passing6 *passing)
+			    const struct frontend *frontend, struct passing6 *passing)
 {
 	struct translation_key flow = { .reply = true, .v6 = true };
 	struct backend *backend;
 
 	name_flow6(&flow, key);
-	backend = enter_direct(&flow, frontend_of6(&key->ends, key->protocol), transport->now, true);
+	backend = enter_direct(&flow, frontend, transport->now, true);
 	return backend && aim6(context, transport, key, &backend->address, backend->port, passing);
 }
 
