@@ -73,6 +73,8 @@ TABLES_OF_MAPS = {
     "backends": frozenset(("backends",)),
     "services": frozenset(("services",)),
     "service_tables": frozenset(("services",)),
+    "service_sources4": frozenset(("services",)),
+    "service_sources6": frozenset(("services",)),
     "frontends4": frozenset(("frontends",)),
     "frontends6": frozenset(("frontends",)),
     "state": frozenset(("ipcache", "policy", "frontends")),
@@ -279,8 +281,8 @@ class HostTables:
             yield "prefilter", self._prefilter.keys_of(name, touched.key)
         elif name == "backends":
             yield "backends", self._backends.keys_of(touched.key)
-        elif name in ("services", "service_tables"):
-            yield "services", self._services.keys_of(touched.key)
+        elif name.startswith("service"):
+            yield "services", self._services.keys_of(name, touched.key)
 
     def mend(self, plan: Plan) -> bool:
         """Write a plan of one table in place, if that table and its state allow it; else nothing counts yet."""
