@@ -21,8 +21,12 @@ _BRANCHES = "refs/heads/"
 _LINE_TIMEOUT_S = 120.0
 _EXIT = "exit "  # how the last line of a daemon's answer begins
 _UNANSWERED = (
-    "plumb: the daemon of this host does not answer (it is stopped or busy); "
+    "plumb: the daemon of this host does not answer (it is stopped, busy or gone); "
     "the commit was checked here and will be applied when it is back"
+)
+_UNKNOWN = (
+    "plumb: it is not known whether the commit is applied: the daemon of this host does not answer; "
+    "plumb status says more"
 )
 
 Update = tuple[str, str, str]  # old, new, ref: git help githooks, pre-receive
@@ -44,11 +48,11 @@ def command(name: str, unanswered: bool) -> int:
         daemon = None if unanswered else _daemon_following(repository)
         if daemon:
             return _ask(daemon, name, repository, updates)
-    except DaemonSilent:
+    except DaemonUnreachable:
         unanswered = True
     if name == "post-receive":
         if unanswered:
-            click.echo("plumb: not applied yet: the daemon of this host does not answer; plumb status says more")
+            click.echo(_UNKNOWN)
         return 0
     code = _check(repository, updates, "" if unanswered else "; no daemon here follows it")
     if unanswered and code == 0:
@@ -91,15 +95,17 @@ def _follows(client: Client, repository: Path) -> bool:
 
 
 def _ask(client: Client, name: str, repository: Path, updates: list[Update]) -> int:
-    """Passes its text on; the exit code is what its last line says."""
+    """Passes its text on; the exit code is what its last line says. Raises DaemonUnreachable where there is none."""
     environment = {key: value for key, value in os.environ.items() if key.startswith("GIT_")}
     body = {"repository": str(repository), "updates": updates, "environment": environment}
-    code = 1  # an answer that is cut short is no consent
+    code = None
     for line in client.lines("POST", f"/v1/hook/{name}", body, _LINE_TIMEOUT_S):
         if line.startswith(_EXIT):
             code = int(line.removeprefix(_EXIT))
         else:
             click.echo(line)
+    if code is None:
+        raise DaemonUnreachable("the daemon's answer was cut short")
     return code
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,22 +72,25 @@ class Session:
         """The daemon if it answers; otherwise this process opens the host itself, which needs root."""
         from reconciler.cli.backend import DaemonBackend
 
-        try:
-            client = self.client()
-        except DaemonUnreachable:
-            if self.socket_option:
-                raise
-        else:
-            yield DaemonBackend(client)
-            return
+        with ExitStack() as stack:
+            try:
+                client = self.client()
+            except DaemonUnreachable:
+                if self.socket_option:
+                    raise
+                yield self._host(stack)
+            else:
+                yield DaemonBackend(client, None if self.socket_option else partial(self._host, stack))
+
+    def _host(self, stack: ExitStack) -> Backend:
+        """Open until the stack is unwound."""
         from reconciler.cli.in_process import HostBackend
         from reconciler.host import Host
         from reconciler.kernel import netns
 
         config = self.config()
-        with ExitStack() as stack:
-            stack.enter_context(netns.inside(self.namespace(config)))
-            yield HostBackend(stack.enter_context(Host.open(config)))
+        stack.enter_context(netns.inside(self.namespace(config)))
+        return HostBackend(stack.enter_context(Host.open(config)))
 
     def namespace(self, config: Config) -> str:
         """The path of the network namespace that a lab made for this node, '' for a host of its own."""

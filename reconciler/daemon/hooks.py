@@ -121,7 +121,8 @@ class Hooks:
         except (ManifestError, RepositoryError):
             return []
         try:
-            return await asyncio.to_thread(list, Elsewhere(before, target, mirrored[0]).lines())
+            elsewhere = Elsewhere(before, target, mirrored[0], self._host.programs_of)
+            return await asyncio.to_thread(list, elsewhere.lines())
         except StoreError as error:
             return [f"plumb: no plan is worked out for other nodes: {error}"]
 

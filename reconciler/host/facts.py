@@ -5,7 +5,7 @@ Allocating writes to the store, so a plan that is only shown works on an overlay
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -67,15 +67,19 @@ def gather(
     identities: Identities | None = None,
     others: Others = NOBODY,
     host_networks: frozenset[IPv4Network | IPv6Network] = frozenset(),
+    told: Collection[str] = (),
 ) -> Facts:
-    """Identities and addresses for this node's workloads, and what is known of others.
+    """Identities and addresses for this node's workloads, and what is known of others. `told`: workloads of other nodes
+    of which their manifests are to be believed.
 
     Raises CompileError if the commit does not know the node, StoreError if a range is exhausted.
     """
     here = this_node(snapshot, node)
     allocator = identities or Identities(store, snapshot.cluster.id, snapshot.cluster.name)
     taking_part = {
-        ref: one for ref, one in snapshot.workloads.items() if one.node == node or _is_told(one, snapshot, others)
+        ref: one
+        for ref, one in snapshot.workloads.items()
+        if one.node == node or ref in told or _is_told(one, snapshot, others)
     }
     labels = {reference: labels_of(snapshot, workload) for reference, workload in taking_part.items()}
     numbers = {_HEALTH: int(Reserved.HEALTH), **allocator.allocate(set(labels.values()) - {_HEALTH})}

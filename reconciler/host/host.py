@@ -27,7 +27,7 @@ from reconciler.engine.journal import Journal
 from reconciler.engine.lock import host_lock
 from reconciler.engine.plan import Plan
 from reconciler.engine.record import Record, Result
-from reconciler.engine.rows import Columns, Rows
+from reconciler.engine.rows import Columns, DictRows, Rows
 from reconciler.engine.seals import Seals
 from reconciler.engine.table import Table
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, StoreError, UsageError
@@ -182,6 +182,10 @@ class Host:
         self._tell_left_out(snapshot, facts)
         rows: dict[str, Rows] = {**desired.tables, "programs": programs}
         return Target(snapshot, facts, replace(desired, tables=rows))
+
+    def programs_of(self, snapshot: Snapshot, node: str) -> DictRows:
+        """Of another node, at a commit. Any thread."""
+        return self._tables.programs_of(snapshot, node)
 
     def _tell_left_out(self, snapshot: Snapshot, facts: Facts) -> None:
         """Nobody commits here when a node of a joined cluster goes out of reach: only the log can say so, once."""

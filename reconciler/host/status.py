@@ -10,7 +10,7 @@ from reconciler.config import Config
 from reconciler.engine.journal import Journal
 from reconciler.engine.record import Record
 from reconciler.errors import KernelError
-from reconciler.host.absent import absent_workloads
+from reconciler.host.absent import absent_cgroups, absent_workloads
 from reconciler.host.hold import Hold
 from reconciler.model.snapshot import Snapshot
 from reconciler.source.watch import current
@@ -47,10 +47,10 @@ def host_status(
 
 
 def _absent(node: str, snapshot: Snapshot | None) -> list[dict[str, Any]]:
-    """As it is now; none where a namespace cannot be looked at, which the next pass says."""
+    """As it is now; none where a namespace or a cgroup cannot be looked at, which the next pass says."""
     with suppress(KernelError):
         if snapshot is not None:
-            return [one.to_json() for one in absent_workloads(snapshot, node)]
+            return [one.to_json() for one in (*absent_workloads(snapshot, node), *absent_cgroups(snapshot, node))]
     return []
 
 

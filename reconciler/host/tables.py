@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from reconciler.bpf.syscalls import get, held
@@ -72,6 +73,8 @@ TABLES_OF_MAPS = {
     "backends": frozenset(("backends",)),
     "services": frozenset(("services",)),
     "service_tables": frozenset(("services",)),
+    "service_sources4": frozenset(("services",)),
+    "service_sources6": frozenset(("services",)),
     "frontends4": frozenset(("frontends",)),
     "frontends6": frozenset(("frontends",)),
     "state": frozenset(("ipcache", "policy", "frontends")),
@@ -81,6 +84,9 @@ TABLES_OF_MAPS = {
     "prefilter4": frozenset(("prefilter",)),
     "prefilter6": frozenset(("prefilter",)),
 }
+
+
+_ELSEWHERE = 8  # settings of other nodes that are kept: two commits, with a Prefilter and without
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,7 @@ class HostTables:
         self._namespaces: frozenset[str] = frozenset()
         self._sysctls: frozenset[SysctlKey] = frozenset()
         self._datapaths: dict[_Settings, Datapath] = {}
+        self._elsewhere = lru_cache(_ELSEWHERE)(self._datapath)
         self.maps = PinnedMaps(config.pin_root)
         self.generation = Generation(self.maps)
         self._endpoints = EndpointsTable(self.maps)
@@ -164,12 +171,16 @@ class HostTables:
 
     def programs(self, snapshot: Snapshot, applied: Snapshot | None = None) -> DictRows:
         """The programs as this version and a commit's settings make them; those of the applied one stay at hand."""
-        kept = [self._settings(one) for one in (applied, snapshot) if one is not None]
+        kept = [self._settings(one, self._config.node) for one in (applied, snapshot) if one is not None]
         self._datapaths = {one: self._datapaths.get(one) or self._datapath(one) for one in kept}
         return DictRows(dict(self._datapaths[kept[-1]].program_rows()))
 
-    def _settings(self, snapshot: Snapshot) -> _Settings:
-        denies = bool(selecting(snapshot, self._config.node))
+    def programs_of(self, snapshot: Snapshot, node: str) -> DictRows:
+        """Those of another node, as this kernel and this version would have them. Any thread."""
+        return DictRows(dict(self._elsewhere(self._settings(snapshot, node)).program_rows()))
+
+    def _settings(self, snapshot: Snapshot, node: str) -> _Settings:
+        denies = bool(selecting(snapshot, node))
         options = options_of(snapshot.cluster, prefilter=denies)
         return _Settings(tuple(sorted(options.items())), tuple(sorted(map_sizes_of(snapshot.cluster).items())))
 
@@ -270,8 +281,8 @@ class HostTables:
             yield "prefilter", self._prefilter.keys_of(name, touched.key)
         elif name == "backends":
             yield "backends", self._backends.keys_of(touched.key)
-        elif name in ("services", "service_tables"):
-            yield "services", self._services.keys_of(touched.key)
+        elif name.startswith("service"):
+            yield "services", self._services.keys_of(name, touched.key)
 
     def mend(self, plan: Plan) -> bool:
         """Write a plan of one table in place, if that table and its state allow it; else nothing counts yet."""

@@ -85,9 +85,11 @@ class ServicesTable:
             self._generation.stage(partial(self._sources.become, dict.fromkeys(deletes, ())))
             self._leaving = True
 
-    def keys_of(self, raw: bytes) -> list[int]:
-        """Keys of rows for keys as they lie in `services` or `service_tables`, one behind the other."""
-        return [int(number) for number in np.frombuffer(raw, np.uint32)]
+    def keys_of(self, name: str, raw: bytes) -> list[int]:
+        """Keys of rows for keys as they lie in the map of this name, one behind the other."""
+        keys = np.frombuffer(raw, self._maps.open(name).key_dtype)
+        numbers = keys["service"] if keys.dtype.names else keys
+        return [int(number) for number in numbers]
 
 
 def _numbers(keys: Collection[Key]) -> Records:

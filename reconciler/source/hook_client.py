@@ -31,8 +31,10 @@ def main() -> int:
         send(connection, updates)
         return show(connection)
     except TimeoutError:
-        give_back(updates)
-        start_command("--unanswered")
+        check_here(updates)
+    except (OSError, EOFError):
+        write(b"plumb: the daemon's answer was cut short\n")
+        check_here(updates)
 
 
 def socket_path(config: bytes) -> bytes:
@@ -67,6 +69,11 @@ def start_command(*options: str) -> "NoReturn":
     environment = dict(posix.environ)
     environment[b"PYTHONPATH"] = PACKAGE.encode("utf-8", "surrogateescape")
     posix.execve(PYTHON, [PYTHON, "-P", "-m", "reconciler.cli", "hook", NAME, *options], environment)
+
+
+def check_here(updates: bytes) -> "NoReturn":
+    give_back(updates)
+    start_command("--unanswered")
 
 
 def give_back(updates: bytes) -> None:
@@ -104,7 +111,10 @@ def quoted(text: bytes) -> str:
 
 
 def show(connection: "_socket.socket") -> int:
-    """Passes lines on as they come. The last one is `exit N`, and is not shown. Raises TimeoutError."""
+    """Passes lines on as they come. The last one is `exit N`, and is not shown.
+
+    Raises TimeoutError, and EOFError or OSError for an answer without this line.
+    """
     held = partial = b""
     heard = time.monotonic()
     for piece in pieces(connection):
@@ -126,39 +136,35 @@ def show(connection: "_socket.socket") -> int:
         return min(int(held[5:]), 255)
     if held or partial:
         write((held + b"\n" if held else b"") + partial + b"\n")
-    write(b"plumb: the daemon's answer was cut short\n")
-    return 1
+    raise EOFError
 
 
 def pieces(connection: "_socket.socket") -> "Iterator[bytes]":
-    """The body of the answer as it arrives; RFC 9112, chunked or until the end."""
+    """The body of the answer as it arrives; RFC 9112, chunked or until the end. An error is a refusal."""
     data, status = b"", b" 100"
     while b" 100" in status:  # a sign of life, and the answer is still to come
         yield b""
         while b"\r\n\r\n" not in data:
-            more = receive(connection)
-            if not more:
-                return
-            data += more
+            data += receive(connection)
         head, _, data = data.partition(b"\r\n\r\n")
         status, *fields = head.lower().split(b"\r\n")
-    if b" 200" not in status:
+    is_error = b" 200" not in status
+    if is_error:
         yield b"plumb: the daemon answered " + status.partition(b" ")[2].strip() + b": "
-    if not any(field.replace(b" ", b"") == b"transfer-encoding:chunked" for field in fields):
+    if any(field.replace(b" ", b"") == b"transfer-encoding:chunked" for field in fields):
+        yield from chunks(connection, data)
+    else:
         while data:
             yield data
-            data = receive(connection)
-        return
-    yield from chunks(connection, data)
+            data = connection.recv(65536)
+    if is_error:
+        yield b"\nexit 1\n"
 
 
 def chunks(connection: "_socket.socket", data: bytes) -> "Iterator[bytes]":
     while True:
         while b"\r\n" not in data:
-            more = receive(connection)
-            if not more:
-                return
-            data += more
+            data += receive(connection)
         size, _, data = data.partition(b"\r\n")
         left = int(size.partition(b";")[0], 16)
         if not left:
@@ -166,26 +172,19 @@ def chunks(connection: "_socket.socket", data: bytes) -> "Iterator[bytes]":
         while left > 0:
             if not data:
                 data = receive(connection)
-                if not data:
-                    return
             yield data[:left]
             left, data = left - len(data[:left]), data[left:]
         while len(data) < 2:  # the line end behind a chunk
-            more = receive(connection)
-            if not more:
-                return
-            data += more
+            data += receive(connection)
         data = data[2:]
 
 
 def receive(connection: "_socket.socket") -> bytes:
-    """Empty at the end, and where the daemon went away. Raises TimeoutError where it went silent."""
-    try:
-        return connection.recv(65536)
-    except TimeoutError:
-        raise
-    except OSError:
-        return b""
+    """Raises EOFError or OSError where the daemon went away, TimeoutError where it went silent."""
+    data = connection.recv(65536)
+    if not data:
+        raise EOFError
+    return data
 
 
 def read_file(path: bytes) -> bytes:

@@ -44,10 +44,17 @@ def rows(host: DaemonHost) -> int:
     return sum(bool(row["row"]["digest"]) for row in host.client.get("/v1/tables/cgroups"))
 
 
+def test_status_names_a_cgroup_that_is_not_there(host: DaemonHost) -> None:
+    [absent] = host.status()["absent"]
+    assert (absent["workload"], absent["cgroup"], absent["path"]) == ("default/web", CGROUP, "workloads/web.yaml")
+    assert f"workload default/web: cgroup {CGROUP} is missing" in host.plumb("status").stdout
+
+
 def test_a_cgroup_that_comes_gets_its_programs_without_a_commit(host: DaemonHost) -> None:
     assert rows(host) == 0
     (cgroup_mount() / CGROUP).mkdir()
     until(lambda: rows(host) == HOOKS, "the cgroup's programs")
+    assert host.status()["absent"] == []
 
 
 def test_a_cgroup_that_is_made_anew_gets_them_again(complete: DaemonHost) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,43 @@ def test_other_programs_take_over_without_a_packet_lost_or_let_through(running: 
 def test_a_daemon_that_ends_takes_its_socket_along(running: DaemonHost) -> None:
     assert running.stop() == 0
     assert not running.config.socket.exists()
+
+
+@contextmanager
+def resetting(path: Path) -> Iterator[None]:
+    """A socket whose owner takes connections, and is gone as soon as somebody asks."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(1)  # the rest is unread when this closes: that resets the other end
+
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            path.unlink()
+
+
+def test_what_a_dying_daemon_does_not_answer_the_host_itself_does(running: DaemonHost) -> None:
+    running.stop(signal.SIGKILL)
+    with resetting(running.config.socket):
+        listed, gone_back = running.plumb("endpoint", "list"), running.plumb("rollback")
+    assert listed.returncode == 0, listed.stderr
+    assert "default/web" in listed.stdout
+    assert gone_back.returncode == 13  # the daemon may have done it
+    assert "no daemon answers" in gone_back.stderr
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from reconciler.bpf import programs
 from reconciler.bpf.syscalls import held
 from reconciler.kernel import netns
 from reconciler.model.network import PROTOCOL
-from tests.e2e.daemon_host import DaemonHost, allowing, made_host, node, policy, until
+from tests.e2e.daemon_host import DaemonHost, allowing, cluster, made_host, node, policy, until
 from tests.e2e.packet_flow import lossless
 from tests.e2e.tampering import (
     bpftool,
@@ -38,6 +38,17 @@ pytestmark = pytest.mark.root
 
 PORT = 4000
 RULES = [{"family": 4, "priority": 1200, "table": 77, "mark": 7}]
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: LoadBalancer
+  selector: {app: web}
+  externalIPs: [198.51.100.3]
+  loadBalancerSourceRanges: [192.0.2.0/24]
+  ports: [{port: 80}]
+"""
 Deed = Callable[[DaemonHost], None]
 
 
@@ -46,6 +57,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonHost]:
     with made_host(tmp_path_factory.mktemp("h"), "web", "client", "bystander", audit_interval_s=600) as made:
         made.write("policies/web.yaml", policy("web", "web", ingress=[allowing("from", "client", PORT)]))
         made.write("base.yaml", (made.tree / "base.yaml").read_text().replace(node(), node(rules=RULES)))
+        made.write("cluster.yaml", cluster(services={"cidrs": ["10.96.0.0/24"]}))
+        made.write("services/web.yaml", SERVICE)
         made.wait_for(made.commit())
         yield made
 
@@ -101,6 +114,8 @@ def test_what_is_changed_by_netlink_is_put_back_and_told(
         ("policy", "policies/web.yaml", lambda h: empty(policy_of(h, "web"))),
         ("policy", "", lambda h: empty(pinned(h, "policy"))),
         ("policy", "", forget_state),
+        ("frontends", "services/web.yaml", lambda h: empty(pinned(h, "frontends4"))),
+        ("services", "services/web.yaml", lambda h: empty(pinned(h, "service_sources4"))),
         ("attachments", "workloads/web.yaml", lambda h: bpftool("link", "detach", "pinned", link_pin(h, "web"))),
     ],
 )

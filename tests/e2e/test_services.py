@@ -21,9 +21,11 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec:
-  type: NodePort
+  type: LoadBalancer
   selector: {app: web}
   clusterIP: 10.96.0.9
+  externalIPs: [198.51.100.3]
+  loadBalancerSourceRanges: [192.0.2.0/24]
   sessionAffinity: ClientIP
   ports: [{name: http, port: 80, targetPort: 8080}]
 """
@@ -108,7 +110,7 @@ def test_going_back_restores_every_row(made: DaemonHost, host: Host) -> None:
     assert {name: host.listing().rows(name) for name in TABLES} == rows
 
 
-@pytest.mark.parametrize("name", ["frontends4", "services", "service_tables", "backends"])
+@pytest.mark.parametrize("name", ["frontends4", "services", "service_tables", "service_sources4", "backends"])
 def test_rows_that_somebody_takes_away_are_put_back(host: Host, name: str) -> None:
     map_ = host._tables.maps.open(name)
     map_.delete(map_.read()[0])

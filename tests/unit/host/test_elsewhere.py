@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,13 @@ from reconciler.engine.rows import DictRows
 from reconciler.errors import CompileError
 from reconciler.host.elsewhere import Elsewhere
 from reconciler.host.target import Target
-from reconciler.model.cluster import Network, Node
+from reconciler.model.cluster import Cluster, Network, Node
+from reconciler.model.datapath import ProgramRow
+from reconciler.model.service import Service
 from reconciler.model.snapshot import Snapshot
 from reconciler.store.embedded import EmbeddedStore
-from tests.unit.compile.worlds import COMMIT, HERE, NODES, PROGRAMS, THERE, facts_of, snapshot_of, workload
+from tests.unit.compile.service_worlds import SERVING, service
+from tests.unit.compile.worlds import CLUSTER, COMMIT, HERE, NODES, PROGRAMS, THERE, facts_of, snapshot_of, workload
 
 WEB = workload("web", {"app": "web"})
 BOTH_FAMILIES = {
@@ -31,17 +34,48 @@ def world(network: Network, nodes: dict[str, Node]) -> Snapshot:
     return replace(snapshot, nodes=nodes)
 
 
-def told(path: Path, nodes: dict[str, Node]) -> list[str]:
-    """What is said of a commit that turns direct routes on."""
-    before, after = world(Network(), nodes), world(Network(direct_routes=True), nodes)
-    facts = replace(facts_of([WEB]), underlay={4: "eth0", 6: "eth0"})
+def programs_of(snapshot: Snapshot, node: str) -> DictRows:
+    """Their digests tell whether the cluster serves Services; those at node devices are needed where it does."""
+    names = (*PROGRAMS, "from_netdev", "to_netdev")
+    return DictRows({name: ProgramRow(f"{name} {snapshot.cluster.services is not None}") for name in names})
+
+
+def lines(path: Path, before: Snapshot, after: Snapshot) -> list[str]:
+    """What is said of a commit on the node `alpha`."""
+    facts = replace(facts_of(after.workloads.values()), underlay={4: "eth0", 6: "eth0"})
     desired = compile_host(after, facts, CompileCache(), PROGRAMS)
-    tables = {**desired.tables, "programs": DictRows({}, {})}
     store = EmbeddedStore(path / "store.sqlite")
     try:
-        return list(Elsewhere(before, Target(after, facts, replace(desired, tables=tables)), store).lines())
+        return list(Elsewhere(before, Target(after, facts, desired), store, programs_of).lines())
     finally:
         store.close()
+
+
+def told(path: Path, nodes: dict[str, Node]) -> list[str]:
+    """What is said of a commit that turns direct routes on."""
+    return lines(path, world(Network(), nodes), world(Network(direct_routes=True), nodes))
+
+
+def serving(*services: Service, cluster: Cluster = SERVING) -> Snapshot:
+    return replace(snapshot_of([WEB]), cluster=cluster, services={one.reference: one for one in services})
+
+
+def test_a_service_is_planned_with_its_frontends_and_a_backend_that_is_here(tmp_path: Path) -> None:
+    web = service(external_ips=(IPv4Address("198.51.100.3"),))
+    [line] = lines(tmp_path, serving(), serving(web))
+    counted = "backends +1 ~0 -0", "services +1 ~0 -0", "frontends +3 ~0 -0"
+    assert line.startswith(f"{THERE}: plan from {COMMIT[:12]}: ")
+    assert all(one in line for one in counted), line
+
+
+def test_a_cluster_that_begins_to_serve_changes_programs_and_what_is_at_devices(tmp_path: Path) -> None:
+    [line] = lines(tmp_path, serving(cluster=CLUSTER), serving())
+    counted = "programs +0 ~4 -0", "devices +1 ~0 -0", "attachments +2 ~0 -0"
+    assert all(one in line for one in counted), line
+
+
+def test_a_service_that_stays_as_it_is_is_no_change(tmp_path: Path) -> None:
+    assert lines(tmp_path, serving(service()), serving(service())) == [f"{THERE}: plan from {COMMIT[:12]}: no change"]
 
 
 def test_direct_routes_of_another_node_do_not_need_its_devices_here(tmp_path: Path) -> None:

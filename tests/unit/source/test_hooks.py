@@ -20,6 +20,10 @@ from reconciler.source.tree import is_manifest
 
 from .policy_repository import commit, git
 
+UNANSWERED = (
+    "plumb: the daemon of this host does not answer (it is stopped, busy or gone); "
+    "the commit was checked here and will be applied when it is back"
+)
 REFUSED = "refused: 2:5: port 70000 is above 65535"
 
 
@@ -27,10 +31,18 @@ class Daemon:
     """The other end of the hooks: an HTTP server on a unix socket that answers every request alike."""
 
     def __init__(
-        self, path: Path, pieces: Sequence[bytes], *, status: int = 200, cut_short: bool = False, signs: int = 0
+        self,
+        path: Path,
+        pieces: Sequence[bytes],
+        *,
+        status: int = 200,
+        cut_short: bool = False,
+        signs: int = 0,
+        resets: bool = False,
     ) -> None:
         self.requests: list[tuple[str, Any]] = []
         self._answer = (pieces, status, cut_short)
+        self._resets = resets  # closes with the request unread
         self._signs = signs  # of life, before the answer begins
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(str(path))
@@ -50,7 +62,10 @@ class Daemon:
             except OSError:
                 return
             with connection:
-                self._converse(connection)
+                if not self._resets:
+                    self._converse(connection)
+                else:
+                    connection.recv(1)  # what is unread when a unix socket is closed resets the other end
 
     def _converse(self, connection: socket.socket) -> None:
         import json
@@ -163,21 +178,40 @@ def test_a_push_that_the_daemon_refuses_changes_nothing(sides: tuple[Path, Path]
     assert git(sides[1], "rev-parse", "main") == old
 
 
+@pytest.mark.parametrize("cut_short", [False, True])
 @pytest.mark.parametrize("pieces", [(b"plan",), (b"exit 0\n", b"more\n"), (b"exit zero\n",), ()])
-def test_an_answer_that_does_not_end_in_an_exit_code_refuses(
-    sides: tuple[Path, Path], answering: Any, pieces: tuple[bytes, ...]
+def test_a_good_push_is_checked_here_where_the_answer_breaks_off_before_its_exit_code(
+    sides: tuple[Path, Path], answering: Any, pieces: tuple[bytes, ...], cut_short: bool
 ) -> None:
-    answering(*pieces)
-    commit(sides[0], {"x": "1"})
+    answering(*pieces, cut_short=cut_short)
+    new = commit(sides[0], {"x": "1"})
     code, said = push(sides[0])
-    assert code != 0
-    assert said[-1] == "plumb: the daemon's answer was cut short"
+    assert (code, git(sides[1], "rev-parse", "main")) == (0, new)
+    at = said.index("plumb: the daemon's answer was cut short")
+    assert said[at + 1].startswith(f"plumb: {new[:12]} on main is valid")
+    assert said[at + 2] == UNANSWERED
+    assert said[-1].startswith("plumb: it is not known whether the commit is applied")
 
 
-def test_an_answer_that_breaks_off_refuses(sides: tuple[Path, Path], answering: Any) -> None:
-    answering(b"plan\n", cut_short=True)
-    commit(sides[0], {"x": "1"})
-    assert push(sides[0])[1][-1] == "plumb: the daemon's answer was cut short"
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_a_bad_push_is_refused_where_the_answer_breaks_off(
+    sides: tuple[Path, Path], answering: Any, cut_short: bool
+) -> None:
+    answering(b"plan\n", cut_short=cut_short)
+    old = git(sides[1], "rev-parse", "main")
+    commit(sides[0], {"bad.yaml": "apiVersion: plumbline/v1\nkind: Workload\n"})
+    code, said = push(sides[0])
+    assert (code != 0, git(sides[1], "rev-parse", "main")) == (True, old)
+    assert said[:2] == ["plan", "plumb: the daemon's answer was cut short"]
+    assert said[2].startswith("bad.yaml:")
+
+
+def test_a_daemon_that_resets_the_connection_is_one_that_is_away(sides: tuple[Path, Path], answering: Any) -> None:
+    answering(resets=True)
+    new = commit(sides[0], {"x": "1"})
+    code, said = push(sides[0])
+    assert (code, git(sides[1], "rev-parse", "main")) == (0, new)
+    assert UNANSWERED in said
 
 
 def test_an_error_of_the_daemon_is_shown_and_refuses(sides: tuple[Path, Path], answering: Any) -> None:
@@ -217,7 +251,7 @@ def test_a_good_push_to_a_hung_daemon_is_checked_here_and_accepted(sides: tuple[
     code, said = push(sides[0])
     assert (code, git(sides[1], "rev-parse", "main")) == (0, new)
     assert said[0].startswith(f"plumb: {new[:12]} on main is valid")
-    assert "the daemon of this host does not answer (it is stopped or busy); the commit was checked here" in said[1]
+    assert said[1] == UNANSWERED
 
 
 def test_a_bad_push_to_a_hung_daemon_is_refused(sides: tuple[Path, Path], hung: Path) -> None:
