@@ -1,6 +1,6 @@
 """What the cluster's services were given: addresses inside the cluster, and ports on every node.
 
-All hosts agree on it by the store. An address that a Service asks for outside the cluster's CIDRs is taken as it is.
+All hosts agree on it by the store. An address of a family that the cluster has no CIDR of is taken as it is.
 """
 
 from __future__ import annotations
