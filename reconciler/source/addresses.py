@@ -97,7 +97,8 @@ def _refused(found: Address | Network, text: str, node: Node, findings: Findings
     base = found.network_address if isinstance(found, IPv4Network | IPv6Network) else found
     length = found.prefixlen if isinstance(found, IPv4Network | IPv6Network) else found.max_prefixlen
     if base in _MAPPED and length >= _MAPPED.prefixlen and isinstance(base, IPv6Address):
-        findings.fault(node, f"{text} is IPv4 in IPv6 form: write the IPv4 form, {base.ipv4_mapped}")
+        shorter = f"/{length - _MAPPED.prefixlen}" if "/" in text else ""
+        findings.fault(node, f"{text} is IPv4 in IPv6 form: write the IPv4 form, {base.ipv4_mapped}{shorter}")
         return True
     return False
 
