@@ -19,6 +19,8 @@ _NONE = "this host serves no Services; the Cluster says whether it does (spec.se
 def command() -> None:
     """Services: their frontends, and the backends behind them as this host sees them.
 
+    A headless one has no frontends: nothing is balanced, and clients find its backends by themselves.
+
     \b
     Examples:
       plumb service list
@@ -62,6 +64,7 @@ def _line(one: Mapping[str, Any]) -> dict[str, Any]:
     backends = [each for port in one["ports"] for each in port["backends"]]
     return {
         **one,
+        "type": _type(one),
         "ports": [port["port"] for port in one["ports"]],
         "backends": f"{sum(each['new_flows'] for each in backends)}/{len(backends)}",
         "origin": _place(one["origin"]),
@@ -75,9 +78,9 @@ def _show(one: Mapping[str, Any]) -> None:
     )
     shown = {
         "service": one["service"],
-        "type": one["type"],
+        "type": _type(one),
         "addresses": one["addresses"],
-        "algorithm": one["algorithm"],
+        "algorithm": None if one["headless"] else one["algorithm"],
         "affinity": f"{one['affinity_s']} s" if one["affinity_s"] else None,
         "health check": check,
         "origin": _place(one["origin"]),
@@ -87,10 +90,15 @@ def _show(one: Mapping[str, Any]) -> None:
         click.echo()
         named = f" ({port['name']})" if port["name"] else ""
         click.echo(click.style(f"port {port['port']}{named}", bold=True))
-        show_rows(_without(port["frontends"], "sources"), empty="no frontends: the service has no address")
+        why = "it is headless" if one["headless"] else "the service has no address"
+        show_rows(_without(port["frontends"], "sources"), empty=f"no frontends: {why}")
         click.echo()
         rows = [{**each, "origin": _place(each["origin"])} for each in port["backends"]]
         show_rows(_without(rows, "direct"), empty="no backends")
+
+
+def _type(one: Mapping[str, Any]) -> str:
+    return "headless" if one["headless"] else str(one["type"])
 
 
 def _without(rows: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -58,8 +58,22 @@ def outside_rows(
             yield AskedRow("plain", network, PlainRow(), origin)
     said = {RESERVED_PORTS, RESERVED_PORTS.replace("/", ".")} & node.sysctls.keys()
     if (masquerade.enabled or serves) and not said:
-        ports = Sysctl(f"{masquerade.first_port}-{masquerade.last_port}")
+        ports = Sysctl(_reserved_ports(snapshot.cluster))
         yield AskedRow("sysctls", SysctlKey(HOST_NETNS, RESERVED_PORTS), ports, origin)
+
+
+def _reserved_ports(cluster: Cluster) -> str:
+    """Of masquerading and services, as the kernel writes it: in order, what touches as one (proc_do_large_bitmap)."""
+    ranges = [(cluster.masquerade.first_port, cluster.masquerade.last_port)]
+    if cluster.services is not None:
+        ranges.append((cluster.services.first_node_port, cluster.services.last_node_port))
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = joined[-1][0], max(last, joined[-1][1])
+        else:
+            joined.append((first, last))
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in joined)
 
 
 def _early(cluster: Cluster, programs: Mapping[str, str], *, serves: bool, denies: bool) -> dict[Hook, str]:

@@ -1,11 +1,11 @@
 """What the cluster's services were given: addresses inside the cluster, and ports on every node.
 
-All hosts agree on it by the store. An address that a Service asks for outside the cluster's CIDRs is taken as it is.
+All hosts agree on it by the store. An address of a family that the cluster has no CIDR of is taken as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from reconciler.errors import CompileError
 from reconciler.model.cluster import Services
@@ -25,11 +25,12 @@ def service_facts(snapshot: Snapshot, store: Store) -> ServiceFacts:
         return NO_SERVICES
     served = _served(snapshot)
     given = {name: list(service.cluster_ips) for name, service in served.items()}
+    outside = _outside(served.values())
     for cidr in settings.cidrs:
         wanted = {name: _asked(one, cidr) for name, one in served.items() if _needs(one, cidr, settings)}
         if not wanted:
             continue
-        for name, address in ServiceAddresses(store, cidr, snapshot.cluster.name).allocate(wanted).items():
+        for name, address in ServiceAddresses(store, cidr, snapshot.cluster.name, outside).allocate(wanted).items():
             if address not in given[name]:
                 given[name].append(address)
     for name, service in served.items():
@@ -46,6 +47,12 @@ def _served(snapshot: Snapshot) -> dict[str, Service]:
         for name, one in snapshot.services.items()
         if not one.headless and one.type is not ServiceType.EXTERNAL_NAME
     }
+
+
+def _outside(services: Iterable[Service]) -> frozenset[Address]:
+    """Addresses that services have for the outside: in a CIDR of the cluster's they could be chosen for another one."""
+    found = (address for one in services for address in (*one.external_ips, one.load_balancer_ip))
+    return frozenset(address for address in found if address is not None)
 
 
 def _families(service: Service, settings: Services) -> tuple[int, ...]:
@@ -96,5 +103,14 @@ def _node_ports(
     }
     if not wanted:
         return {}
-    ports = NodePorts(store, settings.first_node_port, settings.last_node_port, snapshot.cluster.name)
-    return ports.allocate(wanted)
+    own = _own(snapshot)
+    at_nodes = (one for one in served.values() if not own.isdisjoint(_outside((one,))))
+    avoided = {(port.protocol, port.port) for one in at_nodes for port in one.ports}
+    first, last = settings.first_node_port, settings.last_node_port
+    return NodePorts(store, first, last, snapshot.cluster.name, avoided=avoided).allocate(wanted)
+
+
+def _own(snapshot: Snapshot) -> frozenset[Address]:
+    """Addresses of nodes."""
+    found = (address for node in snapshot.nodes.values() for address in (node.address4, node.address6))
+    return frozenset(address for address in found if address is not None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from reconciler.compile.service_backends import Backend, State, chosen
+from reconciler.compile.service_members import ServiceMembers
 from reconciler.compile.service_versions import Front, Given, fronts, reachable
 from reconciler.engine.values import to_plain
 from reconciler.host.target import Target
@@ -12,13 +14,36 @@ from reconciler.model.origin import Origin
 from reconciler.model.policy import PROTOCOLS
 from reconciler.model.service import ServicePort
 
+_ANY = ServicePort("", PROTOCOLS["TCP"], 0, 1)  # of a headless service without ports: its backends are addresses alone
 _PROTOCOLS = {number: name.lower() for name, number in PROTOCOLS.items()}
 
 
 def services(target: Target) -> list[dict[str, Any]]:
-    """Those that are served, by reference; what each port's backends are on this host."""
+    """Those that are served and those that are headless, by reference; what each port's backends are on this host."""
     origins = _Origins(target)
-    return [_service(name, given, origins) for name, given in sorted(target.desired.services.items())]
+    found = {**target.desired.services, **_headless(target)}
+    return [_service(name, given, origins) for name, given in sorted(found.items())]
+
+
+def _headless(target: Target) -> dict[str, Given]:
+    """Headless services have no rows: what they stand for is worked out for who asks."""
+    snapshot, facts = target.snapshot, target.facts
+    settings = snapshot.cluster.services
+    wanted = {name: one for name, one in snapshot.services.items() if one.headless}
+    if settings is None or not wanted:
+        return {}
+    members = ServiceMembers()
+    members.take(snapshot, facts)
+    found: dict[str, Given] = {}
+    for name, service in wanted.items():
+        slices = [one for one in snapshot.slices.values() if f"{one.namespace}/{one.service}" == name]
+        if not service.ports:
+            service, slices = replace(service, ports=(_ANY,)), [replace(one, ports=()) for one in slices]
+        none = (0,) * len(service.ports)
+        found[name] = Given(
+            service, tuple(slices), members.of(service), facts.node, (), (), none, none, settings.algorithm
+        )
+    return found
 
 
 class _Origins:
@@ -43,6 +68,7 @@ def _service(name: str, given: Given, origins: _Origins) -> dict[str, Any]:
     return {
         "service": name,
         "type": service.type.value,
+        "headless": service.headless,
         "addresses": [str(one) for one in given.addresses],
         "algorithm": (service.algorithm or given.algorithm).value,
         "affinity_s": service.affinity_s,
@@ -54,19 +80,20 @@ def _service(name: str, given: Given, origins: _Origins) -> dict[str, Any]:
 
 
 def _port(given: Given, port: ServicePort, node_port: int, origins: _Origins) -> dict[str, Any]:
-    found = reachable(given, port, node_port)
+    headless = given.service.headless
+    found = given.backends(port) if headless else reachable(given, port, node_port)
     protocol = _PROTOCOLS.get(port.protocol, str(port.protocol))
     frontends = [
         _frontend(f"{_host(str(address))}:{number}/{protocol}", front)
-        for address, number, front in fronts(given, port, node_port)
+        for address, number, front in (() if headless else fronts(given, port, node_port))
     ]
     active = {one.key for version in (4, 6) for one in chosen(_of(found, version), given.service.all_unhealthy)}
     return {
-        "port": f"{port.port}/{protocol}",
+        "port": f"{port.port}/{protocol}" if port is not _ANY else "any",
         "name": port.name,
         "node_port": node_port or None,
         "frontends": frontends,
-        "backends": [_backend(one, origins, one.key in active) for one in found],
+        "backends": [_backend(one, origins, one.key in active, port is not _ANY) for one in found],
     }
 
 
@@ -84,10 +111,10 @@ def _frontend(shown: str, front: Front) -> dict[str, Any]:
     }
 
 
-def _backend(one: Backend, origins: _Origins, active: bool) -> dict[str, Any]:
+def _backend(one: Backend, origins: _Origins, active: bool, has_port: bool) -> dict[str, Any]:
     origin = origins.of(one.source)
     return {
-        "backend": f"{_host(str(one.address))}:{one.port}",
+        "backend": f"{_host(str(one.address))}:{one.port}" if has_port else str(one.address),
         "state": (one.state if one.weight else State.DRAINING).value,
         "new_flows": active,
         "weight": one.weight,

@@ -18,6 +18,7 @@ Network = IPv4Network | IPv6Network
 _PREFIX_LENGTH = re.compile(r"(?:0|[1-9][0-9]{0,2})\Z")
 _MAPPED = ip_network("::ffff:0:0/96")
 _BROADCAST = IPv4Address("255.255.255.255")
+UNUSABLE = "unspecified, loopback, link-local, multicast or broadcast"
 _INTERFACE = re.compile(r"[^\s/:%]{1,15}\Z")  # dev_valid_name in net/core/dev.c; % would number it
 
 
@@ -96,9 +97,16 @@ def _refused(found: Address | Network, text: str, node: Node, findings: Findings
     base = found.network_address if isinstance(found, IPv4Network | IPv6Network) else found
     length = found.prefixlen if isinstance(found, IPv4Network | IPv6Network) else found.max_prefixlen
     if base in _MAPPED and length >= _MAPPED.prefixlen and isinstance(base, IPv6Address):
-        findings.fault(node, f"{text} is IPv4 in IPv6 form: write the IPv4 form, {base.ipv4_mapped}")
+        shorter = f"/{length - _MAPPED.prefixlen}" if "/" in text else ""
+        findings.fault(node, f"{text} is IPv4 in IPv6 form: write the IPv4 form, {base.ipv4_mapped}{shorter}")
         return True
     return False
+
+
+def unusable(found: Address) -> bool:
+    """Whether nobody can be reached at it from another host: `UNUSABLE` says why."""
+    special = found.is_unspecified or found.is_loopback or found.is_link_local or found.is_multicast
+    return special or found == _BROADCAST
 
 
 def multicast_fault(address: IPv4Address | IPv6Address) -> str:

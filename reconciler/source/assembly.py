@@ -12,7 +12,7 @@ from reconciler.model.policy_test import PolicyTest
 from reconciler.model.prefilter import Prefilter
 from reconciler.model.service import EndpointSlice, Service
 from reconciler.model.snapshot import Snapshot, Warning
-from reconciler.source import prefilter_claims, references, service_claims, stamp
+from reconciler.source import prefilter_claims, references, service_claims, service_places, stamp
 from reconciler.source.manifests import Manifest
 from reconciler.source.references import Documents, Placed
 from reconciler.source.workloads import named
@@ -35,6 +35,7 @@ def assemble(
         found = [
             *references.check(documents),
             *service_claims.service_faults(documents),
+            *service_places.place_faults(documents),
             *prefilter_claims.prefilter_faults(documents),
         ]
     if found:

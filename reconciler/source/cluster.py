@@ -17,7 +17,7 @@ from reconciler.model.cluster import (
 from reconciler.model.labels import IdentityLabels
 from reconciler.model.origin import Origin
 from reconciler.model.outside import Masquerade
-from reconciler.source import addresses, balancing, stores
+from reconciler.source import addresses, balancing, service_ports, stores
 from reconciler.source.metadata import Identity
 from reconciler.source.node import Findings, Node, Place
 
@@ -39,7 +39,7 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
     spec = document.get("spec") or document
     places: Places = {}
     network = _network(spec)
-    return Cluster(
+    found = Cluster(
         name=base.name,
         origin=base.origin,
         id=int(spec.read("id", default=base.id)),
@@ -63,7 +63,9 @@ def cluster(document: Node, identity: Identity, findings: Findings) -> tuple[Clu
         probes=_probes(spec, identity, places, findings),
         health=_health(spec),
         waves=tuple(node.value for node in spec.items("rollout", "waves")) or base.waves,
-    ), places
+    )
+    service_ports.check(spec, found, findings)
+    return found, places
 
 
 def _network(spec: Node) -> Network:

@@ -16,6 +16,7 @@ from reconciler.source import (
     hosts,
     metadata,
     network_policy,
+    own_annotations,
     policy_tests,
     prefilters,
     schema,
@@ -99,6 +100,7 @@ def _document(node: Node, findings: Findings, accepted: frozenset[str] = frozens
         return None
     before = len(findings.faults)
     identity = metadata.identity(kind.name, node, findings)
+    own_annotations.check(node, kind.name, findings)
     places: Mapping[str, Place] = {}
     content: Content
     if kind.name == _KUBERNETES:

@@ -85,7 +85,7 @@ def _type(error: Any, node: Node, field: str) -> Phrased:
     names = {"object": "a mapping", "array": "a list", "integer": "a whole number", "number": "a number"}
     expected = " or ".join(names.get(name, f"a {name}") for name in wanted)
     message = f"{field} must be {expected}, not {_held(error.instance, node)}"
-    if "string" in wanted and node.text:
+    if "string" in wanted and node.text and error.instance is not None:
         message += f': quote it: "{node.text}"'
     yield node.place, message
 

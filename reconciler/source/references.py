@@ -12,7 +12,7 @@ from reconciler.model.cluster import Cluster, StoreKind, Workload
 from reconciler.model.cluster import Node as Host
 from reconciler.model.policy import PolicyRule
 from reconciler.model.policy_test import PolicyTest
-from reconciler.model.service import EndpointSlice
+from reconciler.model.service import EndpointSlice, Service
 from reconciler.model.snapshot import Warning
 from reconciler.source import policy_tests
 from reconciler.source.addresses import Address, Network, address_like
@@ -279,6 +279,16 @@ def address_warnings(documents: Documents) -> Iterator[Warning]:
             f"known to other nodes, whose rules take it for unmanaged: give {'them' if others else 'it'} `addresses`"
         )
         yield Warning(first.path, place.line, place.column, message)
+
+
+def cluster_of(documents: Documents) -> Cluster | None:
+    return next((cluster for _, cluster in _clusters(documents)), None)
+
+
+def services_of(documents: Documents) -> Iterator[tuple[Placed, Service]]:
+    for placed in documents.services.values():
+        assert isinstance(placed.document.content, Service)
+        yield placed, placed.document.content
 
 
 def rules_of(placed: Placed) -> tuple[PolicyRule, ...]:

@@ -1,22 +1,21 @@
-"""Addresses and ports that Services claim, where the cluster serves them: each is one service's, and nobody else's."""
+"""Addresses and ports that Services claim, where the cluster serves them: each is one service's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from reconciler.errors import Fault
-from reconciler.model.cluster import Cluster
 from reconciler.model.cluster import Node as Host
 from reconciler.model.policy import PROTOCOLS
-from reconciler.model.service import Address, Network, Service, ServiceType
+from reconciler.model.service import Address, Service, ServiceType
 from reconciler.model.snapshot import Warning
-from reconciler.source.references import Documents, Placed
+from reconciler.source.references import Documents, Placed, cluster_of, services_of
 
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
-class _Claim(NamedTuple):
+class Claim(NamedTuple):
     """`address` None: a port of every node. `port` 0: the whole address."""
 
     address: Address | None
@@ -30,32 +29,32 @@ class _Claim(NamedTuple):
         return f"node port {port}" if self.address is None else f"port {port} of {self.address}"
 
 
+_Owners = Mapping[Claim, Placed]
+
+
 def service_faults(documents: Documents) -> Iterator[Fault]:
-    cluster = _cluster(documents)
+    cluster = cluster_of(documents)
     if cluster is None or cluster.services is None:
         return
-    yield from _range_faults(documents, cluster)
-    owners: dict[_Claim, Placed] = {}
-    networks, addresses = _of_hosts(documents)
-    for placed in documents.services.values():
-        service = placed.document.content
-        assert isinstance(service, Service)
-        for claim, field in _claims(service):
+    owners: dict[Claim, Placed] = {}
+    for placed, service in services_of(documents):
+        for claim, field in (*_claims(service), *outside_claims(service)):
             if claim in owners:
-                other = owners[claim]
-                yield placed.fault(f"{claim} is already that of {other.document.identity} at {other}", field)
+                yield placed.fault(f"{claim} is already that of {_named(owners[claim])}", field)
             owners.setdefault(claim, placed)
-        yield from _misplaced(placed, service, networks, addresses)
+    of_nodes = _node_addresses(documents)
+    for placed, service in services_of(documents):
+        for claim, field in outside_claims(service):
+            if (why := _taken_otherwise(claim, owners, of_nodes)) is not None:
+                yield placed.fault(f"{claim} is already that of {why}", field)
 
 
 def service_warnings(documents: Documents) -> Iterator[Warning]:
     """Where the cluster serves no Services: at the first of those that somebody would expect an answer of."""
-    cluster = _cluster(documents)
+    cluster = cluster_of(documents)
     if cluster is None or cluster.services is not None:
         return
-    for placed in documents.services.values():
-        service = placed.document.content
-        assert isinstance(service, Service)
+    for placed, service in services_of(documents):
         if not service.headless and service.type is not ServiceType.EXTERNAL_NAME:
             place = placed.document.place
             message = (
@@ -65,61 +64,51 @@ def service_warnings(documents: Documents) -> Iterator[Warning]:
             return
 
 
-def _claims(service: Service) -> Iterator[tuple[_Claim, str]]:
-    """Each with the field that makes it."""
-    for address in service.cluster_ips:
-        yield _Claim(address, 0, 0), "clusterIP"
-    outside = dict.fromkeys(service.external_ips, "externalIPs")
+def outside_claims(service: Service) -> Iterator[tuple[Claim, str]]:
+    """Ports of addresses outside the cluster, each with the field that makes the claim."""
+    fields = {address: f"externalIPs[{at}]" for at, address in enumerate(service.external_ips)}
     if service.load_balancer_ip is not None:
-        outside[service.load_balancer_ip] = "loadBalancerIP"
+        fields.setdefault(service.load_balancer_ip, "loadBalancerIP")
     for port in service.ports:
-        for address, field in outside.items():
-            yield _Claim(address, port.protocol, port.port), field
+        for address, field in fields.items():
+            yield Claim(address, port.protocol, port.port), field
+
+
+def _claims(service: Service) -> Iterator[tuple[Claim, str]]:
+    """Cluster addresses and node ports, each with the field that makes the claim."""
+    for at, address in enumerate(service.cluster_ips):
+        yield Claim(address, 0, 0), f"clusterIPs[{at}]"
+    for at, port in enumerate(service.ports):
         if port.node_port:
-            yield _Claim(None, port.protocol, port.node_port), "ports"
+            yield Claim(None, port.protocol, port.node_port), f"ports[{at}].nodePort"
 
 
-def _misplaced(
-    placed: Placed, service: Service, networks: dict[Network, Placed], addresses: dict[Address, Placed]
-) -> Iterator[Fault]:
-    """Its cluster addresses are no node's and no workload's."""
-    for address in service.cluster_ips:
-        if address in addresses:
-            host = addresses[address]
-            yield placed.fault(f"{address} is an address of {host.document.identity} at {host}", "clusterIP")
-        for network, host in networks.items():
-            if address in network:
-                message = f"{address} is inside {network}, for workloads of {host.document.identity} at {host}"
-                yield placed.fault(message, "clusterIP")
+def _taken_otherwise(claim: Claim, owners: _Owners, of_nodes: Mapping[Address, Placed]) -> str | None:
+    """Who has it as a port of a cluster address, or as a node port at a node's address."""
+    inside = owners.get(Claim(claim.address, 0, 0))
+    if inside is not None and (claim.protocol, claim.port) in _ports(inside):
+        return f"{_named(inside)}, which has the address inside the cluster (clusterIP)"
+    everywhere = owners.get(Claim(None, claim.protocol, claim.port))
+    host = of_nodes.get(claim.address) if claim.address is not None else None
+    if everywhere is not None and host is not None:
+        return f"{_named(everywhere)}, as its nodePort at {host.document.identity}"
+    return None
 
 
-def _range_faults(documents: Documents, cluster: Cluster) -> Iterator[Fault]:
-    """What services' addresses come from holds nobody else's."""
-    placed = documents.clusters[0]
-    networks, addresses = _of_hosts(documents)
-    for cidr in cluster.services.cidrs if cluster.services else ():
-        for network, host in networks.items():
-            if cidr.overlaps(network):
-                yield placed.fault(f"services: {cidr} overlaps {network} of {host.document.identity} at {host}")
-        for pool in cluster.pools:
-            if cidr.overlaps(pool.cidr):
-                yield placed.fault(f"services: {cidr} overlaps {pool.cidr}, a pool for nodes")
-        for address, host in addresses.items():
-            if address in cidr:
-                yield placed.fault(f"services: {cidr} holds {address} of {host.document.identity} at {host}")
+def _ports(placed: Placed) -> set[tuple[int, int]]:
+    service = placed.document.content
+    assert isinstance(service, Service)
+    return {(port.protocol, port.port) for port in service.ports}
 
 
-def _of_hosts(documents: Documents) -> tuple[dict[Network, Placed], dict[Address, Placed]]:
-    networks: dict[Network, Placed] = {}
-    addresses: dict[Address, Placed] = {}
+def _node_addresses(documents: Documents) -> dict[Address, Placed]:
+    found: dict[Address, Placed] = {}
     for placed in documents.hosts.values():
         host = placed.document.content
         assert isinstance(host, Host)
-        networks |= {cidr: placed for cidr in (host.cidr4, host.cidr6) if cidr is not None}
-        addresses |= {address: placed for address in (host.address4, host.address6) if address is not None}
-    return networks, addresses
+        found |= {address: placed for address in (host.address4, host.address6) if address is not None}
+    return found
 
 
-def _cluster(documents: Documents) -> Cluster | None:
-    content = documents.clusters[0].document.content if documents.clusters else None
-    return content if isinstance(content, Cluster) else None
+def _named(placed: Placed) -> str:
+    return f"{placed.document.identity} at {placed}"

@@ -18,7 +18,6 @@ from reconciler.source.node import Findings, Node
 
 NO_ADDRESS = "None"  # as the cluster address of a headless service
 AFFINITY_S = 10800
-_CLAIMS = ("ports", "clusterIP", "clusterIPs", "externalIPs", "loadBalancerIP")  # fields that others may have claims on
 _FAMILIES = {"IPv4": 4, "IPv6": 6}
 _PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
 _LONGEST_PORT_NAME = 63
@@ -60,7 +59,15 @@ def service(document: Node, identity: Identity, findings: Findings) -> tuple[Ser
     )
     _check_type(found, spec, findings)
     _check_families(found, spec, findings)
-    return found, {field: spec.key_place(field) for field in _CLAIMS if spec.get(field) is not None}
+    return found, _places(spec)
+
+
+def _places(spec: Node) -> Places:
+    """Of what others may have claims on: `clusterIPs[0]`, `externalIPs[0]`, `loadBalancerIP`, `ports[0].nodePort`."""
+    found = {f"ports[{at}].nodePort": node.place_of("nodePort") for at, node in enumerate(spec.items("ports"))}
+    found |= {f"externalIPs[{at}]": node.place for at, node in enumerate(spec.items("externalIPs"))}
+    found |= {f"clusterIPs[{at}]": node.place for at, node in enumerate(_asked_for(spec))}
+    return found | {"loadBalancerIP": spec.place_of("loadBalancerIP")}
 
 
 def _given(spec: Node, field: str) -> Node | None:
@@ -82,15 +89,37 @@ def _cluster_ips(spec: Node, findings: Findings) -> tuple[Address, ...]:
     first, listed = _given(spec, "clusterIP"), spec.items("clusterIPs")
     if first is not None and listed and listed[0].value != first.value:
         findings.fault(listed[0], f"clusterIPs begins with {listed[0].value}, but clusterIP is {first.value}")
-    wanted = listed or ([first] if first is not None else [])
+    wanted = _asked_for(spec)
     if len(wanted) == 1 and wanted[0].value == NO_ADDRESS:
         return ()
-    return tuple(address for address, _ in addresses.per_family(wanted, findings, "the service").values())
+    found = addresses.per_family(wanted, findings, "the service").values()
+    for address, node in found:
+        _check_usable(address, node, findings)
+    return tuple(address for address, _ in found)
+
+
+def _asked_for(spec: Node) -> list[Node]:
+    """The cluster addresses, as nodes."""
+    first = _given(spec, "clusterIP")
+    return spec.items("clusterIPs") or ([first] if first is not None else [])
 
 
 def _addresses(nodes: list[Node], findings: Findings) -> tuple[Address, ...]:
-    found = (addresses.address(node, findings) for node in nodes)
-    return tuple(address for address in found if address is not None)
+    found: dict[Address, Node] = {}
+    for node in nodes:
+        address = addresses.address(node, findings)
+        if address is None:
+            continue
+        _check_usable(address, node, findings)
+        if address in found:
+            findings.fault(node, f"{address} is already in the list, on line {found[address].place.line}")
+        found[address] = node
+    return tuple(found)
+
+
+def _check_usable(address: Address, node: Node, findings: Findings) -> None:
+    if addresses.unusable(address):
+        findings.fault(node, f"{address} cannot be an address of a service: it is {addresses.UNUSABLE}")
 
 
 def _family_policy(spec: Node) -> FamilyPolicy:

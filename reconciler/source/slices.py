@@ -64,10 +64,8 @@ def _addresses(node: Node, kind: str, findings: Findings) -> tuple[Address, ...]
             continue
         if address.version != _FAMILIES[kind]:
             findings.fault(part, f"{address} is not of the slice's addressType, {kind}: write a slice for each family")
-        elif address.is_unspecified or address.is_loopback or address.is_link_local or address.is_multicast:
-            findings.fault(
-                part, f"{address} cannot be an endpoint: it is unspecified, loopback, link-local or multicast"
-            )
+        elif addresses.unusable(address):
+            findings.fault(part, f"{address} cannot be an endpoint: it is {addresses.UNUSABLE}")
         found.append(address)
     return tuple(found)
 

@@ -44,7 +44,11 @@ _Records = Mapping[IpAddress, _Record]
 
 
 class Addresses:
-    """Allocation for the workloads of one node. `excluded`: addresses that are in use by others, the host's own say."""
+    """Allocation for the workloads of one node.
+
+    excluded    addresses that are in use by others, the host's own say
+    avoided     are not drawn; who asks for one, or has it, gets it
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Addresses:
         *,
         cluster: str = "default",
         excluded: Collection[IpAddress] = (),
+        avoided: Collection[IpAddress] = (),
         rng: Random | None = None,
         section: str = "addresses",
     ) -> None:
@@ -66,6 +71,7 @@ class Addresses:
         self._cidrs: tuple[IpNetwork | None, IpNetwork | None] = (cidr4, cidr6)
         self._prefix = f"{root(cluster)}{section}/{quote(node, safe='')}/"
         self._excluded = frozenset(excluded)
+        self._avoided = frozenset(avoided)
 
     def allocate(self, workloads: Iterable[str], fixed: Mapping[str, Pair] | None = None) -> dict[str, Pair]:
         """workload -> its addresses, one for each CIDR of the node, for all of its `workloads`.
@@ -130,7 +136,7 @@ class Addresses:
         self._check_fixed(asked, {ref: held[ref] for ref in wanted if ref in held}, cidr)
         chosen = {ref: asked.get(ref) or held.get(ref) for ref in wanted}
         missing = [ref for ref, address in chosen.items() if address is None]
-        busy = {*(address for address, record in records.items() if record.workload), *asked.values()}
+        busy = {*(address for address, record in records.items() if record.workload), *asked.values(), *self._avoided}
         free = self._drawn(cidr, records, busy, len(missing), spread)
         if len(free) < len(missing):
             used = sum(address in cidr for address in busy)

@@ -29,12 +29,18 @@ ATTEMPTS = 64
 
 
 class ServiceAddresses:
-    """Of one family; `cidr` is of that family."""
+    """Of one family; `cidr` is of that family. `avoided`: not chosen, as services have them for the outside."""
 
-    def __init__(self, store: Store, cidr: IpNetwork, cluster: str) -> None:
+    def __init__(self, store: Store, cidr: IpNetwork, cluster: str, avoided: Collection[IpAddress] = ()) -> None:
         four, six = (cidr, None) if isinstance(cidr, IPv4Network) else (None, cidr)
         self._addresses = Addresses(
-            store, f"services-{cidr.version}", four, six, cluster=cluster, section="service-addresses"
+            store,
+            f"services-{cidr.version}",
+            four,
+            six,
+            cluster=cluster,
+            section="service-addresses",
+            avoided=avoided,
         )
 
     def allocate(self, wanted: Mapping[str, IpAddress | None]) -> dict[str, IpAddress]:
@@ -60,13 +66,23 @@ class ServiceAddresses:
 
 
 class NodePorts:
-    """`first`, `last`: what they are chosen from."""
+    """`first`, `last`: what they are chosen from, but for `avoided`: protocols and ports that nodes' addresses have."""
 
-    def __init__(self, store: Store, first: int, last: int, cluster: str, rng: Random | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        first: int,
+        last: int,
+        cluster: str,
+        rng: Random | None = None,
+        *,
+        avoided: Collection[tuple[int, int]] = (),
+    ) -> None:
         self._store = store
         self._range = range(first, last + 1)
         self._key = f"{root(cluster)}node-ports"
         self._rng = rng or Random()
+        self._avoided = frozenset(avoided)
 
     def allocate(self, wanted: Mapping[str, int]) -> dict[str, int]:
         """service port (`port_name` in model/facts.py) -> number. `wanted`: the number that is asked for, or 0.
@@ -98,7 +114,8 @@ class NodePorts:
     def _give(self, name: str, chosen: dict[str, int], wanted: Collection[str]) -> None:
         """A free one, drawn by lot, so that one which somebody had before is hardly the next; or an absent one's."""
         owners = {number: other for other, number in chosen.items() if _protocol(other) == _protocol(name)}
-        free = [number for number in self._range if number not in owners]
+        usable = [number for number in self._range if (_protocol(name), number) not in self._avoided]
+        free = [number for number in usable if number not in owners]
         if not free:
             absent = [number for number, other in owners.items() if number in self._range and other not in wanted]
             if not absent:

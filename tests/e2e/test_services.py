@@ -44,6 +44,17 @@ endpoints:
   - {addresses: [203.0.113.8], conditions: {ready: false, serving: true, terminating: true}}
 ports: [{port: 8443}]
 """
+HEADLESS = """\
+apiVersion: v1
+kind: Service
+metadata: {name: peers}
+spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: anybody}
+spec: {clusterIP: None, selector: {app: web}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +64,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonHost]:
         found.write("cluster.yaml", cluster(services={"cidrs": ["10.96.0.0/24"]}))
         found.write("services/web.yaml", WEB)
         found.write("services/ledger.yaml", LEDGER)
+        found.write("services/peers.yaml", HEADLESS)
         found.commit()
         yield found
 
@@ -83,6 +95,18 @@ def test_a_service_is_shown_with_its_frontends_and_backends_and_their_places(hos
     assert (backend["state"], backend["local"], backend["origin"]["path"]) == ("active", True, "workloads/web.yaml")
     states = {one["backend"]: (one["state"], one["new_flows"], one["weight"]) for one in ledger["ports"][0]["backends"]}
     assert states == {"203.0.113.7:8443": ("active", True, 2), "203.0.113.8:8443": ("draining", False, 2)}
+
+
+def test_a_headless_service_is_shown_with_its_backends(made: DaemonHost, host: Host) -> None:
+    address, peers = host.listing().endpoints()[0]["addresses"][0], shown(host, "default/peers")
+    assert (peers["headless"], peers["addresses"], peers["ports"][0]["frontends"]) == (True, [], [])
+    four, six = peers["ports"][0]["backends"]
+    assert (four["state"], four["source"]) == ("active", "Workload default/web")
+    assert (four["backend"], six["backend"].endswith("]:8080")) == (f"{address}:8080", True)
+    [anybody] = shown(host, "default/anybody")["ports"]
+    assert (anybody["port"], anybody["backends"][0]["backend"]) == ("any", address)
+    assert "headless" in made.plumb("service", "list").stdout
+    assert "no frontends: it is headless" in made.plumb("service", "show", "default/peers").stdout
 
 
 def test_an_address_that_was_given_stays_over_commits(made: DaemonHost, host: Host) -> None:

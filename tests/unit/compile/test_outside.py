@@ -123,7 +123,23 @@ def test_a_host_that_only_has_backends_has_the_programs_of_services_too(mode: Ne
 def test_devices_serve_where_the_cluster_serves_services() -> None:
     desired = compiled(services=Services())
     assert desired.tables["devices"].rows == {"eth0": DeviceRow(DeviceFlag.SERVICES, DEVICE.address4)}  # type: ignore[union-attr]
-    assert SysctlKey("", "net/ipv4/ip_local_reserved_ports") in desired.tables["sysctls"].rows  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("masquerading", "node_ports", "reserved"),
+    [
+        ((49152, 65535), (30000, 32767), "30000-32767,49152-65535"),
+        ((20000, 29999), (30000, 32767), "20000-32767"),
+        ((20000, 20000), (30000, 30000), "20000,30000"),
+    ],
+)
+def test_no_socket_gets_a_node_port_or_one_of_masquerading_by_itself(
+    masquerading: tuple[int, int], node_ports: tuple[int, int], reserved: str
+) -> None:
+    """In the form in which the kernel gives it back, or it would look like drift."""
+    services, masquerade = Services((), *node_ports), Masquerade(True, (), *masquerading)
+    rows = compiled(services=services, masquerade=masquerade).tables["sysctls"].rows  # type: ignore[union-attr]
+    assert rows[SysctlKey("", "net/ipv4/ip_local_reserved_ports")].value == reserved
 
 
 def test_what_is_wrapped_for_backends_over_routes_comes_from_the_nodes_own_address() -> None:

@@ -57,6 +57,19 @@ def test_a_family_that_the_cluster_lacks_is_refused_by_place(store: EmbeddedStor
         given(store, service(cluster_ips=(), families=(6,)), settings=Services((FOUR,)))
 
 
+def test_nothing_is_chosen_that_a_service_has_for_the_outside(store: EmbeddedStore) -> None:
+    mine = next(iter(snapshot_of(()).nodes.values())).address4
+    assert mine is not None
+    port = ServicePort("", 6, 30000, 80)
+    outside = service(
+        "a", cluster_ips=(FOUR[9],), ports=(port,), external_ips=(FOUR[1], mine), load_balancer_ip=FOUR[2]
+    )
+    chosen = service("b", cluster_ips=(), type=ServiceType.NODE_PORT)
+    found = given(store, outside, chosen, settings=Services((FOUR,), 30000, 30001))
+    assert found.addresses["default/b"] == (FOUR[3],)
+    assert list(found.node_ports.values()) == [30001]
+
+
 def test_node_ports_are_for_services_that_nodes_serve(store: EmbeddedStore) -> None:
     port = ServicePort("", 6, 80, 80)
     some = [

@@ -145,6 +145,76 @@ def test_a_cluster_address_is_no_workloads(tmp_path: Path) -> None:
     assert "10.1.0.9 is inside 10.1.0.0/24, for workloads of Node alpha" in said
 
 
+def test_a_cluster_address_is_one_that_the_cluster_gives(tmp_path: Path) -> None:
+    cluster = CLUSTER % "cidrs: [10.96.0.0/16]"
+    spec = "clusterIP: %s, ports: [{port: 80}]"
+    asked = ("10.97.0.9", "10.96.0.0", "10.96.255.255")
+    services = [service(name=f"s{at}", spec=spec % one) for at, one in enumerate(asked)]
+    assert refusals(tmp_path, cluster, NODE, *services) == [
+        "all.yaml:14:19: clusterIP 10.97.0.9 is not inside 10.96.0.0/16, of services.cidrs of the Cluster",
+        "all.yaml:19:19: clusterIP 10.96.0.0 is the first or last of 10.96.0.0/16, which no service can have",
+        "all.yaml:24:19: clusterIP 10.96.255.255 is the first or last of 10.96.0.0/16, which no service can have",
+    ]
+
+
+def test_a_cluster_address_of_a_family_that_the_cluster_gives_none_of_is_taken_as_it_is(tmp_path: Path) -> None:
+    spec = "clusterIP: 'fd96::9', ports: [{port: 80}]"
+    (tmp_path / "all.yaml").write_text("---\n".join([CLUSTER % "cidrs: [10.96.0.0/16]", NODE, service(spec=spec)]))
+    assert list(load_directory(tmp_path).services) == ["default/web"]
+
+
+def test_a_node_port_is_among_those_of_the_cluster(tmp_path: Path) -> None:
+    spec = "type: NodePort, ports: [{name: a, port: 80, nodePort: 30080}, {name: b, port: 81, nodePort: 8472}]"
+    assert refusals(tmp_path, CLUSTER % "", NODE, service(spec=spec)) == [
+        "all.yaml:14:100: nodePort 8472 is not among services.nodePorts of the Cluster: 30000 to 32767"
+    ]
+
+
+@pytest.mark.parametrize("field", ["externalIPs: [%s]", "type: LoadBalancer, loadBalancerIP: %s"])
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("10.1.0.9", "10.1.0.9 is inside 10.1.0.0/24, for workloads of Node alpha at all.yaml:6"),
+        ("10.2.3.4", "10.2.3.4 is inside 10.2.0.0/16, for workloads of the pools of the Cluster"),
+        ("192.0.2.5", "port 2379/TCP of 192.0.2.5 is a server of the store, which hosts must reach"),
+        ("'2001:db8::5'", "port 2379/TCP of 2001:db8::5 is a server of the store, which hosts must reach"),
+        ("10.96.0.9", "port 2379/TCP of 10.96.0.9 is already that of Service default/inside at all.yaml:11"),
+    ],
+)
+def test_an_address_for_the_outside_is_nobody_elses(tmp_path: Path, field: str, address: str, message: str) -> None:
+    store = "store: {kind: etcd, endpoints: ['192.0.2.5:2379', '[2001:db8::5]:2379', 'etcd.example.net:2379']}"
+    pools = "pools: [{cidr: 10.2.0.0/16, nodePrefix: 24}]"
+    cluster = (CLUSTER % "cidrs: [10.96.0.0/16]").replace("spec: {", f"spec: {{{store}, {pools}, ")
+    inside = service(name="inside", spec="clusterIP: 10.96.0.9, ports: [{port: 2379}]")
+    [said] = refusals(tmp_path, cluster, NODE, inside, service(spec=f"{field % address}, ports: [{{port: 2379}}]"))
+    assert message in said
+
+
+@pytest.mark.parametrize("spec", ["externalIPs: [192.0.2.1]", "externalIPs: [192.0.2.5]", "externalIPs: [10.96.0.9]"])
+def test_services_share_addresses_with_nodes_servers_and_others_at_other_ports(tmp_path: Path, spec: str) -> None:
+    store = "store: {kind: etcd, endpoints: ['192.0.2.5:2379']}"
+    cluster = (CLUSTER % "cidrs: [10.96.0.0/16]").replace("spec: {", f"spec: {{{store}, ")
+    inside = service(name="inside", spec="clusterIP: 10.96.0.9, ports: [{port: 80}]")
+    outside = service(name="outside", spec=f"{spec}, ports: [{{port: 443}}]")
+    (tmp_path / "all.yaml").write_text("---\n".join([cluster, NODE, inside, outside]))
+    assert len(load_directory(tmp_path).services) == 2
+
+
+def test_a_port_of_a_nodes_address_is_not_also_a_node_port(tmp_path: Path) -> None:
+    node_port = service(name="a", spec="type: NodePort, ports: [{port: 80, nodePort: 30080}]")
+    external = service(name="b", spec="externalIPs: [192.0.2.1], ports: [{port: 30080}]")
+    [said] = refusals(tmp_path, CLUSTER % "", NODE, external, node_port)
+    assert "port 30080/TCP of 192.0.2.1 is already that of Service default/a at all.yaml:16" in said
+    assert "as its nodePort at Node alpha" in said
+
+
+def test_a_server_of_the_store_keeps_its_port_at_a_nodes_address(tmp_path: Path) -> None:
+    store = "store: {kind: etcd, endpoints: ['192.0.2.1:30079']}"
+    cluster = (CLUSTER % "").replace("spec: {", f"spec: {{{store}, ")
+    [said] = refusals(tmp_path, cluster, NODE)
+    assert "services: nodePorts 30000-32767 hold the port of 192.0.2.1:30079, a server of the store" in said
+
+
 def test_what_addresses_of_services_come_from_is_nobody_elses(tmp_path: Path) -> None:
     said = refusals(tmp_path, CLUSTER % "cidrs: [10.1.0.0/16]", NODE)
     assert "services: 10.1.0.0/16 overlaps 10.1.0.0/24 of Node alpha" in said[0]

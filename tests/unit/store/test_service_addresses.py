@@ -43,6 +43,15 @@ def test_an_address_that_is_asked_for_is_given_and_to_nobody_else(store: Store) 
     assert found["a"] == asked != found["b"]
 
 
+def test_an_address_for_the_outside_is_not_chosen_but_stays_with_whom_it_was_given(store: Store) -> None:
+    first, second = ip_address("10.96.0.1"), ip_address("10.96.0.2")
+    assert ServiceAddresses(store, ip_network("10.96.0.0/29"), "demo", {first}).allocate({"a": None}) == {"a": second}
+    found = ServiceAddresses(store, ip_network("10.96.0.0/29"), "demo", {first, second}).allocate(
+        {"a": None, "b": first}
+    )
+    assert found == {"a": second, "b": first}
+
+
 def test_families_have_addresses_of_their_own(store: Store) -> None:
     four = addresses(store).allocate({"a": None})
     six = addresses(store, "fd96::/120").allocate({"a": None})
@@ -79,6 +88,11 @@ def test_a_node_port_that_is_asked_for_is_given_whoever_held_it(store: Store) ->
 def test_protocols_have_node_ports_of_their_own(store: Store) -> None:
     found = ports(store, 30000, 30000).allocate({"a 53/6": 0, "a 53/17": 0})
     assert set(found.values()) == {30000}
+
+
+def test_a_port_that_a_nodes_address_has_already_is_not_chosen(store: Store) -> None:
+    avoided = {(6, 30000), (6, 30001), (17, 30002)}
+    assert NodePorts(store, 30000, 30002, "demo", avoided=avoided).allocate({"a 80/6": 0}) == {"a 80/6": 30002}
 
 
 def test_in_need_a_node_port_of_an_absent_service_is_used(store: Store) -> None:
