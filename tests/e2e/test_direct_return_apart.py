@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from tests.e2e.client_outside import CLIENT, LOAD_BALANCER, asks
+from tests.e2e.across import opened
+from tests.e2e.client_outside import CLIENT, LOAD_BALANCER, WORDS, asks, connected
 from tests.e2e.daemon_host import DEADLINE_S, until
 from tests.e2e.hosts import Hosts
 from tests.e2e.hosts_apart import Asking, HostsApart, hosts_apart
@@ -15,6 +19,7 @@ pytestmark = pytest.mark.root
 ways = pytest.mark.parametrize("way", ["option", "ipip", "geneve"])
 FIRST = "10.98.0.1"
 OVER_THE_FIRST, DIRECTLY = ("b2", FIRST), ("b2", CLIENT[4])
+PATIENCE_S = 0.3
 PROBES = [{"name": "cannot hold", "from": "default/a2", "to": "192.0.2.1", "port": 9, "timeout": 0.2}]
 
 
@@ -38,9 +43,9 @@ def asked(hosts: Hosts) -> tuple[str, str]:
     return asks(hosts, LOAD_BALANCER[4], 80)
 
 
-def both_go(hosts: HostsApart, way: str) -> None:
+def both_go(hosts: HostsApart, way: str, **spec: Any) -> None:
     for number in hosts.numbers:
-        hosts.go(number, way)
+        hosts.go(number, way, **spec)
     until(hosts.is_direct, "the first host hears what the second one takes")
 
 
@@ -74,6 +79,38 @@ def test_so_do_those_of_a_host_that_comes_to_a_later_one_first(hosts: HostsApart
     until(lambda: hosts.taken(2) == other, "the first host hears what the second one takes")
     until(lambda: hosts.is_direct() == (way == other), "the first host goes by it")
     assert asked(hosts) == (DIRECTLY if way == other else OVER_THE_FIRST)
+
+
+@ways
+@pytest.mark.parametrize("xdp", ["off", "generic"])
+@pytest.mark.parametrize("other", ["none", "option", "ipip", "geneve"])
+def test_flows_that_are_there_go_on_too(hosts: HostsApart, way: str, xdp: str, other: str) -> None:
+    both_go(hosts, way, xdp={"mode": xdp})
+    with connected(hosts, LOAD_BALANCER[4], 80) as found, talking(hosts) as talks:
+        assert talks() == DIRECTLY
+        hosts.go(2, other, xdp={"mode": xdp})
+        until(lambda: hosts.taken(2) == other, "the first host hears what the second one takes")
+        until(lambda: hosts.is_direct() == (way == other), "the first host goes by it")
+        assert found.talks(WORDS)
+        until(lambda: talks() == (DIRECTLY if way == other else OVER_THE_FIRST), "the next datagrams are answered")
+
+
+@contextmanager
+def talking(hosts: HostsApart) -> Iterator[Callable[[], tuple[str, str] | None]]:
+    """A flow of datagrams; each call says who answers the next one, and whom that one sees. XDP looks once a tick."""
+    with opened(hosts.space("wire"), LOAD_BALANCER[4], socket.SOCK_DGRAM) as client:
+        client.connect((LOAD_BALANCER[4], 80))
+        client.settimeout(PATIENCE_S)
+
+        def talks() -> tuple[str, str] | None:
+            try:
+                client.send(b"word")
+                name, seen, _ = client.recv(1 << 16).decode().split(" ", 2)
+            except TimeoutError:
+                return None
+            return name, seen
+
+        yield talks
 
 
 def test_and_those_of_one_that_stays_when_this_host_comes_to_another_way(hosts: HostsApart) -> None:
