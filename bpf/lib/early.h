@@ -95,16 +95,18 @@ INLINE bool is_unfinished(const struct transport *transport, const struct next_h
 	return *transport->checksum == plus(hop->pseudo_sum, bpf_htons(transport->length));
 }
 
-/* A translation that may be applied here: of a flow that lives, to a backend that does. */
+/* A translation that may be applied here: of a flow that lives, to a backend that does, and answers it as it did. */
 INLINE struct translation *find(const struct translation_key *key, __u32 now)
 {
 	struct translation *found = bpf_map_lookup_elem(&translations, key);
+	struct backend *backend;
 
 	if (!found || passed(now, found->expires))
 		return NULL;
-	if (found->backend && !bpf_map_lookup_elem(&backends, &found->backend))
-		return NULL;
-	return found;
+	if (!found->backend)
+		return found;
+	backend = bpf_map_lookup_elem(&backends, &found->backend);
+	return backend && (!(found->state & DIRECT) || backend->flags & BACKEND_DIRECT) ? found : NULL;
 }
 
 /* Of the pseudo-header of a packet with these ends, but for its length. */

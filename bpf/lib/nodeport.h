@@ -83,9 +83,9 @@ INLINE int find_service(const struct passage *at, struct translation *found, con
 	return 0;
 }
 
-/* Whether a flow goes on to its backend as it did. A direct one does not to a workload that came here; and where
- * nothing is answered directly any more, only as a connection that needs nothing but routes, whose backend's host knows
- * it.
+/* Whether a flow goes on to its backend. A direct one does not to a workload that came here; and where that one does
+ * not answer directly any more, only as a connection, whose backend's host knows it. That needs nothing but routes
+ * (or in an overlay, that the host takes it again).
  */
 INLINE bool goes_on(const struct translation *known, const struct backend *backend, const struct flow *flow)
 {
@@ -93,7 +93,9 @@ INLINE bool goes_on(const struct translation *known, const struct backend *backe
 		return backend;
 	if (!direct_return)
 		return !overlay && flow->protocol == IPPROTO_TCP && !opens(flow);
-	return !(backend->flags & BACKEND_LOCAL);
+	if (backend->flags & BACKEND_LOCAL)
+		return false;
+	return likely(backend->flags & BACKEND_DIRECT) || (flow->protocol == IPPROTO_TCP && !opens(flow));
 }
 
 /* Whether a connection that begins again has a backend of this version of the service already. */
@@ -164,6 +166,8 @@ INLINE int find_flow(const struct passage *at, struct translation *found, const 
 			if (likely(!flow->related))
 				translation_touch(&key, known, flow->tcp_flags, at->now);
 			*found = *known;
+			if (!overlay && !(backend->flags & BACKEND_DIRECT))
+				found->state &= ~DIRECT; /* needs nothing but routes now */
 			return 0;
 		}
 		if (!backend && flow->protocol == IPPROTO_TCP)

@@ -63,7 +63,7 @@ def backends(
     returning: Collection[int] = (),
 ) -> list[Backend]:
     """Each address once. `node`: this host; `unhealthy`: what does not answer its checks; `direct`: those addresses of
-    slices that workloads of other nodes have; `returning`: IP versions that such workloads answer directly over.
+    slices that such workloads of other nodes have as may answer directly; `returning`: IP versions over which they do.
     """
     found: dict[BackendKey, Backend] = {}
     for member in members:
@@ -78,7 +78,7 @@ def backends(
                 member.weight,
                 State.ACTIVE,
                 source,
-                not member.local and address.version in returning,
+                member.direct and address.version in returning,
             )
     for slice_ in slices:
         for one in _of_slice(service, port, slice_, node):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reconciler.compile.service_direct import taking_nodes
 from reconciler.model.balancing import address_of
 from reconciler.model.cluster import NamedPort, Workload
 from reconciler.model.facts import NO_REMOTE, Facts, RemoteEndpoints
@@ -25,13 +26,17 @@ _SOURCE = "k8s"
 
 
 class Member(NamedTuple):
-    """A workload. `name` is `namespace/name`; `local`: of this host."""
+    """A workload. `name` is `namespace/name`; `local`: of this host.
+
+    `direct`: of another node, which takes what is brought to it: it may answer clients outside from there.
+    """
 
     name: str
     addresses: tuple[Address, ...]
     local: bool
     ports: frozenset[NamedPort]
     weight: int
+    direct: bool = False
 
     def port(self, name: str, protocol: int) -> int:
         """The number of a named port; 0 if it has none of this name."""
@@ -50,6 +55,7 @@ class ServiceMembers:
         self._rows_of: dict[int, NDArray[np.intp]] = {}
         self._members: dict[int, tuple[Member, ...]] = {}
         self._workloads: Mapping[str, Workload] = {}
+        self._taking: frozenset[str] = frozenset()
 
     def take(self, snapshot: Snapshot, facts: Facts) -> None:
         """O(workloads of this host), and O(all) where identities or endpoints of other hosts changed."""
@@ -60,7 +66,8 @@ class ServiceMembers:
             self._rows_of = _by_identity(facts.remote)
         before, self._members = self._members, {}
         self._workloads = snapshot.workloads
-        self._own = _own(snapshot, facts)
+        self._taking = taking_nodes(snapshot, facts)
+        self._own = _own(snapshot, facts, self._taking)
         for identity, known in before.items():  # an equal tuple stays the same object, which is quick to compare
             now = self._found(identity)
             self._members[identity] = known if known == now else now
@@ -105,22 +112,23 @@ class ServiceMembers:
             endpoint = int(row["endpoint"])
             addresses[endpoint].append(address_of(int(row["high"]), int(row["low"])))
             ports[endpoint] = remote.ports[row["ports"]]
-        return [self._elsewhere(remote.names[one], tuple(addresses[one]), ports[one]) for one in addresses]
+        return [self._elsewhere(one, tuple(addresses[one]), ports[one]) for one in addresses]
 
-    def _elsewhere(self, name: str, addresses: tuple[Address, ...], ports: frozenset[NamedPort]) -> Member:
+    def _elsewhere(self, endpoint: int, addresses: tuple[Address, ...], ports: frozenset[NamedPort]) -> Member:
+        name, node = self._remote.names[endpoint], self._remote.nodes[endpoint]
         workload = self._workloads.get(name)
-        return Member(name, addresses, False, ports, workload.weight if workload else 1)
+        return Member(name, addresses, False, ports, workload.weight if workload else 1, node in self._taking)
 
 
-def _own(snapshot: Snapshot, facts: Facts) -> dict[int, tuple[Member, ...]]:
+def _own(snapshot: Snapshot, facts: Facts, taking: frozenset[str]) -> dict[int, tuple[Member, ...]]:
     """Of this host, and of others that only manifests tell of."""
     found: defaultdict[int, list[Member]] = defaultdict(list)
     for name, endpoint in facts.endpoints.items():
         workload = snapshot.workloads.get(name)
         if workload is not None:
             addresses = tuple(one for one in (endpoint.address4, endpoint.address6) if one is not None)
-            local = endpoint.node == facts.node
-            member = Member(name, addresses, local, frozenset(workload.ports), workload.weight)
+            local, direct = endpoint.node == facts.node, endpoint.node in taking
+            member = Member(name, addresses, local, frozenset(workload.ports), workload.weight, direct)
             found[endpoint.identity].append(member)
     return {identity: tuple(members) for identity, members in found.items()}
 

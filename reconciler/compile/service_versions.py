@@ -32,8 +32,8 @@ class Given(NamedTuple):
     node_addresses  of this host, where node ports are
     node_ports      of each port of the service, 0: none
     names           number of each port of the service
-    direct          those addresses of its slices that workloads of other nodes have
-    returning       IP versions over which these, and members of other nodes, answer clients outside by themselves
+    direct          those addresses of its slices that workloads have whose nodes take what is brought to them
+    returning       IP versions over which these, and members that are `direct`, answer clients outside by themselves
     redrawn         backend -> id, of those whose first draw another one had too
     """
 

@@ -37,7 +37,7 @@ def options_of(cluster: Cluster, *, redirect_peer: bool = True, prefilter: bool 
         "serving": cluster.services is not None,
         "prefilter": prefilter,
         "tunnel_port": overlay.port(cluster.network),
-        "direct_return": _DIRECT[cluster.services.direct_return] if cluster.services else 0,
+        "direct_return": _DIRECT[cluster.direct_return],
         "direct_port": overlay.direct_port(cluster.network),
         "masquerade_first_port": cluster.masquerade.first_port,
         "masquerade_last_port": cluster.masquerade.last_port,

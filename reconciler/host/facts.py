@@ -14,7 +14,7 @@ from reconciler.errors import CompileError
 from reconciler.host.names import device_names, workload_mac
 from reconciler.host.others import NOBODY, Others
 from reconciler.kernel.host_addresses import devices_of
-from reconciler.model.cluster import Node, StoreKind, Workload
+from reconciler.model.cluster import DirectReturn, Node, StoreKind, Workload
 from reconciler.model.facts import Endpoint, Facts, Peer, is_foreign
 from reconciler.model.health import is_health
 from reconciler.model.identity import FIRST_CLUSTER, Reserved, reserved_labels
@@ -113,7 +113,12 @@ def gather(
 
 def _is_told(workload: Workload, snapshot: Snapshot, others: Others) -> bool:
     """Whether all that is known of another node's workload is its manifest: the store of a single host."""
-    return snapshot.cluster.store.kind is StoreKind.EMBEDDED and workload.node not in others.registered
+    return _is_alone(snapshot) and workload.node not in others.registered
+
+
+def _is_alone(snapshot: Snapshot) -> bool:
+    """Whether no other host of the cluster can say anything: what its manifest says has to do."""
+    return snapshot.cluster.store.kind is StoreKind.EMBEDDED
 
 
 def heard(snapshot: Snapshot, facts: Facts, others: Others) -> Facts:
@@ -149,6 +154,7 @@ def _peers(snapshot: Snapshot, node: str, others: Others) -> dict[str, Peer]:
     No manifest here tells of nodes of joined clusters: what they claimed stays theirs while they are silent.
     """
     peers = {}
+    unsaid = (snapshot.cluster.direct_return if _is_alone(snapshot) else DirectReturn.NONE).value
     foreign = {name for name in others.cidrs if is_foreign(name)}
     for name in sorted((snapshot.nodes.keys() | others.registered.keys() | foreign) - {node}):
         manifest, said = snapshot.nodes.get(name), others.registered.get(name)
@@ -160,6 +166,7 @@ def _peers(snapshot: Snapshot, node: str, others: Others) -> dict[str, Peer]:
             _first(manifest and manifest.address6, said and said.address(6)),
             _first(manifest and manifest.cidr4, said and said.cidr(4), given4),
             _first(manifest and manifest.cidr6, said and said.cidr(6), given6),
+            said.direct_return if said else unsaid,
         )
     return peers
 

@@ -53,7 +53,7 @@ from reconciler.host.target import Target
 from reconciler.host.touched import Touched, among, changed_keys
 from reconciler.kernel.capabilities import require_capabilities
 from reconciler.kernel.host_addresses import host_addresses, host_networks
-from reconciler.model.cluster import Cluster
+from reconciler.model.cluster import Cluster, DirectReturn
 from reconciler.model.facts import Facts
 from reconciler.model.health import with_health, without_health
 from reconciler.model.snapshot import Snapshot, Warning
@@ -166,7 +166,7 @@ class Host:
             snapshot = placed(snapshot, self.config.node, store)
             here = this_node(snapshot, self.config.node)
             if not preview:
-                sharing.register(here)
+                sharing.register(here, self._takes(snapshot))
             snapshot = with_health(snapshot, here, self._health_netns)
             identities = None if preview else sharing.identities
             own = host_addresses(), identities, sharing.others(), host_networks()
@@ -329,7 +329,8 @@ class Host:
             probes = [*again, *connection_probes(target, missing)]
             notes = named(missing.workloads)
             try:
-                record = apply(plan, self.tables, self.journal, lock=nullcontext(), probes=probes, notes=notes)
+                with self._between_ways(target):
+                    record = apply(plan, self.tables, self.journal, lock=nullcontext(), probes=probes, notes=notes)
             except ApplyError as error:
                 if again:
                     self._hang_as_before()
@@ -339,6 +340,30 @@ class Host:
         if plan.commit == target.commit:
             self._settle(target, missing)
         return record
+
+    def _takes(self, snapshot: Snapshot) -> DirectReturn:
+        """In which way what others bring to backends is taken: the applied commit's, which `snapshot` may be."""
+        applied = self.target.snapshot if self.target else snapshot
+        is_attached = applied.commit == self.base and not self.journal.unfinished
+        return applied.cluster.direct_return if is_attached else DirectReturn.NONE
+
+    @contextmanager
+    def _between_ways(self, target: Target) -> Iterator[None]:
+        """Others are told before the programs change that nothing is taken any more; and that it is, if they stay."""
+        old = self._takes(target.snapshot)
+        if old is target.snapshot.cluster.direct_return:
+            yield
+            return
+        self._tell(DirectReturn.NONE)
+        try:
+            yield
+        except BaseException:
+            self._tell(self._takes(target.snapshot))
+            raise
+
+    def _tell(self, way: DirectReturn) -> None:
+        for sharing in self._sharings.values():
+            sharing.tell(way)
 
     def _hang_as_before(self) -> None:
         """The applied commit's rows, after a transaction was taken back that had moved links."""
@@ -352,6 +377,7 @@ class Host:
         self.target, self.absent = target, missing
         self._leave_others()
         sharing = self._sharing(target.snapshot.cluster)
+        sharing.tell(self._takes(target.snapshot))
         clean(target.snapshot, self._health_netns)
         with suppress(StoreError):  # what is left is given back after the next commit
             release_gone(target.snapshot, self.config.node, sharing.store)
@@ -429,6 +455,8 @@ class Host:
         require_capabilities()
         self.recall()
         record = self.journal.recover(self.tables)
+        if self.target is not None:
+            self._tell(self._takes(self.target.snapshot))
         if self.target is not None and any(checks(self.target.desired.services)):
             self.unhealthy = unhealthy_by_rows(
                 self.target.desired.services, cast(Columns, self.tables["backends"].live())

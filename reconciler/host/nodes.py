@@ -29,5 +29,6 @@ def nodes_shown(target: Target, registered: Mapping[str, Registration]) -> Itera
             "endpoints": counts[name],
             "version": said.version if said else "",
             "since": said.since if said else "",
+            "direct_return": said.direct_return if said else "",
             "origin": to_plain(node.origin),
         }

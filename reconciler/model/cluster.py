@@ -184,6 +184,10 @@ class Cluster:
     health: Health = Health()
     waves: tuple[int | str, ...] = (1, "100%")  # of the playbook: hosts, or a share of all hosts, each time
 
+    @property
+    def direct_return(self) -> DirectReturn:
+        return self.services.direct_return if self.services else DirectReturn.NONE
+
 
 @dataclass(frozen=True, slots=True)
 class StaticRoute:

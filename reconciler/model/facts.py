@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import numpy as np
 from numpy.typing import NDArray
 
-from reconciler.model.cluster import NamedPort
+from reconciler.model.cluster import DirectReturn, NamedPort
 from reconciler.model.labels import LabelSet
 from reconciler.model.origin import Origin
 from reconciler.model.outside import NodeDevice
@@ -32,7 +32,8 @@ class Endpoint:
 class Peer:
     """Another node, of this cluster or of one that it is joined with. `address*`: on the network between nodes.
 
-    `name` is the node's, `cluster/name` in another cluster.
+    `name` is the node's, `cluster/name` in another cluster. `direct_return`: the way in which it takes what this one
+    brings to its backends, as it says itself.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Peer:
     address6: IPv6Address | None = None
     cidr4: IPv4Network | None = None
     cidr6: IPv6Network | None = None
+    direct_return: str = DirectReturn.NONE.value
 
     @property
     def is_foreign(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from reconciler.errors import StoreError
+from reconciler.model.cluster import DirectReturn
 from reconciler.model.origin import Origin
 from reconciler.store.protocol import ABSENT, Item, Store, root
 
@@ -31,7 +32,11 @@ class NameClaimed(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """`since`: ISO 8601, by the node's own clock: for people. `origin`: the node's manifest as it was then."""
+    """`since`: ISO 8601, by the node's own clock: for people. `origin`: the node's manifest as it was then.
+
+    `direct_return`: in which way the node takes what others bring to its backends, as `services.directReturn` of a
+    Cluster has it; of a later version, or of an earlier one that says nothing, it may be a way that nobody asks for.
+    """
 
     node: str
     instance: str
@@ -40,6 +45,7 @@ class Registration:
     version: str
     since: str
     origin: Origin
+    direct_return: str = DirectReturn.NONE.value
 
     def address(self, family: int) -> Any:
         return next((one for one in self.addresses if one.version == family), None)
@@ -57,6 +63,7 @@ class Registration:
                 "version": self.version,
                 "since": self.since,
                 "origin": [origin.path, origin.line, origin.commit],
+                "direct_return": self.direct_return,
             }
         ).encode()
 
@@ -83,6 +90,7 @@ def registration_of(item: Item) -> Registration:
             value["version"],
             value["since"],
             Origin(path, line, "Node", node, commit),
+            str(value.get("direct_return", DirectReturn.NONE.value)),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{item.key} in the store is not a node: {error}") from error

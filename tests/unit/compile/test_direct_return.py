@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -11,8 +12,8 @@ import pytest
 from reconciler.compile.service_direct import returning_versions, unreturned
 from reconciler.compile.services import ServiceMemory, services
 from reconciler.model.balancing import BackendFlag
-from reconciler.model.cluster import Cluster, DirectReturn, Network, NetworkMode, Services
-from reconciler.model.facts import REMOTE_ROW, Facts, RemoteEndpoints
+from reconciler.model.cluster import Cluster, DirectReturn, Network, NetworkMode, Services, Workload
+from reconciler.model.facts import NO_REMOTE, REMOTE_ROW, Facts, Peer, RemoteEndpoints
 from reconciler.model.identity import FIRST_CLUSTER
 from reconciler.model.service import SliceEndpoint
 
@@ -22,6 +23,7 @@ from .worlds import HERE, NODES, THERE, facts_of, origin, workload
 APP = {"app": "web"}
 LOCAL, V6, DIRECT, DRAINING = BackendFlag.LOCAL, BackendFlag.V6, BackendFlag.DIRECT, BackendFlag.DRAINING
 WAYS = [one for one in DirectReturn if one is not DirectReturn.NONE]
+PAIR = [workload("a", APP), workload("b", APP, THERE)]
 AWAY = ip_address("10.44.2.9")  # of a workload that another host announced
 
 
@@ -31,26 +33,53 @@ def returning(way: DirectReturn = DirectReturn.IPIP) -> Cluster:
 
 def announced(node: str = THERE, here: Facts | None = None) -> Facts:
     """What `alpha` knows where this node announced a workload with AWAY and the labels of `here`'s first."""
-    facts = here or facts_of([])
+    facts = here or taking()
     row = (0, 0xFFFF << 32 | int(AWAY), FIRST_CLUSTER, 0, 0)
     rows = np.array([row], REMOTE_ROW)
     return replace(facts, remote=RemoteEndpoints(rows, ["default/z"], [node], [origin("Workload", "z")]))
 
 
+def taking(way: str = DirectReturn.IPIP.value, some: Sequence[Workload] = (), node: str = THERE) -> Facts:
+    """What `alpha` knows where this node says that it takes what is brought to it in this way."""
+    peer = Peer(node, origin("Node", node), NODES[THERE].address4, direct_return=way)
+    return replace(facts_of(some), peers={node: peer})
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_workloads_of_other_nodes_answer_directly(way: DirectReturn) -> None:
-    world = World([service()], [workload("a", APP), workload("b", APP, THERE)], cluster=returning(way))
+    world = World([service()], PAIR, facts=taking(way.value, PAIR), cluster=returning(way))
     assert world.states() == {"10.44.1.2:8080": LOCAL, "10.44.2.3:8080": DIRECT}
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("said", [*(one.value for one in DirectReturn), "", "of a later version"])
+def test_those_of_a_node_that_takes_another_way_or_none_do_not(way: DirectReturn, said: str) -> None:
+    slices = [slice_of("other", str(AWAY))]
+    other = service("other", selector={}, cluster_ips=(ip_address("10.96.0.2"),))
+    facts = announced(here=taking(said, PAIR))
+    world = World([service(), other], PAIR, slices, facts=facts, cluster=returning(way))
+    flags = DIRECT if said == way.value else 0
+    assert world.states() == {
+        "10.44.1.2:8080": LOCAL,
+        "10.44.2.3:8080": flags,
+        f"{AWAY}:8080": flags,
+        f"{AWAY}:9000": flags,
+    }
+
+
+def test_nor_do_those_of_a_node_that_says_nothing() -> None:
+    world = World([service()], PAIR, facts=facts_of(PAIR), cluster=returning())
+    assert world.states() == {"10.44.1.2:8080": LOCAL, "10.44.2.3:8080": 0}
+
+
 def test_nobody_does_unless_the_cluster_says_so() -> None:
-    world = World([service()], [workload("a", APP), workload("b", APP, THERE)], [slice_of("web", "10.44.2.3")])
+    world = World([service()], PAIR, [slice_of("web", "10.44.2.3")], facts=taking(some=PAIR))
     assert world.states() == {"10.44.1.2:8080": LOCAL, "10.44.2.3:8080": 0, "10.44.2.3:9000": 0}
 
 
 def test_workloads_that_other_hosts_announced_answer_directly() -> None:
     here = workload("a", APP)
-    world = World([service()], [here], facts=announced(here=facts_of([here])), cluster=returning())
+    world = World([service()], [here], facts=announced(here=taking(some=[here])), cluster=returning())
     assert world.states() == {"10.44.1.2:8080": LOCAL, f"{AWAY}:8080": DIRECT}
 
 
@@ -64,7 +93,8 @@ def test_a_slice_may_list_a_workload_that_only_manifests_tell_of() -> None:
     here, there = workload("a", APP), workload("b", {"app": "db"}, THERE)
     slices = [slice_of("web", "10.44.2.3", "fd44:2::3")]
     web = service(selector={}, cluster_ips=(ip_address("10.96.0.1"), ip_address("fd96::1")))
-    world = World([web], [here, there], slices, cluster=returning(DirectReturn.OPTION))
+    way = DirectReturn.OPTION
+    world = World([web], [here, there], slices, facts=taking(way.value, [here, there]), cluster=returning(way))
     assert world.states() == {"10.44.2.3:9000": DIRECT, "fd44:2::3:9000": V6 | DIRECT}
 
 
@@ -95,7 +125,9 @@ def test_a_version_over_which_nobody_answers_directly_is_warned_of() -> None:
 
 def test_a_workload_of_a_joined_cluster_answers_over_the_host_that_was_asked() -> None:
     slices = [slice_of("web", str(AWAY))]
-    world = World([service(selector={})], slices=slices, facts=announced(f"far/{THERE}"), cluster=returning())
+    far = f"far/{THERE}"
+    facts = announced(far, taking(node=far))
+    world = World([service(selector={})], slices=slices, facts=facts, cluster=returning())
     assert world.states() == {f"{AWAY}:9000": 0}
 
 
@@ -124,12 +156,16 @@ def test_rows_follow_the_setting_and_the_workloads_whatever_was_there_before() -
     web, other = service(), service("other", selector={}, cluster_ips=(ip_address("10.96.0.2"),))
     plain = World([web, other], [here, there], [slice_of("other", str(AWAY))])
     direct = World([web, other], [here, there], [slice_of("other", str(AWAY))], cluster=returning())
-    known = announced(here=plain.facts)
+    takes = taking(some=[here, there])
+    known = announced(here=takes)
     memory = ServiceMemory()
     for snapshot, facts in (
         (plain.snapshot, known),
         (direct.snapshot, known),
-        (direct.snapshot, plain.facts),
+        (direct.snapshot, replace(known, peers=taking("option").peers)),
+        (direct.snapshot, known),
+        (direct.snapshot, replace(known, peers={})),
+        (direct.snapshot, replace(known, remote=NO_REMOTE)),
         (direct.snapshot, known),
         (plain.snapshot, known),
     ):
