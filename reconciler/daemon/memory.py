@@ -1,6 +1,9 @@
 """Memory after a commit: what it took to compile goes back to the system, and what stays is looked through no more.
 
 Otherwise a repair may wait for the collector to walk over every row of the host: 20 ms with 1,000 policies.
+
+Nearly all that a commit replaces goes by its count of references. Looking for what had been alive before and died in a
+circle takes longer than the rest of a small commit, 350 ms with 10,000 services, so that is done seldom.
 """
 
 from __future__ import annotations
@@ -11,10 +14,15 @@ import gc
 _libc = ctypes.CDLL(None)
 
 
-def settle_memory() -> None:
-    """Some 20 ms with 1,000 policies. What is alive now is exempt from collection until the next call."""
-    gc.unfreeze()
-    gc.collect()
+def exempt_memory() -> None:
+    """What is there now is exempt from collection until `settle_memory`. O(1) but for what goes back to the system."""
     gc.freeze()
     if hasattr(_libc, "malloc_trim"):  # glibc
         _libc.malloc_trim(0)
+
+
+def settle_memory() -> None:
+    """Collects what is not alive, and exempts the rest. O(everything): 20 ms with 1,000 policies."""
+    gc.unfreeze()
+    gc.collect()
+    exempt_memory()

@@ -30,6 +30,7 @@ from reconciler.engine.record import Record, Result
 from reconciler.engine.rows import Columns, Rows
 from reconciler.engine.seals import Seals
 from reconciler.engine.table import Table
+from reconciler.engine.uncollected import uncollected
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, StoreError, UsageError
 from reconciler.host.absent import Absent, absent, named
 from reconciler.host.connection_probe import connection_probes
@@ -155,6 +156,7 @@ class Host:
         """What a commit says. Raises ManifestError, RepositoryError."""
         return load(self.config.repository, revision, self._manifests, environment)
 
+    @uncollected()
     def aim(self, revision: str, environment: Mapping[str, str] | None = None, preview: bool = False) -> Target:
         """Every row this host should hold at a commit. A preview allocates nothing for good.
 
