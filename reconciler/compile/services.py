@@ -16,11 +16,11 @@ import numpy as np
 
 from reconciler.compile.budget import Budget, check_services
 from reconciler.compile.numbering import number
-from reconciler.compile.remembered import Remembered
 from reconciler.compile.service_direct import Direct
 from reconciler.compile.service_join import Draws, Joined, draws, join
 from reconciler.compile.service_members import ServiceMembers
 from reconciler.compile.service_versions import IDS, Given, Served, served, service_name
+from reconciler.engine.remembered import Remembered
 from reconciler.engine.rows import Columns, DictRows
 from reconciler.engine.uncollected import uncollected
 from reconciler.model.balancing import (
