@@ -46,7 +46,7 @@ from reconciler.host.outside import absent_devices, facing_outside
 from reconciler.host.rehung import Rehung, rehung
 from reconciler.host.resolver import TargetResolver
 from reconciler.host.service_checks import Unhealthy, checks, unhealthy_by_rows
-from reconciler.host.service_facts import service_facts
+from reconciler.host.service_facts import ServiceFactsMemory, service_facts
 from reconciler.host.sharing import Joined, Sharing
 from reconciler.host.status import host_status
 from reconciler.host.tables import HostTables, WatchedMap
@@ -89,6 +89,7 @@ class Host:
         self._lock = lock
         self._manifests = Cache(config.state_directory / "manifests")
         self._compiled = CompileCache()
+        self._services = ServiceFactsMemory()
         self._population = Population()
         self._sharings: dict[object, Sharing] = {}
         self._joined: Joined | None = None
@@ -173,7 +174,9 @@ class Host:
             identities = None if preview else sharing.identities
             own = host_addresses(), identities, sharing.others(), host_networks()
             facts = gather(snapshot, self.config.node, store, *own)
-            facts = replace(facts, services=replace(service_facts(snapshot, store), unhealthy=self.unhealthy))
+            facts = replace(
+                facts, services=replace(service_facts(snapshot, store, self._services), unhealthy=self.unhealthy)
+            )
         devices = facing_outside(snapshot, self.config.node)
         return self._compiled_for(snapshot, replace(facts, devices=devices))
 

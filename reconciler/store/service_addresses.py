@@ -18,8 +18,9 @@ from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from random import Random
 
+from reconciler.engine.remembered import Remembered
 from reconciler.errors import CompileError, StoreError
-from reconciler.store.addresses import Addresses
+from reconciler.store.addresses import Addresses, Allocation
 from reconciler.store.protocol import ABSENT, Store, root
 
 IpAddress = IPv4Address | IPv6Address
@@ -31,11 +32,13 @@ ATTEMPTS = 64
 class ServiceAddresses:
     """Of one family; `cidr` is of that family."""
 
-    def __init__(self, store: Store, cidr: IpNetwork, cluster: str) -> None:
+    def __init__(
+        self, store: Store, cidr: IpNetwork, cluster: str, memory: Remembered[Allocation] | None = None
+    ) -> None:
+        """`memory`: as of Addresses."""
         four, six = (cidr, None) if isinstance(cidr, IPv4Network) else (None, cidr)
-        self._addresses = Addresses(
-            store, f"services-{cidr.version}", four, six, cluster=cluster, section="service-addresses"
-        )
+        name, section = f"services-{cidr.version}", "service-addresses"
+        self._addresses = Addresses(store, name, four, six, cluster=cluster, section=section, memory=memory)
 
     def allocate(self, wanted: Mapping[str, IpAddress | None]) -> dict[str, IpAddress]:
         """service -> address; a value asks for a certain one, which must be inside the CIDR. Raises CompileError."""
