@@ -24,14 +24,15 @@ def thawed() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_what_died_in_a_circle_after_it_was_exempt_is_collected_when_memory_is_settled() -> None:
-    made, seen = _knot()
+def test_what_died_in_a_circle_is_collected_at_once_if_it_is_new_and_else_when_memory_is_settled() -> None:
+    older, seen_older = _knot()
     exempt_memory()
-    del made
-    gc.collect()
-    assert seen() is not None
+    newer, seen_newer = _knot()
+    del older, newer
+    exempt_memory()
+    assert (seen_older() is None, seen_newer() is None) == (False, True)
     settle_memory()
-    assert seen() is None
+    assert seen_older() is None
 
 
 def _knot() -> tuple[Knot, weakref.ref[Knot]]:
