@@ -13,6 +13,13 @@ import ctypes
 import gc
 
 _libc = ctypes.CDLL(None)
+_M_ARENA_MAX = -8  # glibc malloc/malloc.h
+
+
+def use_one_arena() -> None:
+    """Before threads start: each would keep free memory of its own, and nearly all that they do is by turns."""
+    if hasattr(_libc, "mallopt"):  # glibc
+        _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def exempt_memory() -> None:

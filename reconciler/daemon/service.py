@@ -28,7 +28,7 @@ from reconciler.daemon.follower import Follower
 from reconciler.daemon.health import Health
 from reconciler.daemon.http import serve
 from reconciler.daemon.log import configure
-from reconciler.daemon.memory import exempt_memory, settle_memory
+from reconciler.daemon.memory import exempt_memory, settle_memory, use_one_arena
 from reconciler.daemon.monitor import Monitor
 from reconciler.daemon.news import News
 from reconciler.daemon.outcome import Outcome, Outcomes
@@ -62,6 +62,7 @@ def run(config: Config) -> int:
     Returns 0 when it was asked to end.
     """
     configure(config.log_format)
+    use_one_arena()
     _allow_open_files()
     config.run_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     with host_lock(config.run_directory / "lock", "plumb daemon"):
