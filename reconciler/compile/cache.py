@@ -10,11 +10,11 @@ from reconciler.compile.members import Members
 from reconciler.compile.networks import Networks
 from reconciler.compile.policy import PolicyMemory
 from reconciler.compile.prefilter import PrefilterMemory
-from reconciler.compile.remembered import Remembered
 from reconciler.compile.selectors import LabelIndex
 from reconciler.compile.services import ServiceMemory
 from reconciler.compile.subjects import RuleMatcher
 from reconciler.compile.tables import AskedRow
+from reconciler.engine.remembered import Remembered
 from reconciler.engine.rows import DictRows
 
 

@@ -25,7 +25,6 @@ from reconciler.compile.networks import Networks, networks
 from reconciler.compile.outside import outside_rows
 from reconciler.compile.policy import policy
 from reconciler.compile.prefilter import prefilter
-from reconciler.compile.remembered import Remembered
 from reconciler.compile.routes import node_rows, workload_routes
 from reconciler.compile.service_direct import unreturned
 from reconciler.compile.service_versions import Given
@@ -34,6 +33,7 @@ from reconciler.compile.sockets import socket_rows
 from reconciler.compile.stance import Context, Subject, unrecorded
 from reconciler.compile.tables import AskedRow, tables
 from reconciler.compile.underlay import underlay_rows, unreached
+from reconciler.engine.remembered import Remembered
 from reconciler.engine.rows import Columns, DictRows, Rows
 from reconciler.errors import CompileError
 from reconciler.model import overlay

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconciler.compile.budget import NAMED, Budget
-from reconciler.compile.remembered import Remembered
+from reconciler.engine.remembered import Remembered
 from reconciler.engine.rows import Columns
 from reconciler.errors import CompileError
 from reconciler.model.labels import Label

@@ -55,12 +55,13 @@ class Draws(NamedTuple):
 def draws(results: Sequence[Served]) -> Draws:
     """Of results with first draws."""
     records, of = _records(results)
-    merged, _ = _merged(records)
-    numbers, counts = np.unique(merged["id"], return_counts=True)
-    twice = numbers[counts > 1]
+    numbers, counts = np.unique(records["id"], return_counts=True)
+    shared, _ = _merged(records[np.isin(records["id"], numbers[counts > 1])])
+    ids, meanings = np.unique(shared["id"], return_counts=True)
+    twice = ids[meanings > 1]
     if not len(twice):
         return Draws()
-    redrawn = _redrawn(merged[np.isin(merged["id"], twice)], set(numbers.tolist()))
+    redrawn = _redrawn(shared[np.isin(shared["id"], twice)], set(numbers.tolist()))
     return Draws(tuple(redrawn.items()), np.unique(of[np.isin(records["id"], twice)]).tolist())
 
 

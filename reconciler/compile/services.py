@@ -5,10 +5,8 @@ Each service is worked out by itself and remembered; what is done for all of the
 
 from __future__ import annotations
 
-import gc
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -18,12 +16,13 @@ import numpy as np
 
 from reconciler.compile.budget import Budget, check_services
 from reconciler.compile.numbering import number
-from reconciler.compile.remembered import Remembered
 from reconciler.compile.service_direct import Direct, returning_versions
 from reconciler.compile.service_join import Draws, Joined, draws, join
 from reconciler.compile.service_members import ServiceMembers
 from reconciler.compile.service_versions import IDS, Given, Served, served, service_name
+from reconciler.engine.remembered import Remembered
 from reconciler.engine.rows import Columns, DictRows
+from reconciler.engine.uncollected import uncollected
 from reconciler.model.balancing import (
     BACKEND_KEY,
     BACKEND_VALUE,
@@ -84,7 +83,7 @@ def services(snapshot: Snapshot, facts: Facts, memory: ServiceMemory, budget: Bu
     if snapshot.cluster.services is None:
         return _NONE
     serving = {name: one for name, one in snapshot.services.items() if _is_served(one)}
-    with _without_collecting():
+    with uncollected():
         return _served(snapshot, facts, memory, serving, budget or Budget())
 
 
@@ -148,21 +147,6 @@ def _given(snapshot: Snapshot, facts: Facts, serving: Mapping[str, Service], mem
         result = before[2] if before is not None and before[0] == says else served(given)
         memory.known[name] = (says, given, result)
     return {name: one[1] for name, one in memory.known.items()}
-
-
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Many small values are made here, none in circles: looking for circles would cost four times as much as they do.
-
-    10,000 services of which none changed: 75 ms instead of 400.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _slices(snapshot: Snapshot) -> dict[str, list[EndpointSlice]]:

@@ -28,7 +28,7 @@ from reconciler.daemon.follower import Follower
 from reconciler.daemon.health import Health
 from reconciler.daemon.http import serve
 from reconciler.daemon.log import configure
-from reconciler.daemon.memory import settle_memory
+from reconciler.daemon.memory import exempt_memory, settle_memory, use_one_arena
 from reconciler.daemon.monitor import Monitor
 from reconciler.daemon.news import News
 from reconciler.daemon.outcome import Outcome, Outcomes
@@ -37,6 +37,7 @@ from reconciler.daemon.tamper import TamperWatch
 from reconciler.daemon.trigger import Trigger, Work
 from reconciler.daemon.watchers import Watchers
 from reconciler.engine.lock import host_lock
+from reconciler.engine.uncollected import uncollected
 from reconciler.errors import PlumbError, RepositoryError
 from reconciler.host import Host
 from reconciler.host.service_checks import Unhealthy, checks
@@ -52,6 +53,7 @@ REPORTS_KEPT = 1000
 OPEN_FILES = 1 << 16
 COLLECT_EVERY_S = 15.0
 GIVE_BACK_EVERY_S = 60.0
+SETTLE_EVERY_S = 60.0
 
 
 def run(config: Config) -> int:
@@ -60,6 +62,7 @@ def run(config: Config) -> int:
     Returns 0 when it was asked to end.
     """
     configure(config.log_format)
+    use_one_arena()
     _allow_open_files()
     config.run_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     with host_lock(config.run_directory / "lock", "plumb daemon"):
@@ -84,6 +87,7 @@ class Service:
         self.converging = True
         self.outcomes = Outcomes()
         self.suspects = Suspects()
+        self._unsettled = False
         self._again: asyncio.TimerHandle | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
 
@@ -119,7 +123,7 @@ class Service:
         self.fleet = Fleet(self.host, self.follower, self.health)
         refs = RefWatcher(self.config.repository, self.config.ref, self._on_ref)
         server = await serve(self.config.socket, self.config.group, Api(self).respond)
-        always = (self._converge, self._audit, self._collect, self._give_back, self.health.run)
+        always = (self._converge, self._audit, self._collect, self._give_back, self._settle, self.health.run)
         tasks = [asyncio.create_task(one()) for one in always]
         self.trigger.poke("start", commit=True)
         self.trigger.poke("start")
@@ -162,7 +166,8 @@ class Service:
     async def _converge(self) -> None:
         while True:
             work = await self.trigger.take()
-            await self._pass(work)
+            with uncollected():  # from the first value that it makes until `exempt_memory`
+                await self._pass(work)
 
     async def _pass(self, work: Work) -> None:
         self.converging = True
@@ -188,7 +193,8 @@ class Service:
                 self.health.follow(target.facts, target.snapshot.cluster)
         if done.outcome is not None:
             with _surviving("settling memory"):
-                await self.on_host(settle_memory)
+                self._unsettled = True
+                await self.on_host(exempt_memory)
 
     def _try_again_after(self, seconds: float | None) -> None:
         if self._again is not None:
@@ -239,6 +245,14 @@ class Service:
             await asyncio.sleep(GIVE_BACK_EVERY_S)
             with _surviving("giving back identities"):
                 await self.on_host(self.host.collect)
+
+    async def _settle(self) -> None:
+        while True:
+            await asyncio.sleep(SETTLE_EVERY_S)
+            if self._unsettled:
+                self._unsettled = False
+                with _surviving("settling memory"):
+                    await self.on_host(settle_memory)
 
     @property
     def state(self) -> str:

@@ -38,6 +38,7 @@ def _diff_dicts(table: str, desired: DictRows, live: DictRows, complete: bool) -
 def diff_columns(table: str, desired: Columns, live: Columns, complete: bool, hashed: Hash = hash_words) -> ColumnDelta:
     """The same by columns; changed and removed rows come in the order of `live`, which is cheapest to write.
 
+    Of the origins only those of rows that differ are kept: the plan, its digest and the journal are made of them.
     1,000,000 rows of 12 and 8 bytes in different orders take about 60 ms.
     """
     if desired.keys.dtype != live.keys.dtype or desired.values.dtype != live.values.dtype:
@@ -50,7 +51,7 @@ def diff_columns(table: str, desired: Columns, live: Columns, complete: bool, ha
     return ColumnDelta(
         table,
         before=live.take(np.concatenate([changed, removed])),
-        after=desired.take(np.concatenate([partner[changed], np.flatnonzero(~wanted[:-1])])),
+        after=desired.take(np.concatenate([partner[changed], np.flatnonzero(~wanted[:-1])])).with_own_origins(),
         changed=len(changed),
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,15 @@ class Columns:
         """The rows at `index`, in its order."""
         origin_of = self.origin_of[index] if len(self.origin_of) else self.origin_of
         return Columns(self.keys[index], self.values[index], self.origins, origin_of)
+
+    def with_own_origins(self) -> Columns:
+        """The same rows without the origins that none of them has. O(rows + origins)."""
+        used = np.zeros(len(self.origins) + 1, np.bool_)  # the last is what rows without an origin mark
+        used[self.origin_of] = True
+        used[-1] = False
+        place = np.cumsum(used, dtype=np.int32) - np.int32(1)
+        place[-1] = -1
+        return Columns(self.keys, self.values, tuple(compress(self.origins, used)), place[self.origin_of])
 
     def origin(self, row: int) -> Origin | None:
         """Of the row at this index."""

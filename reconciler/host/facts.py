@@ -98,7 +98,7 @@ def gather(
             mac=workload_mac(snapshot.cluster.name, reference),
         )
     named: dict[int, LabelSet] = {int(one): reserved_labels(one) for one in Reserved if one}
-    named |= {**others.labels, **{numbers[one]: one for one in labels.values()}}
+    named |= {**others.labels, **{number: one for one, number in numbers.items()}}
     return Facts(
         node,
         named,

@@ -30,6 +30,7 @@ from reconciler.engine.record import Record, Result
 from reconciler.engine.rows import Columns, DictRows, Rows
 from reconciler.engine.seals import Seals
 from reconciler.engine.table import Table
+from reconciler.engine.uncollected import uncollected
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, StoreError, UsageError
 from reconciler.host.absent import Absent, absent, named
 from reconciler.host.connection_probe import connection_probes
@@ -45,7 +46,7 @@ from reconciler.host.outside import absent_devices, facing_outside
 from reconciler.host.rehung import Rehung, rehung
 from reconciler.host.resolver import TargetResolver
 from reconciler.host.service_checks import Unhealthy, checks, unhealthy_by_rows
-from reconciler.host.service_facts import service_facts
+from reconciler.host.service_facts import ServiceFactsMemory, service_facts
 from reconciler.host.sharing import Joined, Sharing
 from reconciler.host.status import host_status
 from reconciler.host.tables import HostTables, WatchedMap
@@ -88,6 +89,7 @@ class Host:
         self._lock = lock
         self._manifests = Cache(config.state_directory / "manifests")
         self._compiled = CompileCache()
+        self._services = ServiceFactsMemory()
         self._population = Population()
         self._sharings: dict[object, Sharing] = {}
         self._joined: Joined | None = None
@@ -155,6 +157,7 @@ class Host:
         """What a commit says. Raises ManifestError, RepositoryError."""
         return load(self.config.repository, revision, self._manifests, environment)
 
+    @uncollected()
     def aim(self, revision: str, environment: Mapping[str, str] | None = None, preview: bool = False) -> Target:
         """Every row this host should hold at a commit. A preview allocates nothing for good.
 
@@ -171,7 +174,9 @@ class Host:
             identities = None if preview else sharing.identities
             own = host_addresses(), identities, sharing.others(), host_networks()
             facts = gather(snapshot, self.config.node, store, *own)
-            facts = replace(facts, services=replace(service_facts(snapshot, store), unhealthy=self.unhealthy))
+            facts = replace(
+                facts, services=replace(service_facts(snapshot, store, self._services), unhealthy=self.unhealthy)
+            )
         devices = facing_outside(snapshot, self.config.node)
         return self._compiled_for(snapshot, replace(facts, devices=devices))
 

@@ -5,40 +5,74 @@ All hosts agree on it by the store. An address of a family that the cluster has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
 
+from reconciler.engine.remembered import Remembered
 from reconciler.errors import CompileError
 from reconciler.model.cluster import Services
 from reconciler.model.facts import NO_SERVICES, ServiceFacts, port_name
 from reconciler.model.service import Address, FamilyPolicy, Network, Service, ServiceType
 from reconciler.model.snapshot import Snapshot
+from reconciler.store.addresses import Allocation
 from reconciler.store.protocol import Store
 from reconciler.store.service_addresses import NodePorts, ServiceAddresses
 
 _ON_NODES = (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER)
+_SAYS = attrgetter("cluster_ips", "families", "family_policy")
+
+Asked = Sequence[tuple[Network, Mapping[str, Address | None]]]  # CIDR -> service -> the address that it asks for
 
 
-def service_facts(snapshot: Snapshot, store: Store) -> ServiceFacts:
+@dataclass(slots=True)
+class ServiceFactsMemory:
+    """What one pass leaves to the next, only to be faster: `allocations` by version of IP."""
+
+    asked: Remembered[Asked] = field(default_factory=Remembered)
+    allocations: defaultdict[int, Remembered[Allocation]] = field(default_factory=lambda: defaultdict(Remembered))
+    given: Remembered[Mapping[str, tuple[Address, ...]]] = field(default_factory=Remembered)
+
+
+def service_facts(snapshot: Snapshot, store: Store, memory: ServiceFactsMemory | None = None) -> ServiceFacts:
     """Raises CompileError if a range is used up, or a Service needs a family that the cluster has no CIDR of."""
     settings = snapshot.cluster.services
     if settings is None:
         return NO_SERVICES
+    memory = memory or ServiceFactsMemory()
     served = _served(snapshot)
-    given = {name: list(service.cluster_ips) for name, service in served.items()}
+    says = (list(served), [*map(_SAYS, served.values())], settings)
+    asked = memory.asked.get(says, partial(_asked_of, served, settings))
     outside = _outside(served.values())
-    for cidr in settings.cidrs:
-        wanted = {name: _asked(one, cidr) for name, one in served.items() if _needs(one, cidr, settings)}
-        if not wanted:
-            continue
-        for name, address in ServiceAddresses(store, cidr, snapshot.cluster.name, outside).allocate(wanted).items():
+    found = [
+        ServiceAddresses(store, cidr, snapshot.cluster.name, outside, memory.allocations[cidr.version]).allocate(wanted)
+        for cidr, wanted in asked
+    ]
+    given = memory.given.get((*says, found), partial(_given, served, found, settings))
+    return ServiceFacts(given, _node_ports(snapshot, served, settings, store))
+
+
+def _asked_of(served: Mapping[str, Service], settings: Services) -> Asked:
+    every = [
+        (cidr, {name: _asked(one, cidr) for name, one in served.items() if _needs(one, cidr, settings)})
+        for cidr in settings.cidrs
+    ]
+    return [(cidr, wanted) for cidr, wanted in every if wanted]
+
+
+def _given(
+    served: Mapping[str, Service], found: Iterable[Mapping[str, Address]], settings: Services
+) -> Mapping[str, tuple[Address, ...]]:
+    given = {name: list(service.cluster_ips) for name, service in served.items()}
+    for addresses in found:
+        for name, address in addresses.items():
             if address not in given[name]:
                 given[name].append(address)
     for name, service in served.items():
         _require(service, given[name], settings)
-    return ServiceFacts(
-        {name: tuple(_in_order(served[name], addresses)) for name, addresses in given.items()},
-        _node_ports(snapshot, served, settings, store),
-    )
+    return {name: tuple(_in_order(served[name], addresses)) for name, addresses in given.items()}
 
 
 def _served(snapshot: Snapshot) -> dict[str, Service]:

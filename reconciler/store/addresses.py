@@ -15,11 +15,14 @@ import json
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from itertools import islice
 from random import Random
+from typing import NamedTuple
 from urllib.parse import quote
 
+from reconciler.engine.remembered import Remembered
 from reconciler.errors import CompileError, StoreError
 from reconciler.store.protocol import ABSENT, Item, Store, root
 
@@ -43,6 +46,14 @@ class _Record:
 _Records = Mapping[IpAddress, _Record]
 
 
+class Allocation(NamedTuple):
+    """What workloads get, what has to be written for it (as in `_write`), and what that replaces."""
+
+    pairs: Mapping[str, Pair]
+    changes: Mapping[IpAddress, str | None]
+    replaced: _Records
+
+
 class Addresses:
     """Allocation for the workloads of one node.
 
@@ -62,8 +73,12 @@ class Addresses:
         avoided: Collection[IpAddress] = (),
         rng: Random | None = None,
         section: str = "addresses",
+        memory: Remembered[Allocation] | None = None,
     ) -> None:
-        """`rng` decides who takes which address when several ask at once; `section`: below which keys they stand."""
+        """`rng` decides who takes which address when several ask at once; `section`: below which keys they stand.
+
+        `memory`, for who allocates again and again: what follows from records that are as they were is known.
+        """
         self._store = store
         self._rng = rng or Random()
         self._lock = threading.Lock()  # threads would only meet in the store, and ask again
@@ -72,6 +87,8 @@ class Addresses:
         self._prefix = f"{root(cluster)}{section}/{quote(node, safe='')}/"
         self._excluded = frozenset(excluded)
         self._avoided = frozenset(avoided)
+        self._bounds = (self._prefix, self._cidrs, self._excluded, self._avoided)
+        self._memory = memory or Remembered()
 
     def allocate(self, workloads: Iterable[str], fixed: Mapping[str, Pair] | None = None) -> dict[str, Pair]:
         """workload -> its addresses, one for each CIDR of the node, for all of its `workloads`.
@@ -81,21 +98,14 @@ class Addresses:
         and otherwise once (a store with small transactions: once for so many addresses), and reads again.
         Raises CompileError, having written nothing, when a CIDR is used up or a fixed address cannot be given.
         """
-        wanted = list(dict.fromkeys(workloads))
+        wanted, asked = list(dict.fromkeys(workloads)), dict(fixed or {})
         with self._lock:
             for attempt in range(ATTEMPTS):
-                records = self._records()
-                spread = min(4**attempt - 1, MOST_SPREAD)
-                chosen = [
-                    self._choose(
-                        wanted, {ref: pair[place] for ref, pair in (fixed or {}).items()}, cidr, records, spread
-                    )
-                    for place, cidr in enumerate(self._cidrs)
-                ]
-                changes = _changes(wanted, [*chosen[0].items(), *chosen[1].items()], records)
-                if not changes:
-                    return {ref: _pair(chosen[0].get(ref), chosen[1].get(ref)) for ref in wanted}
-                self._write(changes, records)
+                inputs = (self._store.range(self._prefix).items, wanted, asked, attempt)
+                found = self._memory.get((*inputs, *self._bounds), partial(self._allocation, *inputs))
+                if not found.changes:
+                    return dict(found.pairs)
+                self._write(found.changes, found.replaced)
         raise StoreError(
             f"addresses of {self._node}: {ATTEMPTS} attempts to allocate met other writers", remedy="try again"
         )
@@ -118,7 +128,25 @@ class Addresses:
         return {address: record.workload for address, record in self._records().items() if record.workload}
 
     def _records(self) -> dict[IpAddress, _Record]:
-        return dict(_read(item, self._prefix) for item in self._store.range(self._prefix).items)
+        return self._read(self._store.range(self._prefix).items)
+
+    def _read(self, items: Iterable[Item]) -> dict[IpAddress, _Record]:
+        return dict(_read(item, self._prefix) for item in items)
+
+    def _allocation(
+        self, items: Iterable[Item], wanted: Collection[str], fixed: Mapping[str, Pair], attempt: int
+    ) -> Allocation:
+        records, spread = self._read(items), min(4**attempt - 1, MOST_SPREAD)
+        first, second = (
+            self._choose(wanted, {ref: pair[place] for ref, pair in fixed.items()}, cidr, records, spread)
+            for place, cidr in enumerate(self._cidrs)
+        )
+        changes = _changes(wanted, [*first.items(), *second.items()], records)
+        return Allocation(
+            {ref: _pair(first.get(ref), second.get(ref)) for ref in wanted},
+            changes,
+            {address: records[address] for address in changes if address in records},
+        )
 
     def _choose(
         self,

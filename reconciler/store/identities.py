@@ -68,7 +68,8 @@ class Identities:
     def allocate(self, label_sets: Iterable[LabelSet]) -> dict[LabelSet, int]:
         """label set -> identity; those that have none get one, those that were marked as unused are in use again.
 
-        Writes nothing where nothing is new. Raises StoreError when all numbers are taken.
+        Writes nothing where nothing is new, and reads again what it wrote. The keys are the sets that are remembered
+        here, so that each is in memory once. Raises StoreError when all numbers are taken.
         """
         wanted = set(label_sets)
         for _ in range(ATTEMPTS):
@@ -80,8 +81,9 @@ class Identities:
                 if (number := numbers.get(labels)) is not None and records[number].unused
             }
             new = self._choose(wanted - numbers.keys(), records)
-            if self._write(again, new):
-                return {labels: numbers.get(labels) or new[labels] for labels in wanted}
+            if not again and not new:
+                return {labels: number for labels, number in numbers.items() if labels in wanted}
+            self._write(again, new)
         raise StoreError(f"identities: {ATTEMPTS} attempts to allocate met other writers")
 
     def collect(self, in_use: Collection[int], now_s: float) -> tuple[int, ...]:

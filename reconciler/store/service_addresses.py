@@ -18,8 +18,9 @@ from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from random import Random
 
+from reconciler.engine.remembered import Remembered
 from reconciler.errors import CompileError, StoreError
-from reconciler.store.addresses import Addresses
+from reconciler.store.addresses import Addresses, Allocation
 from reconciler.store.protocol import ABSENT, Store, root
 
 IpAddress = IPv4Address | IPv6Address
@@ -31,16 +32,19 @@ ATTEMPTS = 64
 class ServiceAddresses:
     """Of one family; `cidr` is of that family. `avoided`: not chosen, as services have them for the outside."""
 
-    def __init__(self, store: Store, cidr: IpNetwork, cluster: str, avoided: Collection[IpAddress] = ()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cidr: IpNetwork,
+        cluster: str,
+        avoided: Collection[IpAddress] = (),
+        memory: Remembered[Allocation] | None = None,
+    ) -> None:
+        """`memory`: as of Addresses."""
         four, six = (cidr, None) if isinstance(cidr, IPv4Network) else (None, cidr)
+        name, section = f"services-{cidr.version}", "service-addresses"
         self._addresses = Addresses(
-            store,
-            f"services-{cidr.version}",
-            four,
-            six,
-            cluster=cluster,
-            section="service-addresses",
-            avoided=avoided,
+            store, name, four, six, cluster=cluster, section=section, avoided=avoided, memory=memory
         )
 
     def allocate(self, wanted: Mapping[str, IpAddress | None]) -> dict[str, IpAddress]:

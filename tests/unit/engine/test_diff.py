@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from reconciler.engine.change import Change, Counts
+from reconciler.engine.change import Change, ColumnDelta, Counts
 from reconciler.engine.diff import diff_columns, diff_rows
 from reconciler.engine.match import Words, hash_words, match, words
 from reconciler.engine.rows import Columns, DictRows, Rows
@@ -127,6 +128,16 @@ def test_the_origin_of_a_row_of_columns_is_the_desired_one() -> None:
     named = Columns(want.keys, want.values, (ORIGIN,), np.array([-1, 0, 0], np.int32))
     delta = diff_rows("t", named, columns({2: 1, 4: 4}), complete=True)
     assert {numbers(c)[0]: c.origin for c in delta} == {1: None, 2: ORIGIN, 3: ORIGIN, 4: None}
+
+
+def test_a_delta_of_columns_keeps_the_origins_of_its_own_rows_only() -> None:
+    others = tuple(replace(ORIGIN, line=line) for line in range(100))
+    want = columns({1: 1, 2: 2, 3: 3})
+    named = Columns(want.keys, want.values, (*others, ORIGIN), np.array([7, -1, 100], np.int32))
+    delta = diff_rows("t", named, columns({1: 1, 3: 4}), complete=True)
+    assert isinstance(delta, ColumnDelta)
+    assert delta.after.origins == (ORIGIN,)
+    assert {numbers(c)[0]: c.origin for c in delta} == {2: None, 3: ORIGIN}
 
 
 def test_rows_of_two_shapes_are_never_compared() -> None:

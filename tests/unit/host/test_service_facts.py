@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import CompileError
-from reconciler.host.service_facts import service_facts
+from reconciler.host.service_facts import ServiceFactsMemory, service_facts
 from reconciler.model.cluster import Services
 from reconciler.model.facts import NO_SERVICES, ServiceFacts
 from reconciler.model.service import FamilyPolicy, Service, ServicePort, ServiceType
@@ -24,15 +24,43 @@ def store(tmp_path: Path) -> EmbeddedStore:
     return EmbeddedStore(tmp_path / "store.sqlite")
 
 
-def given(store: EmbeddedStore, *some: Service, settings: Services | None = None) -> ServiceFacts:
+def given(
+    store: EmbeddedStore,
+    *some: Service,
+    settings: Services | None = None,
+    memory: ServiceFactsMemory | None = None,
+) -> ServiceFacts:
     snapshot = snapshot_of(some)
     cluster = replace(snapshot.cluster, services=settings or Services((FOUR, SIX)))
-    return service_facts(replace(snapshot, cluster=cluster), store)
+    return service_facts(replace(snapshot, cluster=cluster), store, memory)
 
 
 def test_a_service_of_one_family_gets_one_address_of_the_first(store: EmbeddedStore) -> None:
     (address,) = given(store, service(cluster_ips=())).addresses["default/web"]
     assert address in FOUR
+
+
+def test_a_service_that_asks_for_more_than_before_is_given_it(store: EmbeddedStore) -> None:
+    memory = ServiceFactsMemory()
+    before = given(store, service(cluster_ips=()), service("b", cluster_ips=()), memory=memory).addresses
+    wider = service(cluster_ips=(), family_policy=FamilyPolicy.REQUIRE_DUAL)
+    after = given(store, wider, service("b", cluster_ips=()), memory=memory).addresses
+    assert after["default/web"][0] == before["default/web"][0]
+    assert (len(after["default/web"]), after["default/b"]) == (2, before["default/b"])
+
+
+def test_a_service_whose_address_another_host_changed_is_given_the_new_one(store: EmbeddedStore) -> None:
+    memory, web = ServiceFactsMemory(), service(cluster_ips=())
+    given(store, web, memory=memory)
+    given(store, service(cluster_ips=(FOUR[9],)))
+    assert given(store, web, memory=memory).addresses == {"default/web": (FOUR[9],)}
+
+
+def test_what_was_refused_before_is_refused_again(store: EmbeddedStore) -> None:
+    memory, web = ServiceFactsMemory(), service(cluster_ips=(), families=(6,))
+    for _ in range(2):
+        with pytest.raises(CompileError, match="needs an address"):
+            given(store, web, settings=Services((FOUR,)), memory=memory)
 
 
 def test_a_service_gets_the_families_that_it_names_in_their_order(store: EmbeddedStore) -> None:

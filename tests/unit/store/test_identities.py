@@ -135,3 +135,10 @@ def test_a_record_that_is_no_identity_is_one_clear_error(store: EmbeddedStore) -
     store.put(f"{root('default')}identities/0/numbers/300", b"nonsense")
     with pytest.raises(StoreError, match="numbers/300 in the store is not an identity"):
         Identities(store, 0).all()
+
+
+def test_the_sets_that_are_given_are_those_that_are_remembered(store: EmbeddedStore) -> None:
+    identities = Identities(store, 0)
+    found = identities.allocate([labels("web"), labels("db")])
+    known = identities.all()
+    assert all(known[number] is one for one, number in found.items())

@@ -6,10 +6,15 @@ from contextlib import closing
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from reconciler.engine.remembered import Remembered
 from reconciler.errors import CompileError
+from reconciler.store.addresses import Allocation, IpAddress
 from reconciler.store.embedded import EmbeddedStore
 from reconciler.store.mirror import Mirror
 from reconciler.store.protocol import Store
@@ -23,8 +28,10 @@ def store(tmp_path: Path) -> Store:
     return EmbeddedStore(tmp_path / "store.sqlite")
 
 
-def addresses(store: Store, cidr: str = "10.96.0.0/29") -> ServiceAddresses:
-    return ServiceAddresses(store, ip_network(cidr), "demo")
+def addresses(
+    store: Store, cidr: str = "10.96.0.0/29", memory: Remembered[Allocation] | None = None
+) -> ServiceAddresses:
+    return ServiceAddresses(store, ip_network(cidr), "demo", memory=memory)
 
 
 def ports(store: Store, first: int = 30000, last: int = 30002) -> NodePorts:
@@ -35,6 +42,48 @@ def test_a_service_keeps_its_address_while_it_is_away(store: Store) -> None:
     first = addresses(store).allocate({"a": None, "b": None})
     assert addresses(store).allocate({"b": None, "c": None})["b"] == first["b"]
     assert addresses(store).allocate({"a": None, "b": None, "c": None})["a"] == first["a"]
+
+
+wishes = st.dictionaries(
+    st.sampled_from("abcdef"), st.sampled_from([None, *map(ip_address, ("10.96.0.2", "10.96.0.4"))])
+)
+
+
+@settings(deadline=None)
+@given(steps=st.lists(st.tuples(wishes, st.booleans()), max_size=8))
+def test_what_is_remembered_decides_nothing(steps: list[tuple[dict[str, IpAddress | None], bool]]) -> None:
+    """Who remembers and who does not take turns with somebody else in a store each, and are given the same."""
+    memory: Remembered[Allocation] = Remembered()
+    with TemporaryDirectory() as folder:
+        one, other = (EmbeddedStore(Path(folder) / name) for name in ("one", "other"))
+        with closing(one), closing(other):
+            for wanted, by_somebody_else in steps:
+                kept = Remembered() if by_somebody_else else memory
+                assert _outcome(addresses(one, memory=kept), wanted) == _outcome(addresses(other), wanted)
+            assert one.range("").items == other.range("").items
+
+
+def _outcome(allocator: ServiceAddresses, wanted: dict[str, IpAddress | None]) -> dict[str, IpAddress] | str:
+    try:
+        return allocator.allocate(wanted)
+    except CompileError as error:
+        return str(error)
+
+
+def test_what_a_store_has_lost_is_written_again_by_who_remembers_it(store: Store) -> None:
+    memory: Remembered[Allocation] = Remembered()
+    given = addresses(store, memory=memory).allocate({"a": None})
+    (item,) = store.range("").items
+    store.delete(item.key)
+    assert addresses(store, memory=memory).allocate({"a": None}) == given
+    assert [one.key for one in store.range("").items] == [item.key]
+
+
+def test_nothing_is_worked_out_again_while_the_store_says_the_same(store: Store) -> None:
+    memory: Remembered[Allocation] = Remembered()
+    allocator = addresses(store, memory=memory)
+    _written, one, other = (allocator.allocate({"a": None})["a"] for _ in range(3))
+    assert one is other
 
 
 def test_an_address_that_is_asked_for_is_given_and_to_nobody_else(store: Store) -> None:
