@@ -27,7 +27,7 @@ def service_facts(snapshot: Snapshot, store: Store) -> ServiceFacts:
     given = {name: list(service.cluster_ips) for name, service in served.items()}
     outside = _outside(served.values())
     for cidr in settings.cidrs:
-        wanted = {name: _asked(one, cidr) for name, one in served.items() if _needs(one, cidr, settings)}
+        wanted = {name: _asked(one, cidr) for name, one in served.items() if cidr.version in _families(one, settings)}
         if not wanted:
             continue
         for name, address in ServiceAddresses(store, cidr, snapshot.cluster.name, outside).allocate(wanted).items():
@@ -63,12 +63,6 @@ def _families(service: Service, settings: Services) -> tuple[int, ...]:
     if service.family_policy is FamilyPolicy.SINGLE:
         return tuple(preferred[: max(1, len(asked), len(service.families))])
     return tuple(preferred)
-
-
-def _needs(service: Service, cidr: Network, settings: Services) -> bool:
-    """Whether an address of this CIDR is, or is to be, the service's."""
-    asked = [address for address in service.cluster_ips if address.version == cidr.version]
-    return asked[0] in cidr if asked else cidr.version in _families(service, settings)
 
 
 def _asked(service: Service, cidr: Network) -> Address | None:
