@@ -56,7 +56,7 @@ def service_facts(snapshot: Snapshot, store: Store, memory: ServiceFactsMemory |
 
 def _asked_of(served: Mapping[str, Service], settings: Services) -> Asked:
     every = [
-        (cidr, {name: _asked(one, cidr) for name, one in served.items() if _needs(one, cidr, settings)})
+        (cidr, {name: _asked(one, cidr) for name, one in served.items() if cidr.version in _families(one, settings)})
         for cidr in settings.cidrs
     ]
     return [(cidr, wanted) for cidr, wanted in every if wanted]
@@ -97,12 +97,6 @@ def _families(service: Service, settings: Services) -> tuple[int, ...]:
     if service.family_policy is FamilyPolicy.SINGLE:
         return tuple(preferred[: max(1, len(asked), len(service.families))])
     return tuple(preferred)
-
-
-def _needs(service: Service, cidr: Network, settings: Services) -> bool:
-    """Whether an address of this CIDR is, or is to be, the service's."""
-    asked = [address for address in service.cluster_ips if address.version == cidr.version]
-    return asked[0] in cidr if asked else cidr.version in _families(service, settings)
 
 
 def _asked(service: Service, cidr: Network) -> Address | None:
