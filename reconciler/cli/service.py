@@ -11,7 +11,7 @@ from reconciler.cli.output import output_option, show_fields, show_json, show_ro
 from reconciler.cli.session import Session, pass_session
 from reconciler.errors import UsageError
 
-_COLUMNS = ("service", "type", "addresses", "ports", "backends", "origin")
+_COLUMNS = ("service", "type", "addresses", "external", "ports", "backends", "origin")
 _NONE = "this host serves no Services; the Cluster says whether it does (spec.services)"
 
 
@@ -33,7 +33,9 @@ def command() -> None:
 @output_option
 @pass_session
 def list_(session: Session, output: str) -> None:
-    """List them; BACKENDS are those that get new flows, of all."""
+    """List them; PORTS are `port:node port`, BACKENDS the workloads and the addresses of EndpointSlices that get new
+    flows, of all.
+    """
     with session.backend() as backend:
         found = backend.services()
     if output == "json":
@@ -62,13 +64,25 @@ def show(session: Session, service: str, output: str) -> None:
 
 def _line(one: Mapping[str, Any]) -> dict[str, Any]:
     backends = [each for port in one["ports"] for each in port["backends"]]
+    active = {_endpoint(each) for each in backends if each["new_flows"]}
     return {
         **one,
         "type": _type(one),
-        "ports": [port["port"] for port in one["ports"]],
-        "backends": f"{sum(each['new_flows'] for each in backends)}/{len(backends)}",
+        "ports": [_numbers(port) for port in one["ports"]],
+        "backends": f"{len(active)}/{len({_endpoint(each) for each in backends})}",
         "origin": _place(one["origin"]),
     }
+
+
+def _endpoint(backend: Mapping[str, Any]) -> str:
+    """Who it is, at whatever port and, of a workload, in whatever family."""
+    source = str(backend["source"])
+    return source if source.startswith("Workload ") else str(backend["backend"]).rpartition(":")[0]
+
+
+def _numbers(port: Mapping[str, Any]) -> str:
+    number, _, protocol = port["port"].partition("/")
+    return f"{number}:{port['node_port']}/{protocol}" if port["node_port"] else str(port["port"])
 
 
 def _show(one: Mapping[str, Any]) -> None:
@@ -80,6 +94,7 @@ def _show(one: Mapping[str, Any]) -> None:
         "service": one["service"],
         "type": _type(one),
         "addresses": one["addresses"],
+        "external": one["external"],
         "algorithm": None if one["headless"] else one["algorithm"],
         "affinity": f"{one['affinity_s']} s" if one["affinity_s"] else None,
         "health check": check,

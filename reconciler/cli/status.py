@@ -50,6 +50,8 @@ def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield "not fetched", f"since {remote['error_since']}: {remote['error']}"
     if status.get("last_error"):
         yield "error", status["last_error"]
+    if status.get("last_remedy"):
+        yield "next", status["last_remedy"]
     if status.get("store"):
         yield "store", _store(status["store"])
     for line in absent_lines(status.get("absent", ())):

@@ -84,7 +84,13 @@ class Told:
 
 def _outcome(report: Report) -> Outcome:
     return Outcome(
-        report.node, report.commit, report.result, report.duration_ms, dict(report.counts), error=report.error
+        report.node,
+        report.commit,
+        report.result,
+        report.duration_ms,
+        dict(report.counts),
+        error=report.error,
+        remedy=report.remedy,
     )
 
 

@@ -91,6 +91,7 @@ class Api:
         status |= {
             "state": service.state,
             "last_error": str(service.error or ""),
+            "last_remedy": service.error.remedy if service.error else "",
             "last_pass_ms": round(service.last_pass_ms, 3),
             "endpoints": len(await service.on_host(lambda: service.host.listing().endpoints())),
             "policies": len({rule.reference for rule in target.snapshot.rules}) if target else 0,

@@ -119,13 +119,13 @@ class Convergence:
             return Outcome(node, head, "held", 0.0, error="rolled back on this host; release it with: plumb resume")
         earlier = self._failure if self._failure and self._failure.commit == head else None
         if earlier is not None and not earlier.is_worth_a_try(began, work.again):
-            return Outcome(node, head, earlier.result, 0.0, error=str(earlier.error)) if work.commit else None
+            return _failing(node, earlier) if work.commit else None
         try:
             record = self._host.converge(head)
         except PlumbError as error:
             self._failure = failed(head, error, earlier, self._clock_ns())
-            log.error("not applied commit=%s error=%s", head, error)
-            return Outcome(node, head, self._failure.result, self._since_ms(began), error=str(error))
+            log.error("not applied commit=%s error=%s next=%s", head, error, error.remedy)
+            return _failing(node, self._failure, self._since_ms(began))
         self._failure = None
         result, notes = "applied" if record else "unchanged", named(self._host.absent.workloads)
         return Outcome(node, head, result, self._since_ms(began), _counts(record), notes=notes)
@@ -206,6 +206,11 @@ def _noting(done: Pass) -> Iterator[None]:
         yield
     except PlumbError as error:
         done.error = done.error or error
+
+
+def _failing(node: str, failure: Failure, took_ms: float = 0.0) -> Outcome:
+    error = failure.error
+    return Outcome(node, failure.commit, failure.result, took_ms, error=str(error), remedy=error.remedy)
 
 
 def _counts(record: Record | None) -> dict[str, str]:

@@ -115,6 +115,7 @@ class Fleet:
             duration_ms=round(outcome.duration_ms, 3),
             counts=outcome.counts,
             unreachable=[f"{one.node} ({one.path} path, since {one.since})" for one in self._health.unreachable()],
+            remedy=outcome.remedy,
         )
 
 

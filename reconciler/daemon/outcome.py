@@ -16,7 +16,7 @@ KEPT = 256
 class Outcome:
     """`result`: applied, unchanged, refused (it can never be applied here), failed (it may be, later), held, suspended.
 
-    `counts`: table -> `+1 ~0 -0`. `notes`: what was left for later, and why.
+    `counts`: table -> `+1 ~0 -0`. `remedy`: what to do about the error. `notes`: what was left for later, and why.
     """
 
     node: str
@@ -26,10 +26,11 @@ class Outcome:
     counts: dict[str, str] = field(default_factory=dict)
     error: str = ""
     notes: tuple[str, ...] = ()
+    remedy: str = ""
 
     @property
     def line(self) -> str:
-        """Without the notes, for a log."""
+        """Without the notes and the remedy, for a log."""
         head = f"{self.node}: {self.result} {self.commit[:12]} in {self.duration_ms:.0f} ms"
         if self.error:
             return f"{head}: {self.error}"
@@ -37,7 +38,8 @@ class Outcome:
         return f"{head} ({changed or 'no row changed'})"
 
     def __str__(self) -> str:
-        return "\n  ".join((self.line, *self.notes))
+        remedy = [f"next: {self.remedy}"] if self.remedy else []
+        return "\n  ".join((self.line, *remedy, *self.notes))
 
 
 class Outcomes:
@@ -98,5 +100,6 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "duration_ms": round(outcome.duration_ms, 3),
         "counts": outcome.counts,
         "error": outcome.error,
+        "remedy": outcome.remedy,
         "notes": list(outcome.notes),
     }

@@ -176,7 +176,7 @@ class Service:
         done = await self.on_host(self._guarded, work)
         self.last_pass_ms = (time.monotonic() - began) * 1000
         if done.error is not None and done.outcome is None and str(done.error) != str(self.error):
-            log.error("not as it should be error=%s", done.error)
+            log.error("not as it should be error=%s next=%s", done.error, done.error.remedy)
         self.error = done.error
         self.drift.extend(done.drift)
         self.repairs += sum(report.repaired_ms is not None for report in done.drift)

@@ -12,7 +12,7 @@ from reconciler.engine.values import to_plain
 from reconciler.host.target import Target
 from reconciler.model.origin import Origin
 from reconciler.model.policy import PROTOCOLS
-from reconciler.model.service import ServicePort
+from reconciler.model.service import Address, Service, ServicePort
 
 _ANY = ServicePort("", PROTOCOLS["TCP"], 0, 1)  # of a headless service without ports: its backends are addresses alone
 _PROTOCOLS = {number: name.lower() for name, number in PROTOCOLS.items()}
@@ -70,6 +70,7 @@ def _service(name: str, given: Given, origins: _Origins) -> dict[str, Any]:
         "type": service.type.value,
         "headless": service.headless,
         "addresses": [str(one) for one in given.addresses],
+        "external": [str(one) for one in _external(service)],
         "algorithm": (service.algorithm or given.algorithm).value,
         "affinity_s": service.affinity_s,
         "health": to_plain(service.health) if service.health else None,
@@ -77,6 +78,12 @@ def _service(name: str, given: Given, origins: _Origins) -> dict[str, Any]:
         "ports": ports,
         "origin": to_plain(service.origin),
     }
+
+
+def _external(service: Service) -> dict[Address, None]:
+    """Each address for the outside once."""
+    asked = (*service.external_ips, service.load_balancer_ip)
+    return dict.fromkeys(one for one in asked if one is not None)
 
 
 def _port(given: Given, port: ServicePort, node_port: int, origins: _Origins) -> dict[str, Any]:

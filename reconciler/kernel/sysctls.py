@@ -69,7 +69,7 @@ def _read(keys: Iterable[SysctlKey]) -> Iterable[tuple[SysctlKey, Sysctl]]:
 def _write(path: Path, value: str) -> None:
     opened = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(opened, value.encode())
+        os.write(opened, value.encode() + b"\n")  # of no bytes at all the kernel hears nothing
     finally:
         os.close(opened)
 

@@ -58,12 +58,14 @@ def _made(program: int, ifname: str, ifindex: int, mode: int) -> int:
         return programs.attach_xdp(program, ifindex, mode)
     except KernelError as error:
         name = "native" if mode == _NATIVE else "generic"
-        remedy = f"change what the reason says of {ifname}"
-        if mode == _NATIVE:
-            remedy += ", or set spec.xdp.mode of the Cluster to auto or generic"
         reason = _reason(program, ifindex, mode) or os.strerror(error.errno)
         said = f"{ifname} takes no {name} XDP program: {reason}"
-        raise KernelError(said, remedy=remedy, errno=error.errno) from error
+        raise KernelError(said, remedy=_remedy(ifname, mode, reason), errno=error.errno) from error
+
+
+def _remedy(ifname: str, mode: int, reason: str) -> str:
+    remedy = f"set a smaller MTU on {ifname}" if "MTU" in reason else f"change what the reason says of {ifname}"
+    return f"{remedy}, or set spec.xdp.mode of the Cluster to auto or generic" if mode == _NATIVE else remedy
 
 
 def _reason(program: int, ifindex: int, mode: int) -> str:

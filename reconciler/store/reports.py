@@ -32,7 +32,8 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`commit`, `result`, `error`, `counts`, `duration_ms`: what became of the commit that the node looked at last.
+    """`commit`, `result`, `error`, `remedy`, `counts`, `duration_ms`: what became of the commit that the node looked at
+    last.
 
     `running`: the commit that it enforces, `since` when. `state`: in one word, as `plumb status` has it. `seen`: when
     this was written; it is written again now and then. `unreachable`: nodes that it does not reach, in words.
@@ -51,6 +52,7 @@ class Report:
     duration_ms: float = 0.0
     counts: Mapping[str, str] = field(default_factory=dict)
     unreachable: list[str] = field(default_factory=list)
+    remedy: str = ""
 
 
 def pushed_key(cluster: str) -> str:

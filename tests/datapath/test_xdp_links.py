@@ -145,8 +145,11 @@ def test_without_the_program_for_drivers_a_large_mtu_makes_native_fail_with_the_
     pair: Host, namespace: str
 ) -> None:
     run_ip(namespace, [f"link set {name} mtu {LARGEST}" for name in (NAME, PEER)])
-    with pytest.raises(KernelError, match=f"{NAME} takes no native XDP program: .*Peer MTU is too large"):
+    said = f"{NAME} takes no native XDP program: .*Peer MTU is too large"
+    with pytest.raises(KernelError, match=said) as refused:
         pair.table.write({AttachmentKey(NAME, Hook.XDP_NATIVE): AttachmentRow("at_device", pair.digest)}, ())
+    smaller = f"set a smaller MTU on {NAME}, or set spec.xdp.mode of the Cluster to auto or generic"
+    assert refused.value.remedy == smaller
 
 
 @every_way

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from reconciler.kernel import netns
-from tests.e2e.daemon_host import DaemonHost, document, made_host, make_namespace, policy, until
+from tests.e2e.daemon_host import (
+    NAMESPACE,
+    DaemonHost,
+    cluster,
+    document,
+    made_host,
+    make_namespace,
+    node,
+    policy,
+    until,
+)
 
 pytestmark = pytest.mark.root
 
@@ -54,3 +64,16 @@ def test_a_branch_that_comes_back_to_a_commit_tells_what_that_changed(host: Daem
     assert host.outcome(first)["counts"]["policy"].startswith("+0")
     host.move(second)
     assert host.outcome(second)["counts"]["policy"].endswith("-0")
+
+
+def test_what_to_do_about_it_is_said_to_who_pushes_in_status_and_in_the_log(host: DaemonHost) -> None:
+    host.ip("link", "add", "br1", "type", "bridge")
+    host.write("base.yaml", NAMESPACE + node(devices=["br1"]))
+    host.write("cluster.yaml", cluster(services={"cidrs": ["10.96.0.0/24"]}, xdp={"mode": "native"}))
+    outcome = host.outcome(host.commit())
+    assert "br1 takes no native XDP program: " in outcome["error"]
+    remedy = "change what the reason says of br1, or set spec.xdp.mode of the Cluster to auto or generic"
+    assert outcome["text"].endswith(f"\n  next: {remedy}")
+    until(lambda: host.status()["last_remedy"] == remedy, "status says it")
+    assert remedy in host.plumb("status").stdout
+    assert remedy in host.log()

@@ -155,6 +155,21 @@ def test_commands_show_services(made: DaemonHost, host: Host) -> None:
     assert "no service is called nobody" in made.plumb("service", "show", "nobody").stderr
 
 
+def test_a_list_counts_endpoints_and_shows_node_ports_and_external_addresses(made: DaemonHost, host: Host) -> None:
+    dual = WEB.replace("name: web", "name: dual").replace("10.96.0.9", "10.96.0.10").replace("100.3", "100.4")
+    more = "{name: metrics, port: 81, targetPort: 8081}, {name: http,"
+    made.write("services/dual.yaml", dual.replace("{name: http,", more))
+    host.converge(made.commit())
+    numbers = [port["node_port"] for port in shown(host, "default/dual")["ports"]]
+    listed = made.plumb("service", "list").stdout.splitlines()
+    (line,) = (line for line in listed if "default/dual" in line)
+    ports = f"81:{numbers[0]}/tcp, 80:{numbers[1]}/tcp"
+    assert [line.split()[-2] for line in listed if "default/ledger" in line] == ["1/2"]  # one of its addresses drains
+    assert line.split() == f"default/dual LoadBalancer 10.96.0.10 198.51.100.4 {ports} 1/1 services/dual.yaml:2".split()
+    (made.tree / "services/dual.yaml").unlink()
+    host.converge(made.commit())
+
+
 def test_commands_show_who_answers_directly_where_anybody_does(made: DaemonHost, host: Host) -> None:
     assert "DIRECT" not in made.plumb("service", "show", "web").stdout
     before, services = (made.tree / "cluster.yaml").read_text(), {"cidrs": ["10.96.0.0/24"], "directReturn": "option"}

@@ -32,6 +32,14 @@ def test_several_numbers_read_with_single_blanks(host: str) -> None:
     assert sysctls.live().rows == {key: Sysctl("100 200")}
 
 
+def test_a_list_becomes_empty_again(host: str) -> None:
+    key = SysctlKey("", "net/ipv4/ip_local_reserved_ports")
+    sysctls = SysctlsTable(lambda: [key])
+    for value in ("8080,9000-9100", ""):
+        sysctls.write({key: Sysctl(value)}, ())
+        assert sysctls.live().rows == {key: Sysctl(value)}
+
+
 def test_a_changed_value_differs_and_is_repaired(workload: str) -> None:
     key = SysctlKey(workload, "net/ipv6/conf/lo/accept_dad")
     sysctls = SysctlsTable(lambda: [key])

@@ -32,6 +32,12 @@ def test_people_read_what_was_left_for_later_below_the_outcome() -> None:
     assert outcome.line == str(_outcome())
 
 
+def test_people_read_what_to_do_about_an_error_below_it() -> None:
+    outcome = replace(_outcome(), result="failed", error="no room", remedy="make room")
+    assert str(outcome).endswith(": no room\n  next: make room")
+    assert "make room" not in outcome.line
+
+
 def test_who_waits_hears_of_it_when_it_comes() -> None:
     async def body() -> Outcome:
         outcomes = Outcomes()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -12,7 +15,7 @@ from reconciler.compile.cache import CompileCache
 from reconciler.compile.host import compile_host
 from reconciler.engine.rows import DictRows
 from reconciler.errors import CompileError
-from reconciler.host.elsewhere import Elsewhere
+from reconciler.host.elsewhere import WITHIN_S, Elsewhere
 from reconciler.host.target import Target
 from reconciler.model.cluster import Cluster, Network, Node
 from reconciler.model.datapath import ProgramRow
@@ -40,13 +43,13 @@ def programs_of(snapshot: Snapshot, node: str) -> DictRows:
     return DictRows({name: ProgramRow(f"{name} {snapshot.cluster.services is not None}") for name in names})
 
 
-def lines(path: Path, before: Snapshot, after: Snapshot) -> list[str]:
+def lines(path: Path, before: Snapshot, after: Snapshot, clock: Callable[[], float] = time.monotonic) -> list[str]:
     """What is said of a commit on the node `alpha`."""
     facts = replace(facts_of(after.workloads.values()), underlay={4: "eth0", 6: "eth0"})
     desired = compile_host(after, facts, CompileCache(), PROGRAMS)
     store = EmbeddedStore(path / "store.sqlite")
     try:
-        return list(Elsewhere(before, Target(after, facts, desired), store, programs_of).lines())
+        return list(Elsewhere(before, Target(after, facts, desired), store, programs_of, clock).lines())
     finally:
         store.close()
 
@@ -72,6 +75,16 @@ def test_a_cluster_that_begins_to_serve_changes_programs_and_what_is_at_devices(
     [line] = lines(tmp_path, serving(cluster=CLUSTER), serving())
     counted = "programs +0 ~4 -0", "devices +1 ~0 -0", "attachments +2 ~0 -0"
     assert all(one in line for one in counted), line
+
+
+def test_nodes_that_a_push_cannot_wait_for_are_counted(tmp_path: Path) -> None:
+    many = {**NODES, "gamma": replace(NODES[THERE], name="gamma"), "delta": replace(NODES[THERE], name="delta")}
+    snapshot = replace(serving(), nodes=many)
+    seconds = itertools.count(step=WITHIN_S - 1)
+    assert lines(tmp_path, snapshot, snapshot, lambda: next(seconds)) == [
+        f"{THERE}: plan from {COMMIT[:12]}: no change",
+        "plumb: no plan is worked out for 2 more nodes",
+    ]
 
 
 def test_a_service_that_stays_as_it_is_is_no_change(tmp_path: Path) -> None:
