@@ -235,7 +235,7 @@ def test_keys_of_touched_rows_are_those_of_rows(bench: Bench) -> None:
     bench.become(ALL)
     raw = bench.maps.open("frontends6").read()[0].tobytes()
     assert (bench.frontends.keys_of("frontends6", raw) == FRONTENDS.keys[1:]).all()
-    assert sorted(bench.services.keys_of(bench.maps.open("services").read()[0].tobytes())) == [4, 5, 6]
+    assert sorted(bench.services.keys_of("services", bench.maps.open("services").read()[0].tobytes())) == [4, 5, 6]
     assert sorted(bench.backends.keys_of(bench.maps.open("backends").read()[0].tobytes())["id"].tolist()) == [7, 9]
 
 
