@@ -12,7 +12,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fcntl import ioctl
+from fcntl import LOCK_EX, flock, ioctl
 from pathlib import Path
 from stat import S_ISREG
 
@@ -20,10 +20,11 @@ from reconciler.errors import KernelError, PermissionMissing
 from reconciler.model.network import HOST_NETNS
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
-MS_BIND = 0x1000  # linux/mount.h
+MS_BIND, MS_REC, MS_SHARED = 0x1000, 0x4000, 1 << 20  # linux/mount.h
 MNT_DETACH = 2
 NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 OF_THIS_THREAD = "/proc/thread-self/ns/net"
+FOLDER = "/run/netns"  # of iproute2 (include/namespace.h)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -101,10 +102,29 @@ def inside(path: str) -> Iterator[None]:
             _return(home)
 
 
+def _share_folder() -> None:
+    """As the first `ip netns add` of a host does it: that one would lay the folder over itself, and the namespaces that
+    are there already would be mounted below too, where nobody can remove them.
+    """
+    folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flock(folder, LOCK_EX)
+        path, shared = FOLDER.encode(), MS_SHARED | MS_REC
+        if _libc.mount(b"", path, b"none", shared, None):
+            if ctypes.get_errno() != errno.EINVAL:  # it is no mount point
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), FOLDER)
+            _check(_libc.mount(path, path, b"none", MS_BIND | MS_REC, None))
+            _check(_libc.mount(b"", path, b"none", shared, None))
+    finally:
+        os.close(folder)
+
+
 def create(path: str) -> None:
     """A new namespace, mounted at `path` as `ip netns add` does; its loopback is down. Raises KernelError."""
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        if os.path.dirname(path) == FOLDER:
+            _share_folder()
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
     except FileExistsError as error:
         raise KernelError(f"{path} is already there") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,20 @@ def test_a_created_namespace_has_only_a_loopback(workload: str) -> None:
 
 def test_iproute2_knows_a_created_namespace(workload: str) -> None:
     assert os.path.basename(workload) in ip("netns")
+
+
+def test_ours_can_be_removed_after_the_first_one_that_iproute2_makes() -> None:
+    """In a mount namespace of its own, where nobody has made one yet."""
+    path, theirs = f"/run/netns/{PREFIX}-ours", f"{PREFIX}-theirs"
+    python = f"{sys.executable} -c 'from reconciler.kernel import netns; netns.{{}}(\"{path}\")'"
+    steps = (
+        "mount -t tmpfs none /run && mkdir /run/netns",
+        python.format("create"),
+        f"ip netns add {theirs}",
+        python.format("remove"),
+        f"test ! -e {path}",
+    )
+    subprocess.run(["unshare", "--mount", "sh", "-c", " && ".join(steps)], check=True)
 
 
 def test_creating_over_an_existing_path_is_refused(workload: str) -> None:
