@@ -89,8 +89,11 @@ class Seen(NamedTuple):
 
 @contextmanager
 def sniffed(space: str, device: str, port: int = 0) -> Iterator[Callable[[], list[Seen]]]:
-    """What passes a device until the block ends. `port`: UDP port of wrapped packets, which are unwrapped."""
-    with netns.inside(space), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as wire:
+    """What passes a device until the block ends. `port`: UDP port of wrapped packets, which are unwrapped.
+
+    The socket hears nothing before it is bound (protocol 0, packet(7)): else it would hear other devices meanwhile.
+    """
+    with netns.inside(space), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
         wire.bind((device, ETH_P_ALL))
         wire.setblocking(False)
         frames: list[bytes] = []
