@@ -182,22 +182,8 @@ INLINE int take_direct_geneve(struct __sk_buff *skb, struct direct_way *way, con
 	__be16 kind;
 	bool v6;
 
-	if (over6) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_UDP)
-			return NOT_BROUGHT;
-		__builtin_memcpy(from.bytes, &ip.saddr, 16);
-		__builtin_memcpy(to.bytes, &ip.daddr, 16);
-	} else {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP || ip.ihl != 5 ||
-		    ip.frag_off & bpf_htons(0x3fff))
-			return NOT_BROUGHT;
-		from.v4 = ip.saddr;
-		to.v4 = ip.daddr;
-	}
+	if (!read_outer(skb, &from, &to, over6))
+		return NOT_BROUGHT;
 	/* Whatever follows a packet of IPv4 is at least as long as its shortest header. */
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + outer, &headers, sizeof(headers)) ||
 	    headers.udp.dest != bpf_htons(direct_port))

@@ -162,6 +162,28 @@ NOINLINE __attribute__((unused)) int discard_wrapped(struct __sk_buff *skb, __u8
 	return discard(skb, reason);
 }
 
+/* The ends of a packet that may be Geneve: UDP, whole, with nothing between its headers. */
+INLINE bool read_outer(struct __sk_buff *skb, union address *from, union address *to, const bool v6)
+{
+	if (v6) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_UDP)
+			return false;
+		__builtin_memcpy(from->bytes, &ip.saddr, 16);
+		__builtin_memcpy(to->bytes, &ip.daddr, 16);
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP || ip.ihl != 5 ||
+		    ip.frag_off & bpf_htons(0x3fff))
+			return false;
+		from->v4 = ip.saddr;
+		to->v4 = ip.daddr;
+	}
+	return true;
+}
+
 /* Takes the outer headers off a packet for this host. The overlay device it is handed in by, or minus a reason; 0: it
  * is none of ours.
  */
@@ -176,22 +198,8 @@ INLINE int unwrap_geneve(struct __sk_buff *skb, const bool over6)
 	int found;
 	bool v6;
 
-	if (over6) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_UDP)
-			return 0;
-		__builtin_memcpy(from.bytes, &ip.saddr, 16);
-		__builtin_memcpy(to.bytes, &ip.daddr, 16);
-	} else {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.protocol != IPPROTO_UDP || ip.ihl != 5 ||
-		    ip.frag_off & bpf_htons(0x3fff))
-			return 0;
-		from.v4 = ip.saddr;
-		to.v4 = ip.daddr;
-	}
+	if (!read_outer(skb, &from, &to, over6))
+		return 0;
 	if (bpf_skb_load_bytes(skb, behind, &frame, sizeof(frame)) || frame.udp.dest != bpf_htons(tunnel_port))
 		return 0;
 	if (!(find_peer(&to, over6, host_epoch()).flags & IPCACHE_HOST))
