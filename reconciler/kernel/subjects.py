@@ -79,6 +79,7 @@ def enter_at(outer: Map, every: Records, open_: Callable[[slice], Iterable[int]]
 
 def remove(outer: Map, keys: Records) -> None:
     """Idempotent."""
+    keys = keys[outer.lookup(keys)[0]]  # the last one shows when all are gone, so it has to be there
     if len(keys):
         _visibly(partial(outer.delete, keys), partial(_holds, outer, keys[-1:], 0), lambda: None)
 

@@ -19,7 +19,7 @@ from reconciler.errors import KernelError
 from reconciler.kernel.backends import BackendsTable
 from reconciler.kernel.bpf_maps import PinnedMaps
 from reconciler.kernel.frontends import FrontendsTable
-from reconciler.kernel.service_tables import pool
+from reconciler.kernel.service_tables import ServiceTables, pool
 from reconciler.kernel.services import ServicesTable
 from reconciler.model.balancing import (
     BACKEND_KEY,
@@ -132,6 +132,13 @@ def test_nothing_is_left_of_rows_that_go(bench: Bench) -> None:
     bench.become(NOTHING)
     bench.generation.finish()
     assert [len(bench.maps.open(name).read()[0]) for name in MAPS] == [0] * len(MAPS)
+
+
+def test_tables_are_gone_when_remove_returns_though_the_last_was_not_there(bench: Bench) -> None:
+    tables = ServiceTables(bench.maps)
+    tables.enter(dict.fromkeys(range(1, 501), (A, B)))
+    tables.remove(np.arange(1, 502, dtype=np.uint32))
+    assert tables.live() == {}
 
 
 def test_rows_that_are_asked_for_are_read_alone(bench: Bench) -> None:
