@@ -7,13 +7,14 @@ import select
 import shutil
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reconciler.bpf import programs, syscalls
+from reconciler.bpf import clock, programs, syscalls
 from reconciler.bpf.ringbuf import RingBuffer
 from reconciler.datapath.loader import Datapath
 from reconciler.kernel.bpf_maps import PinnedMaps
@@ -79,6 +80,20 @@ def test_a_drop_arrives_with_addresses_ports_and_reason(loaded: tuple[PinnedMaps
     assert (str(four.source), four.source_port) == ("10.44.0.9", 4242)
     assert (str(four.destination), four.destination_port) == ("10.44.0.3", 53)
     assert (str(six.source), str(six.destination), six.destination_port) == ("fd00::9", "fd00::3", 53)
+
+
+def test_an_event_has_the_time_of_the_kernels_last_tick(loaded: tuple[PinnedMaps, int]) -> None:
+    opened, program = loaded
+    records: list[bytes] = []
+    buffer = RingBuffer(opened.open("events").descriptor, records.append)
+    before_ns = time.monotonic_ns()
+    programs.run(program, udp4("10.44.0.9", "10.44.0.3", 4242, 53))
+    after_ns = time.monotonic_ns()
+    buffer.consume()
+    buffer.close()
+    (event,) = Decoder(shipped_layout(), clock.lag_ns).decode(records)
+    tick_ns = clock.tick_ns()
+    assert before_ns - 2 * tick_ns <= event.time_ns <= after_ns + tick_ns  # the lag is known to a tick
 
 
 def test_counters_are_summed_over_all_cpus(loaded: tuple[PinnedMaps, int]) -> None:
