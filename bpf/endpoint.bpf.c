@@ -229,16 +229,6 @@ INLINE int refuse_again(struct __sk_buff *skb, struct passage *at, const bool v6
 	return refuse(skb, at, denial->identity, denial->cookie, denial->reason, denial->side, denial->origin, v6);
 }
 
-GLOBAL int refuse_again4(struct __sk_buff *skb, struct passage *at)
-{
-	return at ? refuse_again(skb, at, false) : TC_ACT_SHOT;
-}
-
-GLOBAL int refuse_again6(struct __sk_buff *skb, struct passage *at)
-{
-	return at ? refuse_again(skb, at, true) : TC_ACT_SHOT;
-}
-
 /* A packet whose flow has no verdict of this epoch, or that needs a closer look; `refuse_again` let it go on. Returns
  * an action, or GOES_ON.
  */
@@ -413,7 +403,7 @@ INLINE int look_closely(struct __sk_buff *skb, struct passage *at, struct conntr
 	int action;
 
 	if (!looked && !at->flow.related && (!entry || passed(at->now, entry->expires) || reopens(entry, &at->flow))) {
-		action = v6 ? refuse_again6(skb, at) : refuse_again4(skb, at);
+		action = refuse_again(skb, at, v6);
 		if (action != GOES_ON)
 			return action;
 	}
@@ -543,7 +533,7 @@ INLINE int handle(struct __sk_buff *skb, struct passage *at, const bool outbound
 		int result;
 
 		if (!at->flow.related && !may_be_service(&at->flow.destination, v6)) {
-			result = v6 ? refuse_again6(skb, at) : refuse_again4(skb, at);
+			result = refuse_again(skb, at, v6);
 			if (result != GOES_ON)
 				return result;
 			looked = true;
