@@ -2,7 +2,7 @@
 
 `load_backends` and `load_clients` are the two ends. A connection may fail only if
 * it was with a backend when that was killed,
-* a backend refused it that was dead and, as no commit had come yet, still in the table,
+* a backend refused or reset it that was dead and, as no commit had come yet, still in the table,
 * it was being made while its backend died, or while the commit took a backend out, so that its first packet or the
   answer to that was lost. By packet, another backend has the second one; at the socket, the backend was chosen before.
   A backend that dies loses all of these; a commit hardly any.
@@ -26,7 +26,7 @@ from tests.e2e.load_clients import Failure
 PATIENCE_S = 60.0
 NUMBERS = 1 << 28  # of connections, for each process of clients
 LOST_AT_FIRST = 0.25  # for each commit: its moment is microseconds long
-_REFUSED = "ECONNREFUSED"
+_REFUSED, _RESET = "ECONNREFUSED", "ECONNRESET"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class Kill:
         return failure.began <= self.ended and self.began <= failure.ended
 
     def explains(self, failure: Failure, slowest_s: float) -> bool:
-        refused = self.in_table and failure.what == _REFUSED and not failure.backend and self.met(failure)
+        by_dead = self.in_table and failure.what in (_REFUSED, _RESET) and not failure.backend and self.met(failure)
         lost = _is_lost_at_first(failure) and self.saw(failure.began, slowest_s)
-        return refused or lost or failure.number in self.connections
+        return by_dead or lost or failure.number in self.connections
 
     def saw(self, moment: float, slowest_s: float) -> bool:
         """Whether a connection that began then may have been in the making."""
