@@ -69,7 +69,7 @@ def datapath(_loaded: Harness, namespace: str) -> Iterator[Harness]:
 def made_device(number: int) -> Device:
     ifname, peer = f"lxc{number}", f"eth{number}"
     mac = f"02:00:00:00:00:{number:02x}"
-    command = f"link add {ifname} type veth peer name {peer} address {mac}"
+    command = f"link add {ifname} address {GATEWAY_MAC} type veth peer name {peer} address {mac}"
     subprocess.run(["ip", *command.split()], check=True)
     addresses = IPv4Address(f"10.1.0.{number}"), IPv6Address(f"fd00:1::{number}")
     return Device(ifname, socket.if_nametoindex(ifname), mac, *addresses, identity=100 + number)
