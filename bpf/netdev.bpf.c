@@ -5,9 +5,9 @@
  * if any select it. Both are up to the device's row. What neither concerns passes as it is.
  */
 #include "lib/direct_take.h"
+#include "lib/forward.h"
 #include "lib/geneve.h"
 #include "lib/guard.h"
-#include "lib/forward.h"
 #include "lib/nodeport.h"
 #include "lib/prefilter.h"
 #include "lib/reset.h"

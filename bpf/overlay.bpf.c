@@ -6,8 +6,8 @@
  * their own programs and only passes here.
  */
 #include "lib/delivery.h"
-#include "lib/geneve.h"
 #include "lib/forward.h"
+#include "lib/geneve.h"
 #include "lib/passage.h"
 #include "lib/tunnels.h"
 

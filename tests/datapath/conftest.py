@@ -17,6 +17,7 @@ from reconciler.kernel import netns
 from reconciler.model.datapath import GATEWAY_MAC
 
 from .harness import Device, Harness, loaded_at
+from .road import Road, made_road
 
 HERE = Path(__file__).parent
 OPTIONS = {"prefilter": True, "gateway_mac": bytes.fromhex(GATEWAY_MAC.replace(":", ""))}
@@ -64,6 +65,12 @@ def datapath(_loaded: Harness, namespace: str) -> Iterator[Harness]:
         _loaded.reset()
         yield _loaded
         _loaded.generation.finish()
+
+
+@pytest.fixture
+def road(datapath: Harness, namespace: str) -> Iterator[Road]:
+    with made_road(datapath, namespace) as made:
+        yield made
 
 
 def made_device(number: int) -> Device:

@@ -14,6 +14,7 @@ from .harness import Harness
 from .packets import ACK, SYN, checksum
 from .shop import ELSEWHERE, Shop, made_shop, packet
 
+HOP = {4: 22, 6: 21}  # where a frame has it
 CLIENT_MAC, BACKEND_MAC = "02:00:00:00:0c:01", "02:00:00:00:0b:01"
 
 

@@ -1,33 +1,20 @@
-"""Flows to backends elsewhere, past the stack: both ends at once, by the kernel's routes, or with its help."""
+"""Flows to backends elsewhere, past the stack: both ends of a packet at once, and its way by the kernel's routes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from reconciler.kernel.devices import DevicesTable
-from reconciler.model.outside import DeviceFlag, DeviceRow
-
 from .gate import HOST, ROUTER, WORLD, ends, error, is_whole
-from .harness import REDIRECT, SHOT, UNSPEC, Harness, eventually
+from .harness import REDIRECT, SHOT, UNSPEC, eventually
 from .mutations import Way, errors, frames, survive
 from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, ip, sctp, segment, tcp
-from .road import BACKEND_MAC, CLIENT_MAC, Road, made_road, with_last_hop
+from .road import BACKEND_MAC, CLIENT_MAC, HOP, Road
 from .services import OUTSIDE
-from .shop import ELSEWHERE, LOAD_BALANCER, at, packet
+from .shop import ELSEWHERE, LOAD_BALANCER, at
 
 families = pytest.mark.parametrize("version", [4, 6])
 protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
-NO_PORT, UNTRANSLATABLE = 13, 14  # enum reason
-HOP = {4: 22, 6: 21}  # where a frame has it
-LARGE = 2000  # bytes of data
-
-
-@pytest.fixture
-def road(datapath: Harness, namespace: str) -> Iterator[Road]:
-    with made_road(datapath, namespace) as made:
-        yield made
+UNTRANSLATABLE = 14  # enum reason
 
 
 @families
@@ -61,16 +48,6 @@ def test_a_client_may_ask_one_backend_by_two_frontends_from_one_port(road: Road,
     ports = [ends(road.arrives(tcp(WORLD[version], 5000, *front))[1])[1] for front in fronts]
     answers = [road.arrives(road.answers(version, TCP, port))[1] for port in ports]
     assert [ends(one)[:2] for one in answers] == list(fronts)
-
-
-@families
-def test_the_stack_cannot_help_with_both(road: Road, version: int) -> None:
-    road.open(version, ELSEWHERE[version])
-    for front, action in (((HOST[version], 30080), UNSPEC), ((LOAD_BALANCER[version], 80), SHOT)):
-        asked = tcp(WORLD[version], 5000, *front)
-        road.arrives(asked)
-        assert road.arrives(with_last_hop(asked)).action == action
-    assert road.reasons() == [NO_PORT]
 
 
 @families
@@ -112,53 +89,6 @@ def test_an_association_in_fragments_is_not_forwarded_from_another_port(road: Ro
 
 
 @families
-@protocols
-@pytest.mark.parametrize("asking", [True, False], ids=["request", "answer"])
-def test_a_flow_goes_on_when_the_stack_has_to_help(road: Road, version: int, protocol: int, asking: bool) -> None:
-    left = road.begin(version, protocol)
-    answer = road.answers(version, protocol, ends(left)[1])
-    wanted = [ends(left), ends(road.arrives(answer)[1])]
-    handed = road.arrives(with_last_hop(road.asks(version, protocol) if asking else answer))
-    assert (handed.action, handed.packet[HOP[version]]) == (UNSPEC, 1)
-    assert ends(handed.packet)[2:] == (wanted[0] if asking else wanted[1])[2:]
-    assert ends(road.leaves(handed.packet)[1]) == wanted[0 if asking else 1]
-    assert road.rows() == 4
-    for sent, there in zip((road.asks(version, protocol), answer), wanted, strict=True):
-        action, got = road.arrives(sent)
-        assert action == UNSPEC
-        assert ends(road.leaves(got)[1]) == there
-
-
-@families
-def test_what_is_too_large_for_its_way_is_left_to_the_stack(road: Road, version: int) -> None:
-    road.begin(version, UDP)
-    large = packet(UDP, WORLD[version], 5000, HOST[version], 30080) + bytes(LARGE)
-    assert road.arrives(large).action == UNSPEC
-
-
-@families
-def test_so_is_what_has_no_route(road: Road, version: int) -> None:
-    road.set_up(f"route del {ELSEWHERE[version]} dev {road.device.ifname}")
-    road.open(version, ELSEWHERE[version])
-    assert road.arrives(road.asks(version, TCP, SYN)).action == UNSPEC
-    assert road.rows() == 2  # the others come when it leaves
-
-
-@families
-def test_so_is_what_leaves_by_a_device_without_an_address(road: Road, version: int) -> None:
-    DevicesTable(road.datapath.maps).write({road.device.ifname: DeviceRow(DeviceFlag.SERVICES)}, ())
-    road.open(version, ELSEWHERE[version])
-    assert road.arrives(road.asks(version, TCP, SYN)).action == UNSPEC
-
-
-@families
-def test_so_is_a_frame_for_somebody_else(road: Road, version: int) -> None:
-    road.open(version, ELSEWHERE[version])
-    frame = bytes.fromhex("020000000099") + road.asks(version, TCP, SYN)[6:]
-    assert road.arrives(frame).action == UNSPEC
-
-
-@families
 def test_a_neighbour_that_is_not_known_yet_is_left_to_the_kernel_to_find(road: Road, version: int) -> None:
     road.set_up(f"neighbour del {ELSEWHERE[version]} dev {road.device.ifname}")
     road.open(version, ELSEWHERE[version])
@@ -172,13 +102,6 @@ def test_another_neighbour_is_followed_within_two_ticks(road: Road, version: int
     other = "02:00:00:00:0b:02"
     road.set_up(f"neighbour replace {ELSEWHERE[version]} lladdr {other} dev {road.device.ifname} nud permanent")
     eventually(lambda: road.arrives(road.asks(version, TCP)).packet[:6].hex(":") == other)
-
-
-@families
-def test_another_address_of_the_device_is_left_to_the_stack(road: Road, version: int) -> None:
-    road.begin(version, TCP)
-    DevicesTable(road.datapath.maps).write({road.device.ifname: DeviceRow(DeviceFlag.SERVICES)}, ())
-    eventually(lambda: road.arrives(road.asks(version, TCP)).action == UNSPEC)
 
 
 @families
