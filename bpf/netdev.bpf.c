@@ -5,9 +5,9 @@
  * if any select it. Both are up to the device's row. What neither concerns passes as it is.
  */
 #include "lib/direct_take.h"
+#include "lib/forward.h"
 #include "lib/geneve.h"
 #include "lib/guard.h"
-#include "lib/masquerade.h"
 #include "lib/nodeport.h"
 #include "lib/prefilter.h"
 #include "lib/reset.h"
@@ -47,7 +47,7 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 		found = unmasquerade(skb, at, device, v6);
 	if (!found)
 		return PASS;
-	if (found < 0 && !reason && device->flags & DEVICE_SERVICES)
+	if (found == NOT_TRANSLATED && !reason && device->flags & DEVICE_SERVICES)
 		found = serve(skb, at, v6);
 	if (found > 0)
 		return drop(skb, at, found, v6);
@@ -72,6 +72,8 @@ INLINE int leave(struct __sk_buff *skb, struct passage *at, const struct device 
 	bool forwarded = skb->ingress_ifindex;
 	int found = NOT_TRANSLATED;
 
+	if (is_forwarded(skb, at, device, v6))
+		return PASS;
 	if (translates(device, v6) && (forwarded || at->flow.related || device->flags & DEVICE_SERVICES)) {
 		if (likely(!reason))
 			found = masquerade(skb, at, device, v6);

@@ -6,8 +6,8 @@
  * their own programs and only passes here.
  */
 #include "lib/delivery.h"
+#include "lib/forward.h"
 #include "lib/geneve.h"
-#include "lib/masquerade.h"
 #include "lib/passage.h"
 #include "lib/tunnels.h"
 
@@ -153,7 +153,9 @@ NOINLINE int ask4(struct __sk_buff *skb, const struct device *device)
 	if (!device || (void *)(ip + 1) > (void *)(long)skb->data_end || !enter(&at) ||
 	    parse_ipv4(skb, ip, (void *)(long)skb->data_end, &at.flow))
 		return NOT_TRANSLATED;
-	return masquerade(skb, &at, device, false);
+	return is_forwarded(skb, &at, device, false) && is_known_forwarded(&at, false) ?
+		       0 :
+		       masquerade(skb, &at, device, false);
 }
 
 NOINLINE int ask6(struct __sk_buff *skb, const struct device *device)
@@ -164,7 +166,9 @@ NOINLINE int ask6(struct __sk_buff *skb, const struct device *device)
 	if (!device || (void *)(ip + 1) > (void *)(long)skb->data_end || !enter(&at) ||
 	    parse_ipv6(skb, ip, (void *)(long)skb->data_end, &at.flow))
 		return NOT_TRANSLATED;
-	return masquerade(skb, &at, device, true);
+	return is_forwarded(skb, &at, device, true) && is_known_forwarded(&at, true) ?
+		       0 :
+		       masquerade(skb, &at, device, true);
 }
 
 INLINE int unwrap(struct __sk_buff *skb, const bool v6)
@@ -262,6 +266,8 @@ INLINE int come_out(struct __sk_buff *skb, const bool v6)
 	if (!device)
 		return PASS;
 	reason = v6 ? answer6(skb, device) : answer4(skb, device);
+	if (reason == SENT)
+		return TC_ACT_REDIRECT;
 	return reason > 0 ? refuse_translated(skb, reason, v6) : PASS;
 }
 

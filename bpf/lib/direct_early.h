@@ -36,13 +36,13 @@ INLINE struct backend *enter_direct(const struct translation_key *flow, const st
 {
 	__u32 id, hash = flow_hash(&flow->source, &flow->destination, flow->source_port, flow->destination_port,
 				   flow->protocol, v6);
-	struct translation fresh = { .state = SENT_IN | DIRECT };
+	struct translation *fresh = towards_inside();
 	struct state *state = host_state();
 	struct service *service;
 	struct choice choice;
 	union version version;
 
-	if (!state)
+	if (!state || !fresh)
 		return NULL;
 	version.word = *(volatile __u64 *)&state->version;
 	service = open_service(frontend, version.epoch, &id);
@@ -53,12 +53,14 @@ INLINE struct backend *enter_direct(const struct translation_key *flow, const st
 	choice = backend_of(backend_in_slot(id, service->slots, (__u64)hash * service->slots >> 32));
 	if (!choice.backend || !(choice.backend->flags & BACKEND_DIRECT))
 		return NULL;
-	fresh.address = choice.backend->address;
-	fresh.port = choice.backend->port;
-	fresh.expires = now + flow_timeout(flow->protocol, 0, false);
-	fresh.backend = choice.id;
-	fresh.service = id;
-	return bpf_map_update_elem(&translations, flow, &fresh, BPF_NOEXIST) ? NULL : choice.backend;
+	fresh->address = choice.backend->address;
+	fresh->port = choice.backend->port;
+	fresh->closing = 0;
+	fresh->state = SENT_IN | DIRECT;
+	fresh->expires = now + flow_timeout(flow->protocol, 0, false);
+	fresh->backend = choice.id;
+	fresh->service = id;
+	return bpf_map_update_elem(&translations, flow, fresh, BPF_NOEXIST) ? NULL : choice.backend;
 }
 
 /* Where an outer header comes from, as in direct_send.h; NULL: nowhere, or services are not reached by the device. */

@@ -6,12 +6,11 @@
 
 #include "direct.h"
 #include "geneve.h"
-#include "masquerade.h"
+#include "forward.h"
 #include "too_big.h"
 
-/* What becomes of a packet. No reason to drop one has these numbers. */
-#define SENT -4 /* it is on its way */
-#define TOO_LARGE -5 /* it does not fit the way, and its sender is told */
+/* What becomes of a packet besides: it does not fit the way, and its sender is told. */
+#define TOO_LARGE -5
 
 /* Behind the outer IP header, before the packet. */
 struct direct_frame4 {

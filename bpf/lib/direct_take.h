@@ -27,11 +27,6 @@ INLINE bool may_be_front(const struct passage *at, const struct direct_way *way,
 	return find_peer(&way->front, v6, at->version.epoch).identity == IDENTITY_REMOTE_NODE; /* its node port */
 }
 
-INLINE bool is_over(const struct translation *known, __u32 now)
-{
-	return passed(now, known->expires) || known->closing == SENT_BOTH;
-}
-
 /* Remembers what the client of a flow, which has its backend as the destination, knows. It may be known already, from
  * an earlier packet or because the flow came to this host itself before. Returns 0 or a reason.
  */

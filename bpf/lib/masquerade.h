@@ -140,6 +140,7 @@ INLINE int translation_of(struct __sk_buff *skb, struct passage *at, const struc
 		return NOT_TRANSLATED;
 	if (is_unset(&found->address, v6))
 		return REASON_UNTRANSLATABLE;
+	found->state = SENT_OUT;
 	return is_translatable(flow, v6) ? allocate(skb, &key, found, at->now) : REASON_UNTRANSLATABLE;
 }
 
@@ -157,22 +158,6 @@ INLINE int rewrite_source(struct __sk_buff *skb, const struct flow *flow, const 
 	if (unlikely(flow->first_fragment))
 		remember_fragment(flow, v6);
 	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6) ? REASON_MALFORMED : 0;
-}
-
-/* The translation of a packet that comes in, from when it is found to when it is applied; too large for the stack. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct translation);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} towards SEC(".maps");
-
-INLINE struct translation *towards_inside(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&towards, &zero);
 }
 
 /* Whether an ICMP error is for whoever sent the packet that it quotes. */
@@ -213,6 +198,24 @@ INLINE int rewrite_destination(struct __sk_buff *skb, struct flow *flow, const s
 	return rewrite(skb, &change, flow->protocol, flow->later_fragment, v6) ? REASON_MALFORMED : 0;
 }
 
+/* Whether a translation of answers is a service's, and gives them this address and port. */
+INLINE bool answers_as(const struct translation *known, const union address *address, __be16 port, const bool v6)
+{
+	return known->backend && known->port == port && same_address(&known->address, address, v6);
+}
+
+/* Whether another flow may have its ends. */
+INLINE bool is_over(const struct translation *known, __u32 now)
+{
+	return passed(now, known->expires) || known->closing == SENT_BOTH;
+}
+
+/* Whether a translation on the way in is of answers to an address of this host, else of what a service is asked. */
+INLINE bool is_answer(const struct translation *known)
+{
+	return !known->backend || known->state & ANSWERS;
+}
+
 /* The workload whose flow a packet to the device's own address belongs to, if there is one. Returns 0 or
  * NOT_TRANSLATED.
  */
@@ -229,7 +232,7 @@ INLINE int find_masqueraded(const struct passage *at, const struct device *devic
 	if (!is_in_range(key.destination_port) && !is_icmp(flow->protocol))
 		return NOT_TRANSLATED;
 	known = bpf_map_lookup_elem(&translations, &key);
-	if (!known || known->backend || passed(at->now, known->expires))
+	if (!known || !is_answer(known) || passed(at->now, known->expires))
 		return NOT_TRANSLATED;
 	if (likely(!flow->related))
 		translation_touch(&key, known, flow->tcp_flags, at->now);
@@ -310,18 +313,6 @@ GLOBAL int rewrite_destination6(struct __sk_buff *skb, struct flow *flow)
 	return flow && found ? rewrite_destination(skb, flow, found, true) : TC_ACT_SHOT;
 }
 
-/* A packet that comes in: back to the workload whose flow it belongs to. Returns 0, a reason to drop it, or
- * NOT_TRANSLATED.
- */
-INLINE int unmasquerade(struct __sk_buff *skb, struct passage *at, const struct device *device, const bool v6)
-{
-	int found = v6 ? find_masqueraded6(at, device) : find_masqueraded4(at, device);
-
-	if (found)
-		return found;
-	return v6 ? rewrite_destination6(skb, &at->flow) : rewrite_destination4(skb, &at->flow);
-}
-
 /* A packet on its way out. Returns 0, a reason to drop it, or NOT_TRANSLATED. */
 INLINE int masquerade(struct __sk_buff *skb, struct passage *at, const struct device *device, const bool v6)
 {
@@ -349,7 +340,7 @@ INLINE void give_back(const struct flow *flow, const bool v6)
 	reply.source_port = flow->destination_port;
 	reply.destination_port = flow->source_port;
 	known = bpf_map_lookup_elem(&translations, &reply);
-	if (likely(!known || known->backend))
+	if (likely(!known || !is_answer(known)))
 		return;
 	turn(&reply, known, &key, &back);
 	bpf_map_delete_elem(&translations, &key);

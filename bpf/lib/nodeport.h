@@ -3,17 +3,19 @@
  *
  * Such a flow is a translation as a masqueraded one is, only that it begins on the other side: on its way in the
  * frontend becomes the backend, and on its way out the backend becomes the frontend. A backend here sees its client's
- * own address. One that is not here has to answer this host, so on the way to it the flow is masqueraded too; or its
- * host learns what the client knows, and it answers itself.
+ * own address. One that is not here has to answer this host, so the flow is masqueraded too, mostly at once
+ * (lib/forward.h); or its host learns what the client knows, and it answers itself.
  */
 #pragma once
 
 #include "balance.h"
 #include "direct_send.h"
-#include "masquerade.h"
+#include "forward.h"
 
 #define NOT_KNOWN -2
 #define UNSERVED -3 /* the service has no backend, or the flow's is dead, and its client is told */
+#define BEGINS_AGAIN -6 /* a flow is known, and ends */
+#define AIMED -7 /* the flow is forwarded, and this packet's way is known */
 
 INLINE bool is_balanced(__u8 protocol)
 {
@@ -35,10 +37,16 @@ INLINE bool is_admitted(__u32 service, const union address *client, const bool v
 	}
 }
 
-/* Whether a translation of answers is a service's, and gives them this address and port. */
-INLINE bool answers_as(const struct translation *known, const union address *address, __be16 port, const bool v6)
+/* Answers to what a flow was before are none any more. */
+INLINE void forget_answers(const struct passage *at, const bool v6)
 {
-	return known->backend && known->port == port && same_address(&known->address, address, v6);
+	struct translation_key key = key_of(&at->flow, true, v6), answer;
+	struct translation *known = bpf_map_lookup_elem(&translations, &key), back;
+
+	if (likely(!known) || known->state & DIRECT)
+		return;
+	turn(&key, known, &answer, &back);
+	bpf_map_delete_elem(&translations, &answer);
 }
 
 /* Enters a flow, both ways. It must not have the same ends as another one's answers; those of a direct one do not come
@@ -47,18 +55,13 @@ INLINE bool answers_as(const struct translation *known, const union address *add
 INLINE int enter_flow(const struct passage *at, const struct translation *fresh, const bool v6)
 {
 	struct translation_key key = key_of(&at->flow, true, v6), answer;
-	struct translation *known = bpf_map_lookup_elem(&translations, &key), back;
+	struct translation *known, back;
 
-	if (known && !(known->state & DIRECT)) {
-		turn(&key, known, &answer, &back);
-		bpf_map_delete_elem(&translations, &answer);
-	}
 	if (fresh->state & DIRECT)
 		return bpf_map_update_elem(&translations, &key, fresh, BPF_ANY) ? REASON_CONNTRACK_FULL : 0;
 	turn(&key, fresh, &answer, &back);
 	known = bpf_map_lookup_elem(&translations, &answer);
-	if (unlikely(known && !passed(at->now, known->expires) && known->closing != SENT_BOTH &&
-		     !answers_as(known, &back.address, back.port, v6)))
+	if (unlikely(known && !is_over(known, at->now) && !answers_as(known, &back.address, back.port, v6)))
 		return REASON_NO_PORT;
 	if (bpf_map_update_elem(&translations, &answer, &back, BPF_ANY) ||
 	    bpf_map_update_elem(&translations, &key, fresh, BPF_ANY))
@@ -104,7 +107,7 @@ INLINE bool keeps_backend(const struct passage *at, struct translation *found, c
 	struct translation_key key = key_of(&at->flow, true, v6);
 	struct translation *known = bpf_map_lookup_elem(&translations, &key);
 
-	if (!known || passed(at->now, known->expires) || known->service != found->service ||
+	if (!known || is_answer(known) || passed(at->now, known->expires) || known->service != found->service ||
 	    !goes_on(known, backend_of(known->backend).backend, &at->flow) || is_closed(known->backend))
 		return false;
 	translation_touch(&key, known, at->flow.tcp_flags, at->now);
@@ -138,19 +141,24 @@ INLINE int choose(const struct passage *at, struct translation *found, const boo
 				at->now);
 	if (!choice.backend)
 		return service->flags & SERVICE_DROP ? REASON_NO_BACKEND : UNSERVED;
+	found->from.v6[0] = found->from.v6[1] = 0;
+	found->from_port = 0;
+	found->checked = 0;
 	found->address = choice.backend->address;
 	found->port = choice.backend->port;
 	found->closing = 0;
 	found->state = SENT_IN;
 	if (answers_directly(choice.backend, &flow->source, at->version.epoch, v6))
 		found->state |= DIRECT;
+	else if (!(choice.backend->flags & BACKEND_LOCAL))
+		found->state |= THROUGH;
 	found->expires = at->now + flow_timeout(flow->protocol, 0, false);
 	found->backend = choice.id;
 	return 0;
 }
 
 /* Where a packet for a service goes, if its flow is known. Returns 0, a reason to drop it, NOT_TRANSLATED, NOT_KNOWN,
- * or UNSERVED.
+ * BEGINS_AGAIN or UNSERVED.
  */
 INLINE int find_flow(const struct passage *at, struct translation *found, const bool v6)
 {
@@ -158,7 +166,7 @@ INLINE int find_flow(const struct passage *at, struct translation *found, const 
 	struct translation_key key = key_of(flow, true, v6);
 	struct translation *known = bpf_map_lookup_elem(&translations, &key);
 
-	if (known && likely(known->backend && !passed(at->now, known->expires) && !opens(flow)) &&
+	if (known && likely(!is_answer(known) && !passed(at->now, known->expires) && !opens(flow)) &&
 	    !is_abandoned(&key.destination, key.destination_port, key.protocol, SCOPE_OUTSIDE, at->version.epoch, v6)) {
 		const struct backend *backend = backend_of(known->backend).backend;
 
@@ -173,7 +181,9 @@ INLINE int find_flow(const struct passage *at, struct translation *found, const 
 		if (!backend && flow->protocol == IPPROTO_TCP)
 			return is_silent(at, SCOPE_OUTSIDE, v6) ? REASON_NO_BACKEND : UNSERVED;
 	}
-	return unlikely(flow->related || flow->later_fragment) ? NOT_TRANSLATED : NOT_KNOWN;
+	if (unlikely(flow->related || flow->later_fragment))
+		return NOT_TRANSLATED;
+	return known ? BEGINS_AGAIN : NOT_KNOWN;
 }
 
 /* Each in a frame of its own, as together they would be too large; and each verified once. */
@@ -247,17 +257,73 @@ GLOBAL int enter_flow6(const struct passage *at)
 	return at && found ? enter_flow(at, found, true) : TC_ACT_SHOT;
 }
 
-/* A flow that has no backend, or begins again, gets one. Returns 0, a reason to drop the packet, or NOT_TRANSLATED. */
-INLINE int begin_flow(const struct passage *at, const bool v6)
+GLOBAL int enter_forwarded4(struct __sk_buff *skb, const struct passage *at)
+{
+	struct translation *found = towards_inside();
+	struct translation_key key;
+
+	if (!at || !found)
+		return TC_ACT_SHOT;
+	key = key_of(&at->flow, true, false);
+	return allocate(skb, &key, found, at->now);
+}
+
+GLOBAL int enter_forwarded6(struct __sk_buff *skb, const struct passage *at)
+{
+	struct translation *found = towards_inside();
+	struct translation_key key;
+
+	if (!at || !found)
+		return TC_ACT_SHOT;
+	key = key_of(&at->flow, true, true);
+	return allocate(skb, &key, found, at->now);
+}
+
+GLOBAL int forget_answers4(const struct passage *at)
+{
+	if (at)
+		forget_answers(at, false);
+	return 0;
+}
+
+GLOBAL int forget_answers6(const struct passage *at)
+{
+	if (at)
+		forget_answers(at, true);
+	return 0;
+}
+
+/* A new flow is forwarded if it may be, and the way of its first packet is known. Returns 0, a reason to drop it, or
+ * AIMED.
+ */
+INLINE int enter_fresh(struct __sk_buff *skb, const struct passage *at, struct translation *found, const bool v6)
+{
+	int reason;
+
+	if (found->state & THROUGH && likely(aim(skb, at, found, v6))) {
+		reason = v6 ? enter_forwarded6(skb, at) : enter_forwarded4(skb, at);
+		return reason ? reason : AIMED;
+	}
+	found->state &= ~THROUGH;
+	return v6 ? enter_flow6(at) : enter_flow4(at);
+}
+
+/* A flow that has no backend, or begins again, gets one. Returns 0, a reason to drop the packet, NOT_TRANSLATED or
+ * AIMED.
+ */
+INLINE int begin_flow(struct __sk_buff *skb, const struct passage *at, bool again, const bool v6)
 {
 	int reason = v6 ? find_service6(at) : find_service4(at);
+	struct translation *found = towards_inside();
 
-	if (reason || (v6 ? keeps_backend6(at) : keeps_backend4(at)))
+	if (reason || (again && (v6 ? keeps_backend6(at) : keeps_backend4(at))))
 		return reason;
 	reason = v6 ? choose6(at) : choose4(at);
-	if (reason)
+	if (reason || !found)
 		return reason;
-	return v6 ? enter_flow6(at) : enter_flow4(at);
+	if (again)
+		v6 ? forget_answers6(at) : forget_answers4(at);
+	return enter_fresh(skb, at, found, v6);
 }
 
 /* A packet that comes in, for a service or not. Returns 0, a reason to drop it, NOT_TRANSLATED, UNSERVED, SENT or
@@ -271,12 +337,14 @@ INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 	if (!is_balanced(at->flow.protocol))
 		return NOT_TRANSLATED;
 	reason = v6 ? find_flow6(at) : find_flow4(at);
-	if (unlikely(reason == NOT_KNOWN))
-		reason = begin_flow(at, v6);
+	if (unlikely(reason == NOT_KNOWN || reason == BEGINS_AGAIN))
+		reason = begin_flow(skb, at, reason == BEGINS_AGAIN, v6);
+	if (reason == AIMED)
+		return v6 ? readdress6(skb, at) : readdress4(skb, at);
 	if (reason)
 		return reason;
 	found = towards_inside();
 	if (direct_return && found && found->state & DIRECT)
 		return send_direct(skb, at, v6);
-	return v6 ? rewrite_destination6(skb, &at->flow) : rewrite_destination4(skb, &at->flow);
+	return carry_on(skb, at, v6);
 }

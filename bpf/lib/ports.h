@@ -49,6 +49,16 @@ INLINE bool has_socket(struct __sk_buff *skb, const struct translation_key *repl
 	return true;
 }
 
+/* The entry of what comes back. Returns 0 or an error, if there is one already. */
+INLINE int enter_new(const struct translation_key *reply, const struct translation_key *key,
+		     const struct translation *fresh)
+{
+	struct translation back;
+
+	turn_value(key, fresh, &back);
+	return bpf_map_update_elem(&translations, reply, &back, BPF_NOEXIST);
+}
+
 #define TAKEN -1
 #define EEXIST 17 /* <asm-generic/errno-base.h> */
 
@@ -58,13 +68,12 @@ INLINE bool has_socket(struct __sk_buff *skb, const struct translation_key *repl
 GLOBAL int attempt(struct __sk_buff *skb, const struct translation_key *key, struct translation *fresh, __u32 now)
 {
 	struct translation_key reply;
-	struct translation *known, back;
-
+	struct translation *known;
 	int error;
 
 	if (!key || !fresh)
 		return TAKEN;
-	turn(key, fresh, &reply, &back);
+	turn_key(key, fresh, &reply);
 	known = bpf_map_lookup_elem(&translations, &reply);
 	if (known && !passed(now, known->expires))
 		return TAKEN;
@@ -72,7 +81,7 @@ GLOBAL int attempt(struct __sk_buff *skb, const struct translation_key *key, str
 		return TAKEN;
 	if (known)
 		bpf_map_delete_elem(&translations, &reply);
-	error = bpf_map_update_elem(&translations, &reply, &back, BPF_NOEXIST);
+	error = enter_new(&reply, key, fresh);
 	if (error)
 		return error == -EEXIST ? TAKEN : REASON_CONNTRACK_FULL;
 	if (!bpf_map_update_elem(&translations, key, fresh, BPF_ANY))
@@ -81,19 +90,27 @@ GLOBAL int attempt(struct __sk_buff *skb, const struct translation_key *key, str
 	return REASON_CONNTRACK_FULL;
 }
 
+/* The port that a flow leaves by. */
+INLINE void leave_by(struct translation *fresh, __be16 port)
+{
+	if (fresh->state & THROUGH)
+		fresh->from_port = port;
+	else
+		fresh->port = port;
+}
+
 /* A port for a new flow: its own if it may keep it, else from a random place in the range on. Returns 0 or a reason. */
 INLINE int allocate(struct __sk_buff *skb, const struct translation_key *key, struct translation *fresh, __u32 now)
 {
 	__u32 span = masquerade_last_port - masquerade_first_port + 1, start = bpf_get_prandom_u32();
 	int result = TAKEN;
 
-	fresh->state = SENT_OUT;
 	fresh->expires = now + flow_timeout(key->protocol, 0, false);
-	fresh->port = key->source_port;
-	if (is_icmp(key->protocol) || is_in_range(fresh->port))
+	leave_by(fresh, key->source_port);
+	if (is_icmp(key->protocol) || is_in_range(key->source_port))
 		result = attempt(skb, key, fresh, now);
 	for (int i = 0; i < PORT_ATTEMPTS && result == TAKEN; i++) {
-		fresh->port = bpf_htons(masquerade_first_port + (start + i) % span);
+		leave_by(fresh, bpf_htons(masquerade_first_port + (start + i) % span));
 		result = attempt(skb, key, fresh, now);
 	}
 	return result == TAKEN ? REASON_NO_PORT : result;

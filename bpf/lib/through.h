@@ -7,11 +7,21 @@
 #include "early.h"
 #include "neighbour.h"
 
-/* Both translations of a packet that goes through. */
+/* Both translations of a packet that goes through: `in` may have both ends, and `out` is NULL then. */
 struct through {
 	struct translation *in, *out;
 	struct translation_key in_key, out_key;
 };
+
+INLINE const union address *new_source(const struct through *through)
+{
+	return through->out ? &through->out->address : &through->in->from;
+}
+
+INLINE __be16 new_source_port(const struct through *through)
+{
+	return through->out ? through->out->port : through->in->from_port;
+}
 
 INLINE bool serves(__u32 ifindex)
 {
@@ -26,6 +36,9 @@ INLINE bool goes_through(struct xdp_md *context, const struct transport *transpo
 	through->in = find(&through->in_key, transport->now);
 	if (likely(!through->in) || through->in->state & DIRECT || !serves(context->ingress_ifindex))
 		return false;
+	through->out = NULL;
+	if (likely(through->in->state & THROUGH))
+		return true;
 	through->out_key = through->in_key;
 	through->out_key.reply = false;
 	through->out_key.destination = through->in->address;
@@ -45,7 +58,8 @@ INLINE void keep_hop(struct next_hop *hop, const struct bpf_fib_lookup *route)
 INLINE void touch(struct through *through, __u8 tcp_flags, __u32 now)
 {
 	translation_touch(&through->in_key, through->in, tcp_flags, now);
-	translation_touch(&through->out_key, through->out, tcp_flags, now);
+	if (unlikely(through->out))
+		translation_touch(&through->out_key, through->out, tcp_flags, now);
 }
 
 /* `difference`: between what the checksum covered and what it covers now. */
@@ -73,9 +87,9 @@ NOINLINE bool look_for_through4(struct xdp_md *context, const struct transport *
 	through.in_key.protocol = key->protocol;
 	if (!goes_through(context, transport, &through))
 		return false;
-	passing->ends.source = route.ipv4_src = through.out->address.v4;
+	passing->ends.source = route.ipv4_src = new_source(&through)->v4;
 	passing->ends.destination = route.ipv4_dst = through.in->address.v4;
-	passing->ends.ports.source = through.out->port;
+	passing->ends.ports.source = new_source_port(&through);
 	passing->ends.ports.destination = through.in->port;
 	passing->hop.checked = transport->now;
 	if (!leaves_here(context, &route))
@@ -105,11 +119,11 @@ NOINLINE bool look_for_through6(struct xdp_md *context, const struct transport *
 	through.in_key.protocol = key->protocol;
 	if (!goes_through(context, transport, &through))
 		return false;
-	__builtin_memcpy(passing->ends.source, through.out->address.bytes, 16);
+	__builtin_memcpy(passing->ends.source, new_source(&through)->bytes, 16);
 	__builtin_memcpy(passing->ends.destination, through.in->address.bytes, 16);
 	__builtin_memcpy(route.ipv6_src, passing->ends.source, 16);
 	__builtin_memcpy(route.ipv6_dst, passing->ends.destination, 16);
-	passing->ends.ports.source = through.out->port;
+	passing->ends.ports.source = new_source_port(&through);
 	passing->ends.ports.destination = through.in->port;
 	passing->hop.checked = transport->now;
 	if (!leaves_here(context, &route))

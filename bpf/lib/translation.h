@@ -24,17 +24,26 @@ enum translation_state {
 	SENT_BOTH = SENT_OUT | SENT_IN,
 	DIRECT = 1 << 2, /* its other direction does not pass here: lib/direct.h */
 	ESTABLISHED = 1 << 3, /* both sides have sent, and something else than what opens a connection */
+	THROUGH = 1 << 4, /* both ends of its packets change at once: lib/forward.h */
+	ANSWERS = 1 << 5, /* of these: what the backend sends */
+	KINDS = DIRECT | THROUGH | ANSWERS, /* what a flow stays */
 };
 
 struct translation {
 	union address
 		address; /* what the packet gets: as its source on the way out, as its destination on the way in */
-	__be16 port; /* the same; of an ICMP echo the identifier */
+	union address from; /* of one that goes through: what it gets as its source besides */
+	__be16 port; /* with `address`; of an ICMP echo the identifier */
+	__be16 from_port;
 	__u8 closing; /* a bit for each side that sent FIN, as in `state`; both after RST */
 	__u8 state; /* enum translation_state */
+	__u16 mtu; /* of the way below */
 	__u32 expires; /* ticks */
 	__u32 backend; /* of a flow to a service; 0: it is masqueraded */
 	__u32 service; /* the version that chose it */
+	__u32 checked; /* of one that goes through: the tick in which its packets' way was found, 0: it was not */
+	__u32 device; /* by which they leave */
+	__u8 macs[2 * ETH_ALEN]; /* as their frames begin: the neighbour's, and the device's own */
 };
 
 /* Flows that left with an address of this host, and flows that came in for services. Written and read by the programs,
@@ -49,37 +58,81 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } translations SEC(".maps");
 
+/* The translation of a packet that comes in, from when it is found to when it is applied; too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct translation);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} towards SEC(".maps");
+
+INLINE struct translation *towards_inside(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&towards, &zero);
+}
+
 INLINE bool is_icmp(__u8 protocol)
 {
 	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
 }
 
-/* The entry of the other direction: of packets that come back after `value` was applied to a packet of `key`. */
-INLINE void turn(const struct translation_key *key, const struct translation *value, struct translation_key *other,
-		 struct translation *back)
+/* What packets that come back are found by, after `value` was applied to a packet of `key`. */
+INLINE void turn_key(const struct translation_key *key, const struct translation *value, struct translation_key *other)
 {
 	__be16 port = is_icmp(key->protocol) ? ~value->port : key->reply ? key->source_port : key->destination_port;
 
-	*back = *value;
 	other->protocol = key->protocol;
 	other->reply = !key->reply;
 	other->v6 = key->v6;
 	other->pad = 0;
-	if (key->reply) {
+	if (value->state & THROUGH) {
+		other->reply = true;
+		other->source = value->address;
+		other->source_port = value->port;
+		other->destination = value->from;
+		other->destination_port = value->from_port;
+	} else if (key->reply) {
 		other->source = value->address;
 		other->source_port = value->port;
 		other->destination = key->source;
 		other->destination_port = port;
-		back->address = key->destination;
-		back->port = key->destination_port;
 	} else {
 		other->source = key->destination;
 		other->source_port = port;
 		other->destination = value->address;
 		other->destination_port = value->port;
+	}
+}
+
+/* What is applied to them. */
+INLINE void turn_value(const struct translation_key *key, const struct translation *value, struct translation *back)
+{
+	*back = *value;
+	if (value->state & THROUGH) {
+		back->address = key->source;
+		back->port = key->source_port;
+		back->from = key->destination;
+		back->from_port = key->destination_port;
+		back->state ^= ANSWERS;
+		back->checked = 0;
+	} else if (key->reply) {
+		back->address = key->destination;
+		back->port = key->destination_port;
+	} else {
 		back->address = key->source;
 		back->port = key->source_port;
 	}
+}
+
+/* The entry of the other direction. */
+INLINE void turn(const struct translation_key *key, const struct translation *value, struct translation_key *other,
+		 struct translation *back)
+{
+	turn_key(key, value, other);
+	turn_value(key, value, back);
 }
 
 NOINLINE int write_back(const struct translation_key *key, const struct translation *value)
@@ -124,7 +177,7 @@ INLINE void translation_note(const struct translation_key *key, struct translati
 	} else if (unlikely((closing == SENT_BOTH || (closing && state & DIRECT)) &&
 			    (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
 		closing = 0;
-		state = side | (state & DIRECT);
+		state = side | (state & KINDS);
 	}
 	if (unlikely(state & DIRECT && tcp_flags & TCP_ACK))
 		state |= SENT_BOTH;
@@ -143,5 +196,5 @@ INLINE void translation_note(const struct translation_key *key, struct translati
 /* The same of a packet of the entry's own direction. */
 INLINE void translation_touch(const struct translation_key *key, struct translation *value, __u8 tcp_flags, __u32 now)
 {
-	translation_note(key, value, key->reply ? SENT_IN : SENT_OUT, tcp_flags, now);
+	translation_note(key, value, key->reply && !(value->state & ANSWERS) ? SENT_IN : SENT_OUT, tcp_flags, now);
 }

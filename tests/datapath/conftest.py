@@ -17,6 +17,7 @@ from reconciler.kernel import netns
 from reconciler.model.datapath import GATEWAY_MAC
 
 from .harness import Device, Harness, loaded_at
+from .road import Road, made_road
 
 HERE = Path(__file__).parent
 OPTIONS = {"prefilter": True, "gateway_mac": bytes.fromhex(GATEWAY_MAC.replace(":", ""))}
@@ -66,10 +67,16 @@ def datapath(_loaded: Harness, namespace: str) -> Iterator[Harness]:
         _loaded.generation.finish()
 
 
+@pytest.fixture
+def road(datapath: Harness, namespace: str) -> Iterator[Road]:
+    with made_road(datapath, namespace) as made:
+        yield made
+
+
 def made_device(number: int) -> Device:
     ifname, peer = f"lxc{number}", f"eth{number}"
     mac = f"02:00:00:00:00:{number:02x}"
-    command = f"link add {ifname} type veth peer name {peer} address {mac}"
+    command = f"link add {ifname} address {GATEWAY_MAC} type veth peer name {peer} address {mac}"
     subprocess.run(["ip", *command.split()], check=True)
     addresses = IPv4Address(f"10.1.0.{number}"), IPv6Address(f"fd00:1::{number}")
     return Device(ifname, socket.if_nametoindex(ifname), mac, *addresses, identity=100 + number)

@@ -13,9 +13,10 @@ from reconciler.observe.flow import Reason
 
 from .conftest import OPTIONS, WORKLOADS, made_device
 from .gate import HOST, WORLD, ends
-from .harness import REDIRECT, SHOT, UNSPEC, Allow, Harness, loaded_at
+from .harness import REDIRECT, SHOT, UNSPEC, Allow, Harness, Ran, loaded_at
 from .mutations import dropped
 from .packets import ACK, SYN, tcp
+from .road import made_road
 from .shop import ELSEWHERE, Shop, at, made_shop
 
 FIRST_PORT, LAST_PORT = 50000, 50003
@@ -41,20 +42,20 @@ def small() -> Iterator[Harness]:
         netns.remove(path)
 
 
-@pytest.fixture
-def shop(small: Harness) -> Iterator[Shop]:
-    with netns.inside(f"/run/netns/pt-de{os.getpid()}"):
+@pytest.fixture(params=[True, False], ids=["forwarded", "by_the_stack"])
+def shop(small: Harness, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    namespace = f"/run/netns/pt-de{os.getpid()}"
+    with netns.inside(namespace):
         small.reset()
-        with made_shop(small) as made:
+        with made_road(small, namespace) if request.param else made_shop(small) as made:
             yield made
         small.generation.finish()
 
 
-def begins(shop: Shop, version: int, port: int) -> int:
-    """What becomes of a client's first packet on its way to a backend elsewhere."""
-    came = shop.arrives(tcp(WORLD[version], port, HOST[version], 30080))
-    assert came.action == UNSPEC
-    return shop.leaves(came.packet).action
+def begins(shop: Shop, version: int, port: int, flags: int = SYN) -> Ran:
+    """What becomes of a client's packet on its way to a backend elsewhere."""
+    came = shop.arrives(tcp(WORLD[version], port, HOST[version], 30080, flags))
+    return shop.leaves(came.packet) if came.action in (UNSPEC, REDIRECT) else came
 
 
 def expire(shop: Shop) -> None:
@@ -68,8 +69,8 @@ def expire(shop: Shop) -> None:
 def test_a_client_for_whom_no_port_is_left_is_dropped_and_counted(shop: Shop, version: int) -> None:
     shop.open(version, ELSEWHERE[version])
     before = dropped(shop.datapath)[Reason.NO_PORT]
-    assert [begins(shop, version, 5000 + one) for one in range(PORTS)] == [UNSPEC] * PORTS
-    assert begins(shop, version, 6000) == SHOT
+    assert [begins(shop, version, 5000 + one).action for one in range(PORTS)] == [UNSPEC] * PORTS
+    assert begins(shop, version, 6000).action == SHOT
     assert dropped(shop.datapath)[Reason.NO_PORT] == before + 1
     assert shop.reasons() == [Reason.NO_PORT]
 
@@ -79,7 +80,7 @@ def test_flows_that_have_a_port_go_on_while_others_get_none(shop: Shop, version:
     shop.open(version, ELSEWHERE[version])
     for one in range(PORTS + 1):
         begins(shop, version, 5000 + one)
-    again = shop.leaves(shop.arrives(tcp(WORLD[version], 5000, HOST[version], 30080, ACK)).packet)
+    again = begins(shop, version, 5000, ACK)
     assert (again.action, ends(again.packet)[2:]) == (UNSPEC, (ELSEWHERE[version], 8080))
 
 
@@ -89,7 +90,7 @@ def test_other_backends_have_ports_of_their_own(shop: Shop, version: int) -> Non
     for one in range(PORTS):
         begins(shop, version, 5000 + one)
     shop.open(version, {4: "10.9.0.8", 6: "fd00:9::8"}[version])
-    assert begins(shop, version, 6000) == UNSPEC
+    assert begins(shop, version, 6000).action == UNSPEC
 
 
 @families
@@ -97,9 +98,9 @@ def test_new_flows_begin_again_once_old_ones_have_expired(shop: Shop, version: i
     shop.open(version, ELSEWHERE[version])
     for one in range(PORTS):
         begins(shop, version, 5000 + one)
-    assert begins(shop, version, 6000) == SHOT
+    assert begins(shop, version, 6000).action == SHOT
     expire(shop)
-    assert [begins(shop, version, 6000 + one) for one in range(PORTS)] == [UNSPEC] * PORTS
+    assert [begins(shop, version, 6000 + one).action for one in range(PORTS)] == [UNSPEC] * PORTS
 
 
 @families

@@ -11,7 +11,6 @@ import pytest
 
 from reconciler.bpf import programs
 from reconciler.bpf.pins import program_path
-from reconciler.lab.underlay import run_ip
 from reconciler.observe import counters
 from reconciler.observe.flow import Reason
 
@@ -19,62 +18,48 @@ from .gate import HOST, WORLD, ends, is_whole
 from .harness import Harness, Ran
 from .mutations import Way, errors, frames, survive
 from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, checksum, echo, tcp
-from .shop import ELSEWHERE, Shop, made_shop, packet
+from .road import BACKEND_MAC, CLIENT_MAC, Road, made_road, with_last_hop
+from .shop import ELSEWHERE, packet
 
 families = pytest.mark.parametrize("version", [4, 6])
 protocols = pytest.mark.parametrize("protocol", [TCP, UDP])
 DROP, PASS, TX = 1, 2, 3  # enum xdp_action
-CLIENT_MAC, BACKEND_MAC = "02:00:00:00:0c:01", "02:00:00:00:0b:01"
 XDP_MD = struct.Struct("=6I")
 
 
-class Early(Shop):
-    """The shop's device also has the program at XDP, natively; client and backend are its neighbours."""
+class Early(Road):
+    """The road's device also has the program at XDP, natively."""
 
     def early(self, frame: bytes) -> Ran:
         context = XDP_MD.pack(0, len(frame), 0, self.device.ifindex, 0, 0)
         ran = programs.run(self.datapath.by_name["at_device"], frame, context)
         return Ran(ran.result, ran.packet)
 
-    def begin(self, version: int, protocol: int) -> tuple[bytes, int]:
+    def begun(self, version: int, protocol: int) -> tuple[bytes, int]:
         """A flow as the other programs begin it: its next packet, and the port that the backend sees."""
-        self.open(version, ELSEWHERE[version], protocol=protocol)
-        first = packet(protocol, WORLD[version], 5000, HOST[version], 30080)
-        left = self.leaves(self.arrives(first)[1])[1]
-        return packet(protocol, WORLD[version], 5000, HOST[version], 30080, ACK), ends(left)[1]
+        port = ends(self.begin(version, protocol))[1]
+        return self.asks(version, protocol), port
 
 
 @pytest.fixture
 def shop(datapath: Harness, namespace: str) -> Iterator[Early]:
-    with made_shop(datapath) as made:
+    with made_road(datapath, namespace) as made:
         early = Early(made.datapath)
-        early.services = made.services
+        early.services, early.namespace = made.services, made.namespace
         ifname = early.device.ifname
         pin = program_path(datapath.root, "at_device", datapath.datapath.program_rows()["at_device"].digest)
-        run_ip(namespace, [f"link set {ifname} up", f"link set eth{ifname[-1]} up"])
-        run_ip(namespace, [f"link set {ifname} xdpdrv pinned {pin}"])
-        for version in (4, 6):
-            with open(f"/proc/sys/net/ipv{version}/conf/{ifname}/forwarding", "w") as sysctl:
-                sysctl.write("1")
-            for address, mac in ((WORLD[version], CLIENT_MAC), (ELSEWHERE[version], BACKEND_MAC)):
-                run_ip(
-                    namespace,
-                    [
-                        f"route replace {address} dev {ifname}",
-                        f"neighbour replace {address} lladdr {mac} dev {ifname} nud permanent",
-                    ],
-                )
+        early.set_up(f"link set {ifname} xdpdrv pinned {pin}")
         yield early
         for name in ("passing4", "passing6"):
             map_ = datapath.maps.open(name)
             map_.delete(map_.read()[0])
-        run_ip(namespace, [f"link set {ifname} xdpdrv off", f"link set {ifname} down"])
+        early.set_up(f"link set {ifname} xdpdrv off")
 
 
 @families
 @protocols
 def test_a_known_flow_goes_through_in_both_directions(shop: Early, version: int, protocol: int) -> None:
-    again, port = shop.begin(version, protocol)
+    again, port = shop.begun(version, protocol)
     client, host, backend = WORLD[version], HOST[version], ELSEWHERE[version]
     action, left = shop.early(again)
     assert (action, ends(left), is_whole(left)) == (TX, (host, port, backend, 8080), True)
@@ -87,15 +72,27 @@ def test_a_known_flow_goes_through_in_both_directions(shop: Early, version: int,
 
 
 @families
+@protocols
+def test_so_does_one_that_the_stack_had_a_hand_in(shop: Early, version: int, protocol: int) -> None:
+    again, port = shop.begun(version, protocol)
+    shop.leaves(shop.arrives(with_last_hop(again))[1])
+    assert shop.rows() == 4
+    action, left = shop.early(again)
+    assert (action, ends(left), is_whole(left)) == (TX, (HOST[version], port, ELSEWHERE[version], 8080), True)
+    action, back = shop.early(shop.answers(version, protocol, port))
+    assert (action, ends(back), is_whole(back)) == (TX, (HOST[version], 30080, WORLD[version], 5000), True)
+
+
+@families
 def test_it_does_to_a_packet_what_the_other_programs_do(shop: Early, version: int) -> None:
-    again, _ = shop.begin(version, TCP)
+    again, _ = shop.begun(version, TCP)
     assert ends(shop.early(again)[1]) == ends(shop.leaves(shop.arrives(again)[1])[1])
 
 
 @families
 def test_what_begins_is_handed_over(shop: Early, version: int) -> None:
-    again, _ = shop.begin(version, TCP)
-    association, _ = shop.begin(version, SCTP)
+    again, _ = shop.begun(version, TCP)
+    association, _ = shop.begun(version, SCTP)
     for frame in (
         association,
         tcp(WORLD[version], 5001, HOST[version], 30080),
@@ -117,7 +114,7 @@ def test_a_flow_to_a_backend_here_is_handed_over(shop: Early, version: int) -> N
 
 @families
 def test_a_flow_whose_backend_died_is_handed_over(shop: Early, version: int) -> None:
-    again, _ = shop.begin(version, TCP)
+    again, _ = shop.begun(version, TCP)
     backend = ELSEWHERE[version]
     shop.services.kill(f"[{backend}]:8080" if version == 6 else f"{backend}:8080")
     assert shop.early(again) == (PASS, again)
@@ -125,7 +122,7 @@ def test_a_flow_whose_backend_died_is_handed_over(shop: Early, version: int) -> 
 
 @families
 def test_a_flow_that_begins_again_is_not_sent_where_the_last_one_went(shop: Early, version: int) -> None:
-    again, _ = shop.begin(version, TCP)
+    again, _ = shop.begun(version, TCP)
     assert shop.early(again)[0] == TX
     shop.open(version, shop.address(version))
     first = tcp(WORLD[version], 5000, HOST[version], 30080)
@@ -135,21 +132,19 @@ def test_a_flow_that_begins_again_is_not_sent_where_the_last_one_went(shop: Earl
 
 
 @families
-def test_a_packet_without_a_hop_left_or_to_an_unknown_neighbour_is_handed_over(
-    shop: Early, version: int, namespace: str
-) -> None:
-    again, _ = shop.begin(version, UDP)
+def test_a_packet_without_a_hop_left_or_to_an_unknown_neighbour_is_handed_over(shop: Early, version: int) -> None:
+    again, _ = shop.begun(version, UDP)
     last = bytearray(again)
     last[22 if version == 4 else 21] = 1
     assert shop.early(bytes(last))[0] == PASS
-    run_ip(namespace, [f"neighbour del {ELSEWHERE[version]} dev {shop.device.ifname}"])
+    shop.set_up(f"neighbour del {ELSEWHERE[version]} dev {shop.device.ifname}")
     assert shop.early(again) == (PASS, again)
 
 
 @families
 @protocols
 def test_a_packet_whose_checksum_is_left_to_the_device_is_handed_over(shop: Early, version: int, protocol: int) -> None:
-    again, port = shop.begin(version, protocol)
+    again, port = shop.begun(version, protocol)
     back = packet(protocol, ELSEWHERE[version], 8080, HOST[version], port, ACK)
     for frame in (again, back):
         assert shop.early(_unfinished(frame)) == (PASS, _unfinished(frame))
@@ -168,11 +163,11 @@ def _unfinished(frame: bytes) -> bytes:
 
 @families
 def test_a_flow_that_ends_here_ends_for_the_other_programs_too(shop: Early, version: int) -> None:
-    _, port = shop.begin(version, TCP)
+    _, port = shop.begun(version, TCP)
     shop.early(tcp(WORLD[version], 5000, HOST[version], 30080, FIN | ACK))
     shop.early(tcp(ELSEWHERE[version], 8080, HOST[version], port, FIN | ACK))
     values = shop.datapath.maps.open("translations").read()[1]
-    assert values["closing"].tolist() == [3] * 4
+    assert values["closing"].tolist() == [3] * 2
 
 
 @families
@@ -205,7 +200,7 @@ def test_no_mutation_of_a_packet_does_more_than_go_through_or_pass_as_it_is(shop
     tries: list[tuple[bytes, Way]] = []
     for version in (4, 6):
         for protocol in (TCP, UDP):
-            shop.begin(version, protocol)
+            shop.begun(version, protocol)
         tries += [(frame, early) for frame in frames(WORLD[version], 5000, HOST[version], 30080)]
         tries += [
             (frame, early)

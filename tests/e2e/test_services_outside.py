@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
+from reconciler.kernel import netns
 from tests.e2e.across import opened, sniffed
 from tests.e2e.associations import associated, associates
 from tests.e2e.client_outside import (
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.root
 families = pytest.mark.parametrize("version", [4, 6])
 MODES = {"routes": {"directRoutes": True}, "vxlan": {"mode": "vxlan"}, "geneve": {"mode": "geneve"}}
 HOST_AMONG_WORKLOADS = {4: "10.47.1.1", 6: "fd47:1::1"}
+FEW = 10  # packets: the end of the connection before may be among them
 DOUBLE = "ipFamilyPolicy: RequireDualStack"
 SERVICES = f"""
 apiVersion: v1
@@ -85,6 +88,30 @@ def test_a_node_port_reaches_backends_of_both_hosts_and_answers_in_its_own_name(
     seen = dict(found)
     assert seen["a1"] == CLIENT[version]
     assert seen["a2"] in (host(hosts, 1, version), HOST_AMONG_WORKLOADS[version])
+
+
+@families
+def test_a_backend_of_another_host_is_reached_past_the_stack(hosts: Hosts, version: int) -> None:
+    found = [_counted(hosts, version) for _ in range(24)]
+    assert max(packets for name, packets in found if name == "a2") < FEW
+    assert min(packets for name, packets in found if name == "a1") > FEW
+
+
+def _counted(hosts: Hosts, version: int) -> tuple[str, int]:
+    """Who answers, and how many packets the host's stack forwarded in the meantime."""
+    before = _forwarded(hosts, version)
+    name, _ = asks(hosts, host(hosts, 1, version), 30080)
+    return name, _forwarded(hosts, version) - before
+
+
+def _forwarded(hosts: Hosts, version: int) -> int:
+    """Source: RFC 4293, ipSystemStatsOutForwDatagrams; kernel net/ipv4/proc.c and net/ipv6/proc.c."""
+    with netns.inside(hosts.space("h1")):
+        found = Path("/proc/thread-self/net", "snmp" if version == 4 else "snmp6").read_text()
+    if version == 6:
+        return int(found.split("Ip6OutForwDatagrams")[1].split()[0])
+    names, values = (line.split() for line in found.splitlines()[:2])
+    return int(values[names.index("ForwDatagrams")])
 
 
 @families
