@@ -4,6 +4,7 @@
  * Workloads leave with the address of the device, and what comes back finds them; the host itself is guarded by rules
  * if any select it. Both are up to the device's row. What neither concerns passes as it is.
  */
+#include "lib/direct_error.h"
 #include "lib/direct_take.h"
 #include "lib/geneve.h"
 #include "lib/guard.h"
@@ -47,8 +48,11 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 		found = unmasquerade(skb, at, device, v6);
 	if (!found)
 		return PASS;
-	if (found < 0 && !reason && device->flags & DEVICE_SERVICES)
+	if (found < 0 && !reason && device->flags & DEVICE_SERVICES) {
 		found = serve(skb, at, v6);
+		if (direct_return && unlikely(at->flow.related) && found == NOT_TRANSLATED)
+			found = serve_error(skb, at, v6);
+	}
 	if (found > 0)
 		return drop(skb, at, found, v6);
 	if (unlikely(found == UNSERVED)) {
@@ -59,7 +63,7 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 		return TC_ACT_REDIRECT;
 	if (unlikely(found == TOO_LARGE)) {
 		drop(skb, at, REASON_TOO_LARGE, v6);
-		return TELL_SIZE;
+		return at->flow.related ? TC_ACT_SHOT : TELL_SIZE; /* no error is about another: RFC 1122, 3.2.2 */
 	}
 	if (!(device->flags & DEVICE_HOST_POLICY))
 		return PASS;

@@ -260,12 +260,19 @@ INLINE int begin_flow(const struct passage *at, const bool v6)
 	return v6 ? enter_flow6(at) : enter_flow4(at);
 }
 
-/* A packet that comes in, for a service or not. Returns 0, a reason to drop it, NOT_TRANSLATED, UNSERVED, SENT or
- * TOO_LARGE.
- */
+/* A packet whose backend is found. Returns 0, a reason to drop it, NOT_TRANSLATED, SENT or TOO_LARGE. */
+INLINE int go_to_backend(struct __sk_buff *skb, struct passage *at, const bool v6)
+{
+	struct translation *found = towards_inside();
+
+	if (direct_return && found && found->state & DIRECT)
+		return send_direct(skb, at, v6);
+	return v6 ? rewrite_destination6(skb, &at->flow) : rewrite_destination4(skb, &at->flow);
+}
+
+/* A packet that comes in, for a service or not. Returns the same, or UNSERVED. */
 INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 {
-	struct translation *found;
 	int reason;
 
 	if (!is_balanced(at->flow.protocol))
@@ -273,10 +280,5 @@ INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 	reason = v6 ? find_flow6(at) : find_flow4(at);
 	if (unlikely(reason == NOT_KNOWN))
 		reason = begin_flow(at, v6);
-	if (reason)
-		return reason;
-	found = towards_inside();
-	if (direct_return && found && found->state & DIRECT)
-		return send_direct(skb, at, v6);
-	return v6 ? rewrite_destination6(skb, &at->flow) : rewrite_destination4(skb, &at->flow);
+	return reason ? reason : go_to_backend(skb, at, v6);
 }

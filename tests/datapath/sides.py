@@ -34,7 +34,7 @@ CLIENT, STRANGER = {4: "203.0.113.9", 6: "2001:db8::9"}, {4: "203.0.113.66", 6: 
 KNOWN = DeviceRow(DeviceFlag.NOTHING, IPv4Address("192.0.2.77"), IPv6Address("2001:db8:1::77"))  # this host, as a node
 OTHER_MAC = "02:00:00:00:0b:01"
 NODE_PORT, PORT = 30080, 8080
-DIRECT = 1 << 4  # BACKEND_DIRECT
+LOCAL, DIRECT = 1 << 1, 1 << 4  # BACKEND_LOCAL, BACKEND_DIRECT
 WAYS = {"option": (OPTION, False), "ipip": (IPIP, False), "geneve": (GENEVE, False), "geneve-overlay": (GENEVE, True)}
 PLACE = f"/run/netns/pt-dd{os.getpid()}"
 

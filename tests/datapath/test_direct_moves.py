@@ -18,10 +18,9 @@ from .harness import REDIRECT, UNSPEC, Ran
 from .packets import ACK, FIN, RST, SYN, TCP, UDP, tcp, udp
 from .services import OUTSIDE
 from .shop import at
-from .sides import CLIENT, DIRECT, HERE, NODE, NODE_PORT, OTHER, PORT, THERE, WAYS, Sides, as_new, loaded_sides
+from .sides import CLIENT, DIRECT, HERE, LOCAL, NODE, NODE_PORT, OTHER, PORT, THERE, WAYS, Sides, as_new, loaded_sides
 
 NONE = 0  # enum direct_return
-LOCAL = 1 << 1  # BACKEND_LOCAL
 FRONT = {4: ("192.0.2.80", 80), 6: ("2001:db8:1::80", 80)}  # at every host
 families = pytest.mark.parametrize("version", [4, 6])
 
