@@ -115,7 +115,7 @@ def as_new(sides: Sides) -> Iterator[Sides]:
         DevicesTable(datapath.maps).write({"wire": row}, ())
         yield sides
         sides.services.clear()
-        for name in ("translations", "passing4", "passing6", "ways4", "ways6"):
+        for name in ("translations", "passing4", "passing6", "ways4", "ways6", "backend_ports"):
             map_ = datapath.maps.open(name)
             map_.delete(map_.read()[0])
         DevicesTable(datapath.maps).write({}, ("wire", "lo"))
@@ -150,6 +150,7 @@ def _become(datapath: Harness, overlay: bool) -> None:
         ipcache[kind(NODE[version])] = (Reserved.HOST, IpcacheFlag.HOST)
         ipcache[kind(OTHER[version])] = (Reserved.REMOTE_NODE, 0)
         ipcache[kind(HERE[version])] = (device.identity, IpcacheFlag.LOCAL)
+        ipcache[kind(THERE[version])] = (device.identity + 1, 0)
     if overlay:
         tunnels = {IPv4Network("10.9.0.0/24"): way, IPv6Network("fd00:9::/64"): way}
     endpoints: dict[Address, EndpointRow] = {
