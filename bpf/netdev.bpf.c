@@ -10,6 +10,7 @@
 #include "lib/guard.h"
 #include "lib/masquerade.h"
 #include "lib/nodeport.h"
+#include "lib/outer_error.h"
 #include "lib/prefilter.h"
 #include "lib/reset.h"
 #include "lib/unreachable.h"
@@ -44,6 +45,8 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 
 	if (direct_return == DIRECT_OPTION && unlikely(at->flow.tcp_flags & (TCP_FIN | TCP_RST)))
 		v6 ? note_end6(at) : note_end4(at);
+	if (unlikely(at->flow.related) && !reason)
+		hear_error(skb, at, v6);
 	if (!reason && translates(device, v6))
 		found = unmasquerade(skb, at, device, v6);
 	if (!found)

@@ -7,6 +7,7 @@
 #include "early.h"
 #include "ipcache.h"
 #include "neighbour.h"
+#include "path_mtu.h"
 #include "state.h"
 
 /* Packets to backends that answer directly are wrapped here. Geneve and options are left to tc. */
@@ -107,7 +108,7 @@ NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u3
 	if (!device || !leaves_here(context, &route))
 		return false;
 	way->checked = now;
-	way->mtu = route.mtu_result;
+	way->mtu = path_mtu(&key->address, route.mtu_result, now, false);
 	__builtin_memcpy(way->macs, route.dmac, ETH_ALEN);
 	__builtin_memcpy(way->macs + ETH_ALEN, route.smac, ETH_ALEN);
 	way->local = device->address4;
@@ -269,7 +270,7 @@ NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u3
 	if (!device || !leaves_here(context, &route))
 		return false;
 	way->checked = now;
-	way->mtu = route.mtu_result;
+	way->mtu = path_mtu(&key->address, route.mtu_result, now, true);
 	__builtin_memcpy(way->macs, route.dmac, ETH_ALEN);
 	__builtin_memcpy(way->macs + ETH_ALEN, route.smac, ETH_ALEN);
 	__builtin_memcpy(way->local, device->address6, 16);

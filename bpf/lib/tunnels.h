@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ipcache.h"
+#include "path_mtu.h"
 
 /* Packets to workloads of other nodes are wrapped. */
 OPTION(bool, overlay, false);
@@ -125,6 +126,7 @@ GLOBAL int measure_tunnel(struct __sk_buff *skb, struct tunnel *tunnel, __u32 no
 	if (geneve) {
 		int found;
 
+		mtu = path_mtu(tunnel->remote, mtu, now, tunnel->family == FAMILY_IPV6);
 		route.tot_len = 0;
 		found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
 		tunnel->device = !found || found == BPF_FIB_LKUP_RET_NO_NEIGH ? route.ifindex : 0;

@@ -115,7 +115,7 @@ def as_new(sides: Sides) -> Iterator[Sides]:
         DevicesTable(datapath.maps).write({"wire": row}, ())
         yield sides
         sides.services.clear()
-        for name in ("translations", "passing4", "passing6", "ways4", "ways6", "backend_ports"):
+        for name in ("translations", "passing4", "passing6", "ways4", "ways6", "path_mtus", "backend_ports"):
             map_ = datapath.maps.open(name)
             map_.delete(map_.read()[0])
         DevicesTable(datapath.maps).write({}, ("wire", "lo"))
