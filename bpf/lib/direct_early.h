@@ -98,19 +98,30 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } ways4 SEC(".maps");
 
-/* The way to a backend as it is now, kept for a tick. False if it is not by the device that the packet came in by. */
-NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u32 now, struct way4 *way)
+/* What the host's own route says of the way to a backend. False if it is not by the device that the packet came in by.
+ */
+INLINE bool ask_route4(struct xdp_md *context, const struct way4_key *key, struct way4 *way)
 {
 	struct bpf_fib_lookup route = { .family = FAMILY_IPV4, .tot_len = 1 }; /* so that the MTU is told */
-	const struct device *device = device_known(key->ifindex, false);
 
 	route.ipv4_dst = key->address;
-	if (!device || !leaves_here(context, &route))
+	if (!leaves_here(context, &route))
 		return false;
-	way->checked = now;
-	way->mtu = path_mtu(&key->address, route.mtu_result, now, false);
+	way->mtu = route.mtu_result;
 	__builtin_memcpy(way->macs, route.dmac, ETH_ALEN);
 	__builtin_memcpy(way->macs + ETH_ALEN, route.smac, ETH_ALEN);
+	return true;
+}
+
+/* The way to a backend as it is now, kept for a tick. False if there is none. */
+NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u32 now, struct way4 *way)
+{
+	const struct device *device = device_known(key->ifindex, false);
+
+	if (!device || !ask_route4(context, key, way))
+		return false;
+	way->checked = now;
+	way->mtu = path_mtu(&key->address, way->mtu, now, false);
 	way->local = device->address4;
 	bpf_map_update_elem(&ways4, key, way, BPF_ANY);
 	return true;
@@ -260,19 +271,30 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } ways6 SEC(".maps");
 
-/* The way to a backend as it is now, kept for a tick. False if it is not by the device that the packet came in by. */
-NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u32 now, struct way6 *way)
+/* What the host's own route says of the way to a backend. False if it is not by the device that the packet came in by.
+ */
+INLINE bool ask_route6(struct xdp_md *context, const struct way6_key *key, struct way6 *way)
 {
 	struct bpf_fib_lookup route = { .family = FAMILY_IPV6, .tot_len = 1 }; /* so that the MTU is told */
-	const struct device *device = device_known(key->ifindex, true);
 
 	__builtin_memcpy(route.ipv6_dst, key->address.bytes, 16);
-	if (!device || !leaves_here(context, &route))
+	if (!leaves_here(context, &route))
 		return false;
-	way->checked = now;
-	way->mtu = path_mtu(&key->address, route.mtu_result, now, true);
+	way->mtu = route.mtu_result;
 	__builtin_memcpy(way->macs, route.dmac, ETH_ALEN);
 	__builtin_memcpy(way->macs + ETH_ALEN, route.smac, ETH_ALEN);
+	return true;
+}
+
+/* The way to a backend as it is now, kept for a tick. False if there is none. */
+NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u32 now, struct way6 *way)
+{
+	const struct device *device = device_known(key->ifindex, true);
+
+	if (!device || !ask_route6(context, key, way))
+		return false;
+	way->checked = now;
+	way->mtu = path_mtu(&key->address, way->mtu, now, true);
 	__builtin_memcpy(way->local, device->address6, 16);
 	bpf_map_update_elem(&ways6, key, way, BPF_ANY);
 	return true;
