@@ -121,7 +121,7 @@ NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u3
 	if (!device || !ask_route4(context, key, way))
 		return false;
 	way->checked = now;
-	way->mtu = path_mtu(&key->address, way->mtu, now, false);
+	way->mtu = path_mtu(&key->address, way->mtu, LEAST_MTU4 + sizeof(struct iphdr), now, false);
 	way->local = device->address4;
 	bpf_map_update_elem(&ways4, key, way, BPF_ANY);
 	return true;
@@ -294,7 +294,7 @@ NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u3
 	if (!device || !ask_route6(context, key, way))
 		return false;
 	way->checked = now;
-	way->mtu = path_mtu(&key->address, way->mtu, now, true);
+	way->mtu = path_mtu(&key->address, way->mtu, LEAST_MTU6 + sizeof(struct ipv6hdr), now, true);
 	__builtin_memcpy(way->local, device->address6, 16);
 	bpf_map_update_elem(&ways6, key, way, BPF_ANY);
 	return true;

@@ -6,7 +6,7 @@
 
 #include "base.h"
 
-/* What every way carries (RFC 791, RFC 8200); who says less is not believed. */
+/* What every way carries (RFC 791, RFC 8200). */
 #define LEAST_MTU4 576
 #define LEAST_MTU6 1280
 
@@ -42,19 +42,29 @@ INLINE union address path_mtu_key(const void *remote, bool v6)
 	return key;
 }
 
-/* The smaller one of what the host's own route carries and what is known of the way behind it. `remote`: an address. */
-INLINE __u32 path_mtu(const void *remote, __u32 route_mtu, __u32 now, bool v6)
+/* What a sender may always send: it takes no smaller size to heart. */
+INLINE __u32 least_mtu(bool v6)
+{
+	return v6 ? LEAST_MTU6 : LEAST_MTU4;
+}
+
+/* What is known of the way to an address, `mtu` where it is nothing smaller than that. */
+INLINE __u32 said_of_path(const void *remote, __u32 mtu, __u32 now, bool v6)
 {
 	const union address key = path_mtu_key(remote, v6);
 	const struct path_mtu *known = bpf_map_lookup_elem(&path_mtus, &key);
 
-	return unlikely(known && !passed(now, known->expires) && known->mtu < route_mtu) ? known->mtu : route_mtu;
+	return unlikely(known && !passed(now, known->expires) && known->mtu < mtu) ? known->mtu : mtu;
 }
 
-/* Whether a packet of this length may be too large somewhere, so that it is worth a look. */
-INLINE bool may_not_fit(__u32 length, bool v6)
+/* What a packet may be with what is wrapped around it: what the host's own route carries, or less where a router has
+ * said so. `remote`: an address; `least`: what it may be in any case, so that no forged word stops the smallest ones.
+ */
+INLINE __u32 path_mtu(const void *remote, __u32 route_mtu, __u32 least, __u32 now, bool v6)
 {
-	return length > (v6 ? LEAST_MTU6 : LEAST_MTU4);
+	__u32 said = said_of_path(remote, route_mtu, now, v6);
+
+	return likely(said == route_mtu || said >= least) ? said : least < route_mtu ? least : route_mtu;
 }
 
 /* Remembers what a router says; it never makes a way wider, so that only time does (RFC 8201, section 4). */
@@ -63,6 +73,6 @@ INLINE void narrow_path(const void *remote, __u32 mtu, __u32 now, bool v6)
 	const struct path_mtu fresh = { .mtu = mtu, .expires = now + PATH_MTU_TICKS };
 	const union address key = path_mtu_key(remote, v6);
 
-	if (mtu >= (v6 ? LEAST_MTU6 : LEAST_MTU4) && path_mtu(remote, mtu, now, v6) == mtu)
+	if (mtu >= least_mtu(v6) && said_of_path(remote, mtu, now, v6) == mtu)
 		bpf_map_update_elem(&path_mtus, &key, &fresh, BPF_ANY);
 }

@@ -85,9 +85,18 @@ def test_an_error_that_quotes_only_the_outer_header_is_enough(sides: Sides, vers
 @families
 def test_a_way_gets_narrower_by_what_is_said_and_not_wider(sides: Sides, version: int) -> None:
     quoted = sends(sides, version).packet
-    for mtu in (NARROW, NARROW - 50, NARROW + 50):
+    for mtu in (NARROW, NARROW - 20, NARROW + 20):
         reports(sides, version, mtu, quoted)
-    assert said(sends(sides, version).packet) == NARROW - 50 - room(sides, version)
+    assert said(sends(sides, version).packet) == NARROW - 20 - room(sides, version)
+
+
+@families
+def test_a_client_is_told_nothing_less_than_it_may_always_send(sides: Sides, version: int) -> None:
+    family = 4 if sides.overlay else version
+    reports(sides, version, LEAST[family])
+    assert len(known(sides)) == 1
+    assert len(sends(sides, version, LEAST[version]).packet) == 14 + LEAST[version] + room(sides, version)
+    assert said(sends(sides, version).packet) == LEAST[version]
 
 
 @families
