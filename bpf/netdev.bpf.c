@@ -4,11 +4,13 @@
  * Workloads leave with the address of the device, and what comes back finds them; the host itself is guarded by rules
  * if any select it. Both are up to the device's row. What neither concerns passes as it is.
  */
+#include "lib/direct_error.h"
 #include "lib/direct_take.h"
 #include "lib/forward.h"
 #include "lib/geneve.h"
 #include "lib/guard.h"
 #include "lib/nodeport.h"
+#include "lib/outer_error.h"
 #include "lib/prefilter.h"
 #include "lib/reset.h"
 #include "lib/unreachable.h"
@@ -43,12 +45,17 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 
 	if (direct_return == DIRECT_OPTION && unlikely(at->flow.tcp_flags & (TCP_FIN | TCP_RST)))
 		v6 ? note_end6(at) : note_end4(at);
+	if (unlikely(at->flow.related) && !reason)
+		hear_error(skb, at, v6);
 	if (!reason && translates(device, v6))
 		found = unmasquerade(skb, at, device, v6);
 	if (!found)
 		return PASS;
-	if (found == NOT_TRANSLATED && !reason && device->flags & DEVICE_SERVICES)
+	if (found == NOT_TRANSLATED && !reason && device->flags & DEVICE_SERVICES) {
 		found = serve(skb, at, v6);
+		if (direct_return && unlikely(at->flow.related) && found == NOT_TRANSLATED)
+			found = serve_error(skb, at, v6);
+	}
 	if (found > 0)
 		return drop(skb, at, found, v6);
 	if (unlikely(found == UNSERVED)) {
@@ -59,7 +66,7 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 		return TC_ACT_REDIRECT;
 	if (unlikely(found == TOO_LARGE)) {
 		drop(skb, at, REASON_TOO_LARGE, v6);
-		return TELL_SIZE;
+		return at->flow.related ? TC_ACT_SHOT : TELL_SIZE; /* no error is about another: RFC 1122, 3.2.2 */
 	}
 	if (!(device->flags & DEVICE_HOST_POLICY))
 		return PASS;

@@ -7,6 +7,7 @@
 #include "early.h"
 #include "ipcache.h"
 #include "neighbour.h"
+#include "path_mtu.h"
 #include "state.h"
 
 /* Packets to backends that answer directly are wrapped here. Geneve and options are left to tc. */
@@ -99,19 +100,30 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } ways4 SEC(".maps");
 
-/* The way to a backend as it is now, kept for a tick. False if it is not by the device that the packet came in by. */
-NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u32 now, struct way4 *way)
+/* What the host's own route says of the way to a backend. False if it is not by the device that the packet came in by.
+ */
+INLINE bool ask_route4(struct xdp_md *context, const struct way4_key *key, struct way4 *way)
 {
 	struct bpf_fib_lookup route = { .family = FAMILY_IPV4, .tot_len = 1 }; /* so that the MTU is told */
-	const struct device *device = device_known(key->ifindex, false);
 
 	route.ipv4_dst = key->address;
-	if (!device || !leaves_here(context, &route))
+	if (!leaves_here(context, &route))
 		return false;
-	way->checked = now;
 	way->mtu = route.mtu_result;
 	__builtin_memcpy(way->macs, route.dmac, ETH_ALEN);
 	__builtin_memcpy(way->macs + ETH_ALEN, route.smac, ETH_ALEN);
+	return true;
+}
+
+/* The way to a backend as it is now, kept for a tick. False if there is none. */
+NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u32 now, struct way4 *way)
+{
+	const struct device *device = device_known(key->ifindex, false);
+
+	if (!device || !ask_route4(context, key, way))
+		return false;
+	way->checked = now;
+	way->mtu = path_mtu(&key->address, way->mtu, LEAST_MTU4 + sizeof(struct iphdr), now, false);
 	way->local = device->address4;
 	bpf_map_update_elem(&ways4, key, way, BPF_ANY);
 	return true;
@@ -261,19 +273,30 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } ways6 SEC(".maps");
 
-/* The way to a backend as it is now, kept for a tick. False if it is not by the device that the packet came in by. */
-NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u32 now, struct way6 *way)
+/* What the host's own route says of the way to a backend. False if it is not by the device that the packet came in by.
+ */
+INLINE bool ask_route6(struct xdp_md *context, const struct way6_key *key, struct way6 *way)
 {
 	struct bpf_fib_lookup route = { .family = FAMILY_IPV6, .tot_len = 1 }; /* so that the MTU is told */
-	const struct device *device = device_known(key->ifindex, true);
 
 	__builtin_memcpy(route.ipv6_dst, key->address.bytes, 16);
-	if (!device || !leaves_here(context, &route))
+	if (!leaves_here(context, &route))
 		return false;
-	way->checked = now;
 	way->mtu = route.mtu_result;
 	__builtin_memcpy(way->macs, route.dmac, ETH_ALEN);
 	__builtin_memcpy(way->macs + ETH_ALEN, route.smac, ETH_ALEN);
+	return true;
+}
+
+/* The way to a backend as it is now, kept for a tick. False if there is none. */
+NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u32 now, struct way6 *way)
+{
+	const struct device *device = device_known(key->ifindex, true);
+
+	if (!device || !ask_route6(context, key, way))
+		return false;
+	way->checked = now;
+	way->mtu = path_mtu(&key->address, way->mtu, LEAST_MTU6 + sizeof(struct ipv6hdr), now, true);
 	__builtin_memcpy(way->local, device->address6, 16);
 	bpf_map_update_elem(&ways6, key, way, BPF_ANY);
 	return true;

@@ -71,6 +71,8 @@ GLOBAL int find_way(struct __sk_buff *skb, __u32 length, __u32 room)
 {
 	struct direct_way *way = direct_way_of_packet();
 	struct bpf_fib_lookup route = { .l4_protocol = IPPROTO_UDP, .ifindex = skb->ifindex };
+	const __u32 least = least_mtu(skb->protocol == bpf_htons(ETH_P_IPV6));
+	__u32 mtu = 0xffff;
 	int found;
 
 	if (!way)
@@ -82,12 +84,16 @@ GLOBAL int find_way(struct __sk_buff *skb, __u32 length, __u32 room)
 	else
 		route.ipv4_dst = way->remote.v4;
 	found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
-	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED) {
-		way->mtu = route.mtu_result - room;
+	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		mtu = route.mtu_result;
+	else if (found && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return REASON_TUNNEL_DESTINATION;
+	if (direct_return != DIRECT_OPTION && length > least)
+		mtu = path_mtu(&way->remote, mtu, least + room, ticks_now(), is_over6(way));
+	if (length + room > mtu) {
+		way->mtu = mtu - room;
 		return REASON_TOO_LARGE;
 	}
-	if (found && found != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return REASON_TUNNEL_DESTINATION;
 	way->device = route.ifindex;
 	return direct_return == DIRECT_OPTION ? 0 : set_local(way, skb->ifindex);
 }

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "backend_port.h"
 #include "delivery.h"
 #include "direct.h"
 #include "geneve.h"
@@ -315,6 +316,8 @@ INLINE int hand_to_backend(struct __sk_buff *skb, struct passage *at, int reason
 
 	if (!way)
 		return TC_ACT_SHOT;
+	if (!v6 && direct_return == DIRECT_IPIP && !reason && at->flow.protocol == IPPROTO_TCP && !at->flow.related)
+		settle_port(at);
 	if (!reason && way->backend_port)
 		reason = readdress_brought(skb, &at->flow, way, v6);
 	if (!reason && !at->flow.related && !at->flow.later_fragment)

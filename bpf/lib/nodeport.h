@@ -326,12 +326,19 @@ INLINE int begin_flow(struct __sk_buff *skb, const struct passage *at, bool agai
 	return enter_fresh(skb, at, found, v6);
 }
 
-/* A packet that comes in, for a service or not. Returns 0, a reason to drop it, NOT_TRANSLATED, UNSERVED, SENT or
- * TOO_LARGE.
- */
+/* A packet whose backend is found. Returns 0, a reason to drop it, NOT_TRANSLATED, SENT or TOO_LARGE. */
+INLINE int go_to_backend(struct __sk_buff *skb, struct passage *at, const bool v6)
+{
+	struct translation *found = towards_inside();
+
+	if (direct_return && found && found->state & DIRECT)
+		return send_direct(skb, at, v6);
+	return carry_on(skb, at, v6);
+}
+
+/* A packet that comes in, for a service or not. Returns the same, or UNSERVED. */
 INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 {
-	struct translation *found;
 	int reason;
 
 	if (!is_balanced(at->flow.protocol))
@@ -341,10 +348,5 @@ INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 		reason = begin_flow(skb, at, reason == BEGINS_AGAIN, v6);
 	if (reason == AIMED)
 		return v6 ? readdress6(skb, at) : readdress4(skb, at);
-	if (reason)
-		return reason;
-	found = towards_inside();
-	if (direct_return && found && found->state & DIRECT)
-		return send_direct(skb, at, v6);
-	return carry_on(skb, at, v6);
+	return reason ? reason : go_to_backend(skb, at, v6);
 }

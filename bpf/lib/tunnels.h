@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ipcache.h"
+#include "path_mtu.h"
 
 /* Packets to workloads of other nodes are wrapped. */
 OPTION(bool, overlay, false);
@@ -106,10 +107,11 @@ GLOBAL int measure_tunnel(struct __sk_buff *skb, struct tunnel *tunnel, __u32 no
 		.tot_len = 0xffff, /* as large as can be, so that the answer is the MTU */
 		.ifindex = 1, /* the loopback: as this host itself sends */
 	};
-	__u32 mtu = 0xffff;
+	__u32 mtu = 0xffff, wrapping;
 
 	if (!tunnel)
 		return 0;
+	wrapping = tunnel->family == FAMILY_IPV6 ? WRAPPING6 : WRAPPING4;
 	route.family = tunnel->family;
 	if (tunnel->family == FAMILY_IPV6) {
 		__builtin_memcpy(route.ipv6_src, tunnel->local, 16);
@@ -123,13 +125,15 @@ GLOBAL int measure_tunnel(struct __sk_buff *skb, struct tunnel *tunnel, __u32 no
 		tunnel->checked = now; /* else it is tried again with the next packet */
 	}
 	if (geneve) {
+		const __u32 least = least_mtu(skb->protocol == bpf_htons(ETH_P_IPV6)) + wrapping;
 		int found;
 
+		mtu = path_mtu(tunnel->remote, mtu, least, now, tunnel->family == FAMILY_IPV6);
 		route.tot_len = 0;
 		found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
 		tunnel->device = !found || found == BPF_FIB_LKUP_RET_NO_NEIGH ? route.ifindex : 0;
 	}
-	tunnel->mtu = mtu - (tunnel->family == FAMILY_IPV6 ? WRAPPING6 : WRAPPING4);
+	tunnel->mtu = mtu - wrapping;
 	return 0;
 }
 

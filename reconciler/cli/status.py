@@ -10,6 +10,7 @@ import click
 from reconciler.cli.cluster_status import COLOURS, show_cluster
 from reconciler.cli.output import absent_lines, output_option, printable, show_fields, show_json
 from reconciler.cli.session import Session, pass_session
+from reconciler.model.cluster import GENEVE_OF_ONE_VERSION
 
 
 @click.command("status")
@@ -56,6 +57,8 @@ def _fields(status: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "store", _store(status["store"])
     for line in absent_lines(status.get("absent", ())):
         yield "absent", line
+    if status.get("direct_return") == GENEVE_OF_ONE_VERSION:
+        yield "direct return", "only over the tunnels' own IP version: the other one in it needs kernel 6.3"
     if status.get("unfinished"):
         yield "unfinished", "a transaction was interrupted; the next apply, or start of the daemon, undoes it first"
     if status.get("last_result"):

@@ -78,7 +78,7 @@ def backends(
                 member.weight,
                 State.ACTIVE,
                 source,
-                member.direct and address.version in returning,
+                address.version in member.direct and address.version in returning,
             )
     for slice_ in slices:
         for one in _of_slice(service, port, slice_, node):

@@ -2,24 +2,28 @@
 
 Only a node of this cluster knows what to do with what it is sent for them, so nobody else's are among them: no address
 outside the cluster, none of a node itself, and none of a workload of a joined cluster. And it knows only the way of the
-commit that it has applied, so there are none of a node that does not say that it takes this commit's. It believes only
-what comes from an address that it knows as a node's.
+commit that it has applied, so there are none of a node that does not say that it takes this commit's, and of one that
+takes a part of it only those of the IP version that this is about. It believes only what comes from an address that it
+knows as a node's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from reconciler.compile.underlay import outer_version
 from reconciler.model.balancing import address_of
-from reconciler.model.cluster import Cluster, DirectReturn
-from reconciler.model.facts import NO_REMOTE, Facts, RemoteEndpoints
+from reconciler.model.cluster import GENEVE_OF_ONE_VERSION, Cluster, DirectReturn, Node
+from reconciler.model.facts import NO_REMOTE, Facts, Peer, RemoteEndpoints
 from reconciler.model.service import Address, EndpointSlice, SliceEndpoint
 from reconciler.model.snapshot import Snapshot, Warning
 
 _Listed = tuple[tuple[SliceEndpoint, ...], ...]
 _NOBODY: frozenset[Address] = frozenset()
+_BOTH = frozenset((4, 6))
+Taking = Mapping[str, frozenset[int]]
 
 
 def wraps_over_routes(cluster: Cluster) -> bool:
@@ -28,14 +32,23 @@ def wraps_over_routes(cluster: Cluster) -> bool:
     return wrapped and not cluster.network.is_overlay
 
 
-def taking_nodes(snapshot: Snapshot, facts: Facts) -> frozenset[str]:
-    """Other nodes of this cluster that take what this one brings to their workloads in the way of its commit."""
-    way = snapshot.cluster.direct_return
-    if way is DirectReturn.NONE:
+def taking_nodes(snapshot: Snapshot, facts: Facts) -> Taking:
+    """Node -> IP versions of what it takes: other nodes of this cluster that take what this one brings to their
+    workloads in the way of its commit.
+    """
+    if snapshot.cluster.direct_return is DirectReturn.NONE:
+        return {}
+    here = snapshot.nodes[facts.node]
+    found = {name: _taken(snapshot.cluster, here, peer) for name, peer in facts.peers.items() if not peer.is_foreign}
+    return {name: versions for name, versions in found.items() if versions}
+
+
+def _taken(cluster: Cluster, here: Node, peer: Peer) -> frozenset[int]:
+    if peer.direct_return == cluster.direct_return.value:
+        return _BOTH
+    if cluster.direct_return is not DirectReturn.GENEVE or peer.direct_return != GENEVE_OF_ONE_VERSION:
         return frozenset()
-    return frozenset(
-        name for name, peer in facts.peers.items() if peer.direct_return == way.value and not peer.is_foreign
-    )
+    return frozenset((outer_version(cluster, here, peer),)) if cluster.network.is_overlay else _BOTH
 
 
 def returning_versions(snapshot: Snapshot, node: str) -> frozenset[int]:
@@ -71,7 +84,7 @@ class Direct:
     def __init__(self) -> None:
         self._is_on = False
         self._remote: RemoteEndpoints = NO_REMOTE
-        self._taking: frozenset[str] = frozenset()
+        self._taking: Taking = {}
         self._announced = _NOBODY
         self._told = _NOBODY
         self._before: dict[str, tuple[_Listed, frozenset[Address]]] = {}
@@ -104,14 +117,16 @@ class Direct:
         return frozenset(one for one in addresses if one in self._announced or one in self._told)
 
 
-def _announced(remote: RemoteEndpoints, taking: frozenset[str]) -> frozenset[Address]:
+def _announced(remote: RemoteEndpoints, taking: Taking) -> frozenset[Address]:
     taken = np.array([node in taking for node in remote.nodes], np.bool_)
     rows = remote.rows[taken[remote.rows["endpoint"]]] if len(remote) else remote.rows
-    return frozenset(map(address_of, rows["high"].tolist(), rows["low"].tolist()))
+    found = map(address_of, rows["high"].tolist(), rows["low"].tolist())
+    versions = [taking[remote.nodes[endpoint]] for endpoint in rows["endpoint"].tolist()]
+    return frozenset(address for address, some in zip(found, versions, strict=True) if address.version in some)
 
 
-def _told(facts: Facts, taking: frozenset[str]) -> frozenset[Address]:
+def _told(facts: Facts, taking: Taking) -> frozenset[Address]:
     """Of nodes that announce nothing, as far as manifests tell."""
-    elsewhere = (one for one in facts.endpoints.values() if one.node in taking)
-    found = (address for one in elsewhere for address in (one.address4, one.address6))
-    return frozenset(address for address in found if address is not None)
+    elsewhere = [(one, taking[one.node]) for one in facts.endpoints.values() if one.node in taking]
+    found = ((address, some) for one, some in elsewhere for address in (one.address4, one.address6))
+    return frozenset(address for address, some in found if address is not None and address.version in some)

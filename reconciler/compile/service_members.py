@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reconciler.compile.service_direct import taking_nodes
+from reconciler.compile.service_direct import Taking, taking_nodes
 from reconciler.model.balancing import address_of
 from reconciler.model.cluster import NamedPort, Workload
 from reconciler.model.facts import NO_REMOTE, Facts, RemoteEndpoints
@@ -23,12 +23,14 @@ from reconciler.model.service import Address, Service
 from reconciler.model.snapshot import Snapshot
 
 _SOURCE = "k8s"
+_NONE: frozenset[int] = frozenset()
 
 
 class Member(NamedTuple):
     """A workload. `name` is `namespace/name`; `local`: of this host.
 
-    `direct`: of another node, which takes what is brought to it: it may answer clients outside from there.
+    `direct`: of another node, which takes what is brought to it over these IP versions: it may answer clients outside
+    from there.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Member(NamedTuple):
     local: bool
     ports: frozenset[NamedPort]
     weight: int
-    direct: bool = False
+    direct: frozenset[int] = _NONE
 
     def port(self, name: str, protocol: int) -> int:
         """The number of a named port; 0 if it has none of this name."""
@@ -55,7 +57,7 @@ class ServiceMembers:
         self._rows_of: dict[int, NDArray[np.intp]] = {}
         self._members: dict[int, tuple[Member, ...]] = {}
         self._workloads: Mapping[str, Workload] = {}
-        self._taking: frozenset[str] = frozenset()
+        self._taking: Taking = {}
 
     def take(self, snapshot: Snapshot, facts: Facts) -> None:
         """O(workloads of this host), and O(all) where identities or endpoints of other hosts changed."""
@@ -117,17 +119,18 @@ class ServiceMembers:
     def _elsewhere(self, endpoint: int, addresses: tuple[Address, ...], ports: frozenset[NamedPort]) -> Member:
         name, node = self._remote.names[endpoint], self._remote.nodes[endpoint]
         workload = self._workloads.get(name)
-        return Member(name, addresses, False, ports, workload.weight if workload else 1, node in self._taking)
+        direct = self._taking.get(node, _NONE)
+        return Member(name, addresses, False, ports, workload.weight if workload else 1, direct)
 
 
-def _own(snapshot: Snapshot, facts: Facts, taking: frozenset[str]) -> dict[int, tuple[Member, ...]]:
+def _own(snapshot: Snapshot, facts: Facts, taking: Taking) -> dict[int, tuple[Member, ...]]:
     """Of this host, and of others that only manifests tell of."""
     found: defaultdict[int, list[Member]] = defaultdict(list)
     for name, endpoint in facts.endpoints.items():
         workload = snapshot.workloads.get(name)
         if workload is not None:
             addresses = tuple(one for one in (endpoint.address4, endpoint.address6) if one is not None)
-            local, direct = endpoint.node == facts.node, endpoint.node in taking
+            local, direct = endpoint.node == facts.node, taking.get(endpoint.node, _NONE)
             member = Member(name, addresses, local, frozenset(workload.ports), workload.weight, direct)
             found[endpoint.identity].append(member)
     return {identity: tuple(members) for identity, members in found.items()}

@@ -194,6 +194,11 @@ def _ends(underlay: int, node: Node, peer: Peer) -> tuple[IpAddress, IpAddress]:
     )
 
 
+def outer_version(cluster: Cluster, node: Node, peer: Peer) -> int:
+    """IP version of what is around packets to the peer in an overlay. Raises CompileError where no tunnel is."""
+    return _ends(cluster.network.underlay, node, peer)[0].version
+
+
 def _direct_routes(facts: Facts) -> Iterator[AskedRow]:
     holders: dict[IpNetwork, Peer] = {}
     for peer in facts.peers.values():

@@ -56,6 +56,7 @@ def map_sizes_of(cluster: Cluster) -> Mapping[str, int]:
         "translations": translations,
         "passing4": passing,
         "passing6": passing,
+        "backend_ports": entries if cluster.direct_return is DirectReturn.IPIP else _UNUSED,
     }
     return sizes if cluster.services else {**sizes, **dict.fromkeys(_OF_SERVICES, _UNUSED)}
 

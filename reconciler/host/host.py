@@ -48,6 +48,7 @@ from reconciler.host.stores import Stores
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
 from reconciler.host.touched import Touched, among, changed_keys
+from reconciler.host.ways import crosses_versions, way_taken
 from reconciler.kernel.capabilities import require_capabilities
 from reconciler.kernel.host_addresses import host_addresses, host_networks
 from reconciler.model.cluster import Cluster, DirectReturn
@@ -306,20 +307,20 @@ class Host:
             self._settle(target, missing)
         return record
 
-    def _takes(self, snapshot: Snapshot) -> DirectReturn:
+    def _takes(self, snapshot: Snapshot) -> str:
         """In which way what others bring to backends is taken: the applied commit's, which `snapshot` may be."""
         applied = self.target.snapshot if self.target else snapshot
         is_attached = applied.commit == self.base and not self.journal.unfinished
-        return applied.cluster.direct_return if is_attached else DirectReturn.NONE
+        return way_taken(applied.cluster, crosses=crosses_versions()) if is_attached else DirectReturn.NONE.value
 
     @contextmanager
     def _between_ways(self, target: Target) -> Iterator[None]:
         """Others are told before the programs change that nothing is taken any more; and that it is, if they stay."""
         old = self._takes(target.snapshot)
-        if old is target.snapshot.cluster.direct_return:
+        if old == way_taken(target.snapshot.cluster, crosses=crosses_versions()):
             yield
             return
-        self._stores.tell(DirectReturn.NONE)
+        self._stores.tell(DirectReturn.NONE.value)
         try:
             yield
         except BaseException:

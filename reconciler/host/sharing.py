@@ -24,7 +24,7 @@ from reconciler.errors import StoreError
 from reconciler.host.hearing import Hearing, IpNetwork, Nodes
 from reconciler.host.others import Others
 from reconciler.host.remote import joined
-from reconciler.model.cluster import Cluster, DirectReturn, JoinedCluster, Node, StoreKind
+from reconciler.model.cluster import Cluster, JoinedCluster, Node, StoreKind
 from reconciler.model.facts import NO_REMOTE, Facts, RemoteEndpoints
 from reconciler.model.snapshot import Snapshot
 from reconciler.store.announcements import Announcement, differences, endpoint_key, of_node
@@ -184,7 +184,7 @@ class Sharing:
 
     # What this host says
 
-    def register(self, node: Node, direct_return: DirectReturn) -> None:
+    def register(self, node: Node, direct_return: str) -> None:
         """This host is the node, from now on; without a store it says so later. Raises NameClaimed.
 
         Who has not joined registers nothing, and is refused nothing.
@@ -199,10 +199,10 @@ class Sharing:
         if self._refusal is not None:
             raise self._refusal
 
-    def tell(self, direct_return: DirectReturn) -> None:
+    def tell(self, direct_return: str) -> None:
         """What else this host says of itself stays; nothing where it has not registered."""
         if self._registration is not None:
-            self._say(replace(self._registration, direct_return=direct_return.value))
+            self._say(replace(self._registration, direct_return=direct_return))
 
     def _say(self, mine: Registration) -> None:
         if self._registration != mine:
@@ -224,12 +224,12 @@ class Sharing:
             self._refusal = None
             self._joined.back()
 
-    def _registration_of(self, node: Node, direct_return: DirectReturn) -> Registration:
+    def _registration_of(self, node: Node, direct_return: str) -> Registration:
         addresses = tuple(one for one in (node.address4, node.address6) if one is not None)
         cidrs = tuple(one for one in (node.cidr4, node.cidr6) if one is not None)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        own, way = _instance(self._config), direct_return.value
-        fresh = Registration(node.name, own, addresses, cidrs, __version__, now, node.origin, way)
+        own = _instance(self._config)
+        fresh = Registration(node.name, own, addresses, cidrs, __version__, now, node.origin, direct_return)
         known = self._registration
         if known is not None and replace(fresh, since=known.since, origin=known.origin) == known:
             return known

@@ -12,6 +12,7 @@ from reconciler.engine.record import Record
 from reconciler.errors import KernelError
 from reconciler.host.absent import absent_cgroups, absent_workloads
 from reconciler.host.hold import Hold
+from reconciler.host.ways import crosses_versions, way_taken
 from reconciler.model.snapshot import Snapshot
 from reconciler.source.watch import current
 
@@ -42,6 +43,7 @@ def host_status(
         "last_reason": last.reason if last else "",
         "last_time": last.time.isoformat() if last else "",
         "absent": _absent(config.node, snapshot),
+        "direct_return": way_taken(snapshot.cluster, crosses=crosses_versions()) if snapshot else "",
         "store": dict(store),
     }
 

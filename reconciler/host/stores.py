@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 from reconciler.config import Config
 from reconciler.host.sharing import Joined, Sharing
-from reconciler.model.cluster import Cluster, DirectReturn
+from reconciler.model.cluster import Cluster
 
 
 class Stores:
@@ -48,7 +48,7 @@ class Stores:
             for key in self._open.keys() - {staying}:
                 self._open.pop(key).close()
 
-    def tell(self, way: DirectReturn) -> None:
+    def tell(self, way: str) -> None:
         """To everybody: in which way this host takes what is brought to its backends."""
         for sharing in self._open.values():
             sharing.tell(way)

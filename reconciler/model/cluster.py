@@ -139,6 +139,10 @@ class DirectReturn(Enum):
     GENEVE = "geneve"  # an option of the Geneve header that the packet is wrapped in
 
 
+# What a node says that takes `geneve` only where both headers are of one IP version: its kernel is older than 6.3.
+GENEVE_OF_ONE_VERSION = "geneve of one IP version"
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """How services are served. `cidrs`: what their addresses come from, at most one for each family.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import struct
 from ipaddress import ip_address
 
-from .packets import checksum, ethernet
+from .packets import DONT_FRAGMENT, checksum, ethernet
 
 OPTION, IPIP, GENEVE = 1, 2, 3  # enum direct_return
-DONT_FRAGMENT = 0x4000
 PORT = 6081
 WORLD_VNI = 2 << 8
 

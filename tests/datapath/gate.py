@@ -80,13 +80,13 @@ def is_whole(packet: bytes) -> bool:
     return (not four or checksum(head) == 0) and checksum((b"" if protocol == ICMP else pseudo) + body) == 0
 
 
-def error(version: int, source: str, destination: str, quoted: bytes) -> bytes:
-    """Destination unreachable, about a packet."""
+def error(version: int, source: str, destination: str, quoted: bytes, mtu: int = 0) -> bytes:
+    """About a packet: that its destination is unreachable or, with an MTU, that it was too large."""
     inner = quoted[14:]
     if version == 4:
-        message = struct.pack("!BBHI", 3, 3, 0, 0) + inner
+        message = struct.pack("!BBHI", 3, 4 if mtu else 3, 0, mtu) + inner
         return ip(source, destination, ICMP, message[:2] + struct.pack("!H", checksum(message)) + message[4:])
-    message = struct.pack("!BBHI", 1, 4, 0, 0) + inner
+    message = struct.pack("!BBHI", *((2, 0) if mtu else (1, 4)), 0, mtu) + inner
     ends = ip_address(source).packed + ip_address(destination).packed
     pseudo = ends + struct.pack("!IxxxB", len(message), ICMPV6)
     return ip(source, destination, ICMPV6, message[:2] + struct.pack("!H", checksum(pseudo + message)) + message[4:])

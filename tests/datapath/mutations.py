@@ -24,6 +24,7 @@ HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, OPTIONS = 0, 43, 44, 51, 60  # IP
 SHORTEST = {IPV4: 34, IPV6: 54}  # that a test run takes: with an IP header
 HEADERS = 140  # bytes of a frame that are worth damaging
 SEGMENT, LARGE = 1000, 3000  # bytes of data
+NARROW = 1300  # MTU that routers tell of
 PASSED = {Reason.ALLOWED, Reason.AUDITED}  # reasons for letting a packet pass
 EDGES = (0, 1, 5, 6, 17, 43, 44, 51, 58, 60, 0x45, 0x46, 0x7F, 0x80, 0xFF)
 
@@ -98,8 +99,9 @@ def errors(source: str, destination: str, quoted: Iterator[bytes]) -> Iterator[b
     """ICMP errors about packets, whole ones and what routers quote of them."""
     version = ip_address(source).version
     for frame in quoted:
-        yield error(version, source, destination, frame)
-        yield error(version, source, destination, frame[: 14 + (28 if version == 4 else 48)])
+        for part in (frame, frame[: 14 + (28 if version == 4 else 48)]):
+            yield error(version, source, destination, part)
+            yield error(version, source, destination, part, NARROW)
 
 
 def _in_fragments4(source: str, sport: int, destination: str, dport: int) -> Iterator[bytes]:

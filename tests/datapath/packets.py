@@ -9,6 +9,7 @@ Address = IPv4Address | IPv6Address
 
 ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
+DONT_FRAGMENT = 0x4000
 
 
 def checksum(data: bytes) -> int:
@@ -42,6 +43,16 @@ def ip(
     fields = (0x40 | length // 4, 0, length + len(payload), 1, fragment, ttl, protocol)
     bare = struct.pack("!BBHHHBBH", *fields, 0) + src.packed + dst.packed + options
     return ethernet(bare[:10] + struct.pack("!H", checksum(bare)) + bare[12:] + payload, 0x0800)
+
+
+def uncut(frame: bytes) -> bytes:
+    """The same with "do not fragment", which IPv6 says by itself."""
+    if frame[12:14] != b"\x08\x00":
+        return frame
+    head = bytearray(frame[14:34])
+    head[6:8], head[10:12] = DONT_FRAGMENT.to_bytes(2), bytes(2)
+    head[10:12] = checksum(bytes(head)).to_bytes(2)
+    return ethernet(bytes(head) + frame[34:], 0x0800)
 
 
 def tcp(source: str, sport: int, destination: str, dport: int, flags: int = SYN, data: bytes = b"") -> bytes:

@@ -20,7 +20,7 @@ from reconciler.model.maglev import Pool, tables
 TCP = 6
 MAGLEV, RANDOM = 0, 1
 INSIDE, OUTSIDE = 0, 1
-ONLY_SOURCES = 2  # FRONTEND_SOURCES
+ONLY_LOCAL, ONLY_SOURCES = 1, 2  # FRONTEND_LOCAL, FRONTEND_SOURCES
 DRAINING = 4
 _INNER_MAP = 1 << 12  # BPF_F_INNER_MAP
 _MAPS = (
@@ -57,6 +57,7 @@ class Services:
         since: int = 0,
         scope: int = INSIDE,
         sources: Sequence[str] = (),
+        only_local: bool = False,
     ) -> None:
         """The service's newest version; from epoch `since` on."""
         self._versions += 1
@@ -70,7 +71,7 @@ class Services:
         for network in map(ip_network, sources):
             key = struct.pack("=II", 32 + network.prefixlen, version) + network.network_address.packed
             self._put(f"service_sources{network.version}", key, bytes(4))
-        limited = ONLY_SOURCES if sources else 0
+        limited = ONLY_SOURCES * bool(sources) | ONLY_LOCAL * only_local
         row = struct.pack("=IIIHH", version, before, since, limited, limited)
         self._put(f"frontends{ip_address(address).version}", _frontend(address, port, protocol, scope), row)
 

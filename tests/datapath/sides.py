@@ -34,7 +34,7 @@ CLIENT, STRANGER = {4: "203.0.113.9", 6: "2001:db8::9"}, {4: "203.0.113.66", 6: 
 KNOWN = DeviceRow(DeviceFlag.NOTHING, IPv4Address("192.0.2.77"), IPv6Address("2001:db8:1::77"))  # this host, as a node
 OTHER_MAC = "02:00:00:00:0b:01"
 NODE_PORT, PORT = 30080, 8080
-DIRECT = 1 << 4  # BACKEND_DIRECT
+LOCAL, DIRECT = 1 << 1, 1 << 4  # BACKEND_LOCAL, BACKEND_DIRECT
 WAYS = {"option": (OPTION, False), "ipip": (IPIP, False), "geneve": (GENEVE, False), "geneve-overlay": (GENEVE, True)}
 PLACE = f"/run/netns/pt-dd{os.getpid()}"
 
@@ -115,7 +115,7 @@ def as_new(sides: Sides) -> Iterator[Sides]:
         DevicesTable(datapath.maps).write({"wire": row}, ())
         yield sides
         sides.services.clear()
-        for name in ("translations", "passing4", "passing6", "ways4", "ways6"):
+        for name in ("translations", "passing4", "passing6", "ways4", "ways6", "path_mtus", "backend_ports"):
             map_ = datapath.maps.open(name)
             map_.delete(map_.read()[0])
         DevicesTable(datapath.maps).write({}, ("wire", "lo"))
@@ -150,6 +150,7 @@ def _become(datapath: Harness, overlay: bool) -> None:
         ipcache[kind(NODE[version])] = (Reserved.HOST, IpcacheFlag.HOST)
         ipcache[kind(OTHER[version])] = (Reserved.REMOTE_NODE, 0)
         ipcache[kind(HERE[version])] = (device.identity, IpcacheFlag.LOCAL)
+        ipcache[kind(THERE[version])] = (device.identity + 1, 0)
     if overlay:
         tunnels = {IPv4Network("10.9.0.0/24"): way, IPv6Network("fd00:9::/64"): way}
     endpoints: dict[Address, EndpointRow] = {

@@ -14,7 +14,7 @@ from .brought import IPIP, OPTION, in_geneve, in_ipip
 from .gate import ends, error, is_whole
 from .harness import REDIRECT, SHOT, UNSPEC
 from .mutations import Way, errors, frames, survive
-from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, checksum, ethernet, tcp, udp
+from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, tcp, udp, uncut
 from .services import OUTSIDE
 from .shop import at, packet
 from .sides import (
@@ -232,7 +232,7 @@ def test_what_does_not_fit_the_way_is_told_its_client(sides: Sides, version: int
     run_ip("link", "set", "wire", "mtu", str(MTU))
     try:
         full = bytes(MTU - (28 if version == 4 else 48) - 4)
-        asked = _uncut(udp(CLIENT[version], 5000, NODE[version], NODE_PORT, full))
+        asked = uncut(udp(CLIENT[version], 5000, NODE[version], NODE_PORT, full))
         action, told = sides.arrives(asked)
         assert (action, is_whole(told)) == (REDIRECT, True)
         assert (told[:6], told[6:12]) == (asked[6:12], asked[:6])
@@ -243,20 +243,6 @@ def test_what_does_not_fit_the_way_is_told_its_client(sides: Sides, version: int
             assert sides.arrives(asked).action == (UNSPEC if sides.how == OPTION else SHOT)
     finally:
         run_ip("link", "set", "wire", "mtu", "1500")
-
-
-def _uncut(frame: bytes) -> bytes:
-    """The same with "do not fragment", long enough not to fit with anything more."""
-    if frame[12:14] != b"\x08\x00":
-        return frame
-    return _with_flags(frame, 0x4000)
-
-
-def _with_flags(frame: bytes, flags: int) -> bytes:
-    head = bytearray(frame[14:34])
-    head[6:8], head[10:12] = flags.to_bytes(2), bytes(2)
-    head[10:12] = checksum(bytes(head)).to_bytes(2)
-    return ethernet(bytes(head) + frame[34:], 0x0800)
 
 
 def test_no_mutation_of_a_packet_does_more_than_go_on_or_drop(sides: Sides) -> None:
@@ -274,4 +260,8 @@ def test_no_mutation_of_a_packet_does_more_than_go_on_or_drop(sides: Sides) -> N
             for one, sent in zip(*brought, strict=True)
         ]
         tries += [(frame, sides.leaves) for frame in frames(HERE[version], PORT, CLIENT[version], 5000)]
+        known, far = (NODE[version], NODE_PORT), frames(CLIENT[version], 5000, THERE[version], PORT)
+        left = (sides.wrapped(*pair, known, sides.outer(version), True) for pair in zip(asked, far, strict=True))
+        routers = errors(sides.outer(version, STRANGER), sides.outer(version), left)
+        tries += [(frame, sides.arrives) for frame in routers]
     survive(sides.datapath, tries, {UNSPEC, SHOT, REDIRECT})

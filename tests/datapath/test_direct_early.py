@@ -13,9 +13,10 @@ from reconciler.bpf.pins import program_path
 from reconciler.kernel.devices import DevicesTable
 from reconciler.model.outside import DeviceFlag, DeviceRow
 
+from .gate import error
 from .harness import Ran
 from .mutations import Way, frames, survive
-from .packets import ACK, FIN, SYN, TCP, UDP, udp
+from .packets import ACK, FIN, SYN, TCP, UDP, tcp, udp, uncut
 from .services import OUTSIDE
 from .shop import at, packet
 from .sides import (
@@ -28,6 +29,7 @@ from .sides import (
     OTHER,
     OTHER_MAC,
     PORT,
+    STRANGER,
     THERE,
     Sides,
     as_new,
@@ -156,6 +158,29 @@ def test_what_does_not_fit_is_handed_over(sides: Sides, version: int) -> None:
     assert early(sides, large) == (PASS, large)
     small = udp(CLIENT[version], 5000, NODE[version], NODE_PORT)
     assert [early(sides, small)[0], early(sides, large)] == [TX, (PASS, large)]
+
+
+@families
+def test_what_a_router_says_is_too_large_is_handed_over(sides: Sides, version: int) -> None:
+    sides.open(version, protocol=UDP)
+    large = uncut(udp(CLIENT[version], 5000, NODE[version], NODE_PORT, bytes(1380)))
+    action, wrapped = early(sides, large)
+    assert action == TX
+    sides.arrives(error(version, STRANGER[version], NODE[version], wrapped, 1400))
+    for name in ("passing4", "passing6", "ways4", "ways6"):  # a tick later
+        map_ = sides.datapath.maps.open(name)
+        map_.delete(map_.read()[0])
+    assert early(sides, udp(CLIENT[version], 5000, NODE[version], NODE_PORT))[0] == TX
+    assert early(sides, large) == (PASS, large)
+
+
+@families
+def test_an_error_about_an_answer_is_handed_over(sides: Sides, version: int) -> None:
+    sides.open(version)
+    told = error(version, OTHER[version], NODE[version], tcp(NODE[version], NODE_PORT, CLIENT[version], 5000))
+    assert early(sides, told) == (PASS, told)
+    assert early(sides, asked(version, TCP))[0] == TX
+    assert early(sides, told) == (PASS, told)
 
 
 @families

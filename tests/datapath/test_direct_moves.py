@@ -13,17 +13,18 @@ from reconciler.bpf import syscalls
 from reconciler.bpf.pins import program_path
 from reconciler.datapath.loader import Datapath
 
+from .brought import in_ipip
 from .gate import ends
 from .harness import REDIRECT, UNSPEC, Ran
 from .packets import ACK, FIN, RST, SYN, TCP, UDP, tcp, udp
 from .services import OUTSIDE
 from .shop import at
-from .sides import CLIENT, DIRECT, HERE, NODE, NODE_PORT, OTHER, PORT, THERE, WAYS, Sides, as_new, loaded_sides
+from .sides import CLIENT, DIRECT, HERE, LOCAL, NODE, NODE_PORT, OTHER, PORT, THERE, WAYS, Sides, as_new, loaded_sides
 
 NONE = 0  # enum direct_return
-LOCAL = 1 << 1  # BACKEND_LOCAL
 FRONT = {4: ("192.0.2.80", 80), 6: ("2001:db8:1::80", 80)}  # at every host
 families = pytest.mark.parametrize("version", [4, 6])
+by_ipip = pytest.mark.parametrize("loaded", ["ipip"], indirect=True)
 
 
 @pytest.fixture(scope="module", params=WAYS, ids=str)
@@ -73,6 +74,34 @@ def test_a_flow_goes_on_though_it_comes_over_another_host(sides: Sides, version:
     assert is_brought(sides, version, SYN).action == REDIRECT  # again, as it was not answered in time
     assert is_brought(sides, version, ACK).action in (REDIRECT, UNSPEC)
     assert ends(answers(sides, version).packet)[:2] == FRONT[version]
+
+
+def brings_on(sides: Sides, number: int) -> Ran:
+    """The other node brings a segment of what its network device cut, each numbered one more (IPv4)."""
+    return sides.arrives(in_ipip(OTHER[4], HERE[4], tcp(CLIENT[4], 5000, *FRONT[4], ACK), PORT + number))
+
+
+@by_ipip
+def test_segments_of_a_wrapped_packet_are_for_one_port(sides: Sides) -> None:
+    is_brought(sides, 4, SYN)
+    assert {ends(brings_on(sides, number).packet) for number in range(45)} == {(CLIENT[4], 5000, HERE[4], PORT)}
+    assert len(rows(sides)) == 1
+
+
+@by_ipip
+def test_so_are_those_of_a_connection_that_came_straight_before(sides: Sides) -> None:
+    for flags in (SYN, ACK):
+        comes(sides, 4, flags)
+    assert {ends(brings_on(sides, number).packet)[3] for number in range(45)} == {PORT}
+
+
+@by_ipip
+def test_a_connection_that_begins_again_may_have_another_port(sides: Sides) -> None:
+    is_brought(sides, 4, SYN)
+    is_brought(sides, 4, RST)
+    again = in_ipip(OTHER[4], HERE[4], tcp(CLIENT[4], 5000, *FRONT[4], SYN), PORT + 1)
+    assert ends(sides.arrives(again).packet)[3] == PORT + 1
+    assert ends(brings_on(sides, 7).packet)[3] == PORT + 1
 
 
 @families

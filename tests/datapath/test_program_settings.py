@@ -13,7 +13,7 @@ from reconciler.engine.rows import DictRows
 from reconciler.errors import KernelError
 from reconciler.host.tables import HostTables
 from reconciler.kernel.programs import ProgramsTable
-from reconciler.model.cluster import Cluster, Conntrack, Services, Timeouts, XdpMode
+from reconciler.model.cluster import Cluster, Conntrack, DirectReturn, Services, Timeouts, XdpMode
 from reconciler.model.origin import Origin
 from reconciler.model.prefilter import Prefilter
 from reconciler.model.selector import Selector
@@ -47,6 +47,13 @@ def test_flows_that_go_through_have_room_only_where_some_may() -> None:
     early = replace(serving, xdp=XdpMode.AUTO)
     room = [map_sizes_of(one)["passing4"] for one in (ONE.cluster, serving, early)]
     assert room == [64, 64, early.conntrack.max_entries]
+
+
+def test_ports_of_wrapped_connections_have_room_only_where_some_come_in_ipip() -> None:
+    ways = [replace(ONE.cluster, services=Services(direct_return=way)) for way in DirectReturn]
+    room = {one.direct_return: map_sizes_of(one)["backend_ports"] for one in ways}
+    assert room.pop(DirectReturn.IPIP) == ONE.cluster.conntrack.max_entries
+    assert set(room.values()) == {64}
 
 
 def test_a_cluster_of_the_same_settings_reads_no_object_again(tables: HostTables) -> None:

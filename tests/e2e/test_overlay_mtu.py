@@ -66,7 +66,6 @@ def test_what_may_be_cut_is_cut(hosts: Hosts) -> None:
     assert pings(hosts.space("b1"), hosts.address("a2"), "-s1472", "-Mdont")
 
 
-@pytest.mark.parametrize("hosts", ["vxlan"], indirect=True)
 def test_a_narrower_way_between_the_nodes_is_told_too(hosts: Hosts) -> None:
     """A router between the nodes reports the outer packet as too large; the sender of the inner one hears of it."""
     address = hosts.address("b2")

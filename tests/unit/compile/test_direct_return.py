@@ -9,10 +9,18 @@ from ipaddress import ip_address
 import numpy as np
 import pytest
 
-from reconciler.compile.service_direct import returning_versions, unreturned
+from reconciler.compile.service_direct import returning_versions, taking_nodes, unreturned
 from reconciler.compile.services import ServiceMemory, services
 from reconciler.model.balancing import BackendFlag
-from reconciler.model.cluster import Cluster, DirectReturn, Network, NetworkMode, Services, Workload
+from reconciler.model.cluster import (
+    GENEVE_OF_ONE_VERSION,
+    Cluster,
+    DirectReturn,
+    Network,
+    NetworkMode,
+    Services,
+    Workload,
+)
 from reconciler.model.facts import NO_REMOTE, REMOTE_ROW, Facts, Peer, RemoteEndpoints
 from reconciler.model.identity import FIRST_CLUSTER
 from reconciler.model.service import SliceEndpoint
@@ -64,6 +72,49 @@ def test_those_of_a_node_that_takes_another_way_or_none_do_not(way: DirectReturn
         "10.44.2.3:8080": flags,
         f"{AWAY}:8080": flags,
         f"{AWAY}:9000": flags,
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "underlay", "versions"),
+    [
+        (NetworkMode.VXLAN, 4, {4}),
+        (NetworkMode.GENEVE, 6, {6}),
+        (NetworkMode.NATIVE, 0, {4, 6}),
+    ],
+)
+def test_a_node_may_take_only_what_is_of_the_version_of_its_tunnels(
+    mode: NetworkMode, underlay: int, versions: set[int]
+) -> None:
+    cluster = replace(returning(DirectReturn.GENEVE), network=Network(mode, underlay=underlay))
+    facts = taking(GENEVE_OF_ONE_VERSION, PAIR)
+    peer = replace(facts.peers[THERE], address6=ip_address("2001:db8::2"))
+    facts = announced(here=replace(facts, peers={THERE: peer}))
+    snapshot = replace(snapshot_of(PAIR), cluster=cluster)
+    here = replace(snapshot.nodes[HERE], address6=ip_address("2001:db8::1"))
+    snapshot = replace(snapshot, nodes={**snapshot.nodes, HERE: here})
+    assert taking_nodes(snapshot, facts) == {THERE: versions}
+
+
+def test_a_slice_then_lists_only_addresses_of_that_version_that_answer_directly() -> None:
+    here, there = workload("a", APP), workload("b", {"app": "db"}, THERE)
+    cluster = replace(returning(DirectReturn.GENEVE), network=Network(NetworkMode.VXLAN))
+    facts = taking(GENEVE_OF_ONE_VERSION, [here, there])
+    web = service(selector={}, cluster_ips=(ip_address("10.96.0.1"), ip_address("fd96::1")))
+    slices = [slice_of("web", "10.44.2.3", "fd44:2::3", str(AWAY))]
+    world = World([web], [here, there], slices, facts=announced(here=facts), cluster=cluster)
+    assert world.states() == {"10.44.2.3:9000": DIRECT, "fd44:2::3:9000": V6, f"{AWAY}:9000": DIRECT}
+
+
+def test_so_does_a_selector() -> None:
+    cluster = replace(returning(DirectReturn.GENEVE), network=Network(NetworkMode.VXLAN))
+    web = service(cluster_ips=(ip_address("10.96.0.1"), ip_address("fd96::1")))
+    world = World([web], PAIR, facts=taking(GENEVE_OF_ONE_VERSION, PAIR), cluster=cluster)
+    assert world.states() == {
+        "10.44.1.2:8080": LOCAL,
+        "fd44:1::2:8080": LOCAL | V6,
+        "10.44.2.3:8080": DIRECT,
+        "fd44:2::3:8080": V6,
     }
 
 
