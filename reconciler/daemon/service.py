@@ -29,6 +29,7 @@ from reconciler.daemon.health import Health
 from reconciler.daemon.http import serve
 from reconciler.daemon.log import configure
 from reconciler.daemon.memory import exempt_memory, settle_memory, use_one_arena
+from reconciler.daemon.mending import Mending
 from reconciler.daemon.monitor import Monitor
 from reconciler.daemon.news import News
 from reconciler.daemon.outcome import Outcome, Outcomes
@@ -111,12 +112,12 @@ class Service:
         news = News(self.trigger)
         self.host.join(Joined(news.arrived, news.store_is_back))
         await self.on_host(self.host.recover)
-        self.tamper = TamperWatch(
-            self.trigger, self.suspects, self.host.is_our_link, enabled=self.config.attribute_drift
-        )
-        self.watchers = Watchers(self.trigger, self.suspects, self.tamper.ended)
+        mending = Mending(self.host, self.suspects, self._writer.submit, self.trigger.poke_threadsafe)
+        ears = self.trigger, self.suspects, mending
+        self.tamper = TamperWatch(*ears, self.host.is_our_link, enabled=self.config.attribute_drift)
+        self.watchers = Watchers(*ears, self.tamper.ended)
         self.monitor = Monitor(self.host, self.on_host)
-        self.convergence = Convergence(self.host, self.suspects)
+        self.convergence = Convergence(self.host, self.suspects, mending)
         self.follower = Follower(self.config)
         self.health = Health(self._on_health)
         self.checks = BackendChecks(self._on_checks)

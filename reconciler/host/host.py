@@ -33,6 +33,7 @@ from reconciler.engine.table import Table
 from reconciler.engine.uncollected import uncollected
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, StoreError, UsageError
 from reconciler.host.absent import Absent, absent, named
+from reconciler.host.comparing import Between, compared
 from reconciler.host.connection_probe import connection_probes
 from reconciler.host.cut_off import cut_off
 from reconciler.host.facts import gather, heard, placed, release_gone, this_node
@@ -235,24 +236,23 @@ class Host:
         tables: Collection[str] | None,
         prune: bool = True,
         seals: Seals | None = None,
+        between: Between = tuple,
     ) -> Plan:
         unknown = set(tables or ()) - set(self.tables)
         if unknown:
             raise UsageError(f"no table {', '.join(sorted(unknown))}; there are {', '.join(self.tables)}")
         self._tables.look_into(target, self.target)
         desired, complete = missing.without(target.desired.tables), target.desired.complete and prune
-        deltas: list[Delta] = []
-        for name, table in self.tables.items():
-            if tables is not None and name not in tables:
-                continue
-            rows = desired[name]
-            delta = seals.diff(table, rows, complete) if seals else diff_rows(name, rows, table.live(), complete)
-            if delta:
-                deltas.append(delta)
+
+        def compare(name: str) -> Delta | None:
+            table, rows = self.tables[name], desired[name]
+            return seals.diff(table, rows, complete) if seals else diff_rows(name, rows, table.live(), complete)
+
+        deltas = compared((name for name in self.tables if tables is None or name in tables), compare, between)
         base = self.base
         # Some tables of another commit do not make it the applied one: a pass over all tables does.
         commit = target.commit if tables is None or not base else base
-        return Plan(commit, base, tuple(deltas))
+        return Plan(commit, base, deltas)
 
     def apply(self, plan: Plan) -> Record:
         """Exactly this plan. Raises PlanStale, ApplyError, ProbeFailed, Busy, PermissionMissing, what `aim` raises."""
@@ -481,17 +481,19 @@ class Host:
             self._tables.look_into(self.target)
             self._sharing(self.target.snapshot.cluster).announce(self.target.snapshot, self.target.facts)
 
-    def drift(self, tables: Collection[str] | None = None) -> Plan | None:
+    def drift(self, tables: Collection[str] | None = None, between: Between = tuple) -> Plan | None:
         """What differs from the applied commit in these tables; None if nothing does.
 
-        Whose address is the host's own follows the host: where that changed, the ipcache is compared too.
+        Whose address is the host's own follows the host: where that changed, the ipcache is compared too. Rows may be
+        put right `between` two tables.
         """
         if self.target is None:
             return None
         if (tables is None or "addresses" in tables) and self._is_elsewhere(self.target):
             self.recall()
             tables = None if tables is None else {*tables, "ipcache", "devices", "attachments", *SERVICE_TABLES}
-        return self._compare(self.target, self._look_for_absent(self.target), tables, seals=self._seals) or None
+        missing = self._look_for_absent(self.target)
+        return self._compare(self.target, missing, tables, seals=self._seals, between=between) or None
 
     def _is_elsewhere(self, target: Target) -> bool:
         """Whether the host's own addresses, or its devices to the outside, are not what they were."""
