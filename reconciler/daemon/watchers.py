@@ -18,9 +18,9 @@ from reconciler.daemon.mending import Mending
 from reconciler.daemon.suspects import Suspect, Suspects
 from reconciler.daemon.trigger import Trigger
 from reconciler.errors import PlumbError
-from reconciler.host.touched import TouchedNamespace, TouchedPin
+from reconciler.host.touched import GoneRow, Touched, TouchedNamespace, TouchedPin
 from reconciler.kernel.netlink import own_ports
-from reconciler.kernel.netlink_events import DIRTIES, EVERYTHING, NetlinkEvents
+from reconciler.kernel.netlink_events import DIRTIES, EVERYTHING, NetlinkEvent, NetlinkEvents
 from reconciler.kernel.netlink_writers import process_of
 from reconciler.kernel.netns import is_missing
 from reconciler.model.network import HOST_NETNS
@@ -128,7 +128,7 @@ class Watchers:
             identify = partial(_writer, event.pid, event.port_id, netns, self._ended)
             self._suspects.add(Suspect(time.monotonic_ns(), tables, identify, "netlink does not name the writer"))
             if event.kind in BY_ITSELF:
-                self._mending.touch(TouchedNamespace(netns, tables), event.summary, *tables)
+                self._mending.touch(_place(netns, event), event.summary, *tables)
             else:
                 self._trigger.poke(event.summary, *tables)
 
@@ -175,6 +175,10 @@ class Watchers:
         for path in there - self._told:  # once: a host that is suspended goes on waiting
             self._trigger.poke(f"namespace {path} is there", *DIRTIES[EVERYTHING])
         self._told = there
+
+
+def _place(netns: str, event: NetlinkEvent) -> Touched:
+    return GoneRow("routes", event.gone) if event.gone else TouchedNamespace(netns, DIRTIES[event.kind])
 
 
 def _nobody() -> None:

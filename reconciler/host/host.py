@@ -52,7 +52,7 @@ from reconciler.host.sharing import Joined, Sharing
 from reconciler.host.status import host_status
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
-from reconciler.host.touched import Touched, among, changed_keys
+from reconciler.host.touched import Touched, among, are_gone, changed_keys
 from reconciler.kernel.capabilities import require_capabilities
 from reconciler.kernel.host_addresses import host_addresses, host_networks
 from reconciler.model.cluster import Cluster, DirectReturn
@@ -508,7 +508,8 @@ class Host:
         desired, complete = self.absent.without(self.target.desired.tables), self.target.desired.complete
         deltas = []
         for name, keys in self._tables.rows_at(touched, desired).items():
-            live = self.tables[name].live(cast(Any, keys))
+            gone = are_gone(name, keys, touched)
+            live = DictRows({}) if gone else self.tables[name].live(cast(Any, keys))
             if delta := diff_rows(name, among(desired[name], keys), live, complete):
                 deltas.append(delta)
         return Plan(self.target.commit, self.target.commit, tuple(deltas)) if deltas else None

@@ -39,13 +39,25 @@ class TouchedNamespace(NamedTuple):
     tables: frozenset[str]
 
 
-Touched = TouchedMap | TouchedLink | TouchedPin | TouchedNamespace
+class GoneRow(NamedTuple):
+    """The kernel said that it was deleted."""
+
+    table: str
+    key: Key
+
+
+Touched = TouchedMap | TouchedLink | TouchedPin | TouchedNamespace | GoneRow
 Keys = Collection[Key] | NDArray[np.void]  # as `live(only=...)` of a table takes them
 
 
 def inside(netns: str, rows: Rows) -> list[Key]:
     """Keys of the rows that should be in a namespace."""
     return [key for key in rows.rows if key.netns == netns] if isinstance(rows, DictRows) else []
+
+
+def are_gone(table: str, keys: Keys, touched: Collection[Touched]) -> bool:
+    """Whether all that is known of these rows is that they were deleted, so that nobody need read them."""
+    return not isinstance(keys, np.ndarray) and all(GoneRow(table, key) in touched for key in keys)
 
 
 def among(rows: Rows, keys: Keys) -> Rows:

@@ -14,7 +14,7 @@ from reconciler.daemon.mending import Mending
 from reconciler.daemon.suspects import Suspects
 from reconciler.daemon.trigger import Work
 from reconciler.host import Host
-from reconciler.host.touched import TouchedMap
+from reconciler.host.touched import GoneRow, TouchedMap
 from reconciler.kernel.bpf_maps import Map, PinnedMaps
 from reconciler.kernel.netns import inside
 from tests.e2e.daemon_host import DaemonHost, made_host
@@ -118,3 +118,24 @@ def test_a_touch_that_changed_nothing_writes_nothing(writer: Writer, web: Record
     writer.mending.touch(TouchedMap(writer.ipcache.info.id, web.tobytes()), REASON, "ipcache")
     assert writer.mending.run() == frozenset()
     assert writer.mending.told() == []
+
+
+def test_a_route_that_is_gone_comes_back(made: DaemonHost, writer: Writer) -> None:
+    routes = writer.host.tables["routes"]
+    before = routes.live().rows  # type: ignore[union-attr]
+    key = next(one for one in before if not one.netns and one.destination.version == 4)
+    made.ip("route", "del", str(key.destination))
+    plan = writer.host.drift_at({GoneRow("routes", key)})
+    assert plan is not None
+    assert [(change.before, change.after) for change in plan.changes()] == [(None, before[key])]
+    writer.mending.touch(GoneRow("routes", key), REASON, "routes")
+    assert writer.mending.run() == {"routes"}
+    assert routes.live().rows == before  # type: ignore[union-attr]
+
+
+def test_a_route_that_came_back_by_itself_stays_as_it_is(writer: Writer) -> None:
+    routes = writer.host.tables["routes"]
+    before = routes.live().rows  # type: ignore[union-attr]
+    writer.mending.touch(GoneRow("routes", next(iter(before))), REASON, "routes")
+    writer.mending.run()
+    assert routes.live().rows == before  # type: ignore[union-attr]
