@@ -1,4 +1,4 @@
-"""Rows that somebody touched are put right ahead of every pass, and between two tables of one that is under way.
+"""Rows that somebody touched are put right ahead of all that waits for the writer thread, and between tables of a pass.
 
 The kernel told which rows it may be, so these alone are looked at. A pass over whole tables follows each time: what
 this misses or cannot do is left to it.

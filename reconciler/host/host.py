@@ -586,9 +586,13 @@ class Host:
 
     # For people
 
-    def row_counts(self) -> dict[str, int]:
-        """Table -> live rows."""
-        return {name: len(table.live()) for name, table in self.tables.items()}
+    def row_counts(self, between: Between = tuple) -> dict[str, int]:
+        """Table -> live rows. Rows may be put right `between` two tables."""
+        counts = {}
+        for name, table in self.tables.items():
+            counts[name] = len(table.live())
+            between()
+        return counts
 
     def resolver(self) -> TargetResolver | None:
         return TargetResolver(self.target) if self.target else None
