@@ -31,19 +31,11 @@ Poke = Callable[..., None]  # as `Trigger.poke_threadsafe`
 class Mending:
     """`touch` belongs to the event loop, all else to the writer thread."""
 
-    def __init__(
-        self,
-        host: Host,
-        suspects: Suspects,
-        submit: Submit,
-        poke: Poke,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
+    def __init__(self, host: Host, suspects: Suspects, submit: Submit, poke: Poke) -> None:
         self._host = host
         self._suspects = suspects
         self._submit = submit
         self._poke = poke
-        self._clock_ns = clock_ns
         self._touched: deque[Touched] = deque(maxlen=TOUCHED_AT_ONCE)
         self._told: list[DriftReport] = []
 
@@ -61,13 +53,13 @@ class Mending:
         touched = self._taken()
         if not touched or self._host.hold.suspended:
             return frozenset()
-        began = self._clock_ns()
+        began = time.monotonic_ns()
         try:
             plan = self._host.drift_at(touched)
             if plan is None:
                 return frozenset()
             self._host.repair(plan)
-            self._tell(plan, began)
+            self._tell(plan, began, time.monotonic_ns())
             return frozenset(delta.table for delta in plan.deltas)
         except PlumbError as error:
             log.debug("not at once touched=%s error=%s", touched, error)
@@ -87,8 +79,8 @@ class Mending:
                 taken.add(self._touched.popleft())
         return taken
 
-    def _tell(self, plan: Plan, began_ns: int) -> None:
-        fields, done_ns = self._host.listing().fields(), self._clock_ns()
+    def _tell(self, plan: Plan, began_ns: int, done_ns: int) -> None:
+        fields = self._host.listing().fields()
         for report in reports(plan, None, self._suspects, fields, began_ns, done_ns, plan.base):
             log.warning("drift %s", report)
             self._told.append(report)

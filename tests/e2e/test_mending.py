@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.bpf.maps import Records
 from reconciler.daemon.convergence import Convergence
-from reconciler.daemon.mending import Mending
+from reconciler.daemon.mending import TOUCHED_AT_ONCE, Mending
 from reconciler.daemon.suspects import Suspects
 from reconciler.daemon.trigger import Work
 from reconciler.host import Host
@@ -118,6 +118,21 @@ def test_a_touch_that_changed_nothing_writes_nothing(writer: Writer, web: Record
     writer.mending.touch(TouchedMap(writer.ipcache.info.id, web.tobytes()), REASON, "ipcache")
     assert writer.mending.run() == frozenset()
     assert writer.mending.told() == []
+
+
+def test_a_row_is_put_right_while_rows_are_counted(writer: Writer, web: Records) -> None:
+    writer.delete(web)
+    writer.host.row_counts(writer.mending.run)
+    assert writer.has(web)
+
+
+def test_what_is_too_much_at_once_is_left_to_the_pass(writer: Writer, web: Records) -> None:
+    writer.delete(web)
+    for number in range(TOUCHED_AT_ONCE):
+        writer.mending.touch(TouchedMap(writer.ipcache.info.id, number.to_bytes(4, "big")), REASON, "ipcache")
+    assert writer.mending.run() == frozenset()
+    done = writer.convergence.run(Work(reasons=["map"], tables={"ipcache"}))
+    assert [report.what for report in done.drift] == ["deleted"]
 
 
 def test_a_route_that_is_gone_comes_back(made: DaemonHost, writer: Writer) -> None:
