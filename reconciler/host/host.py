@@ -328,7 +328,7 @@ class Host:
             if self.journal.unfinished:
                 self.journal.recover(self.tables)
                 raise PlanStale("a transaction that was interrupted had to be undone first")
-            prepare(target.snapshot, self._health_netns)
+            prepare(target.snapshot, self.config.node, self._health_netns)
             refuse_obstructed(plan)
             again = rehung(plan, lambda: self.compare(target), self.repair)
             probes = [*again, *connection_probes(target, missing)]
@@ -383,7 +383,7 @@ class Host:
         self._leave_others()
         sharing = self._sharing(target.snapshot.cluster)
         sharing.tell(self._takes(target.snapshot))
-        clean(target.snapshot, self._health_netns)
+        clean(target.snapshot, self.config.node, self._health_netns)
         with suppress(StoreError):  # what is left is given back after the next commit
             release_gone(target.snapshot, self.config.node, sharing.store)
         sharing.announce(target.snapshot, target.facts)
@@ -517,7 +517,7 @@ class Host:
     def repair(self, plan: Plan) -> None:
         """Write it, without journal and probes; the caller holds the host."""
         if self.target is not None:
-            prepare(self.target.snapshot, self._health_netns)
+            prepare(self.target.snapshot, self.config.node, self._health_netns)
         if not self._tables.mend(plan):
             repair(plan, self.tables)
 
