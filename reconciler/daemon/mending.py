@@ -15,6 +15,7 @@ from functools import partial
 
 from reconciler.daemon.suspects import Suspects, reports
 from reconciler.engine.plan import Plan
+from reconciler.engine.uncollected import uncollected
 from reconciler.errors import PlumbError
 from reconciler.host import Host
 from reconciler.host.touched import Touched
@@ -48,6 +49,7 @@ class Mending:
         self.run()
         self._poke(reason, *tables)
 
+    @uncollected()
     def run(self) -> frozenset[str]:
         """The tables in which rows were put right. Nothing while there is nothing to look at, or nobody may write."""
         touched = self._taken()
