@@ -26,8 +26,7 @@ static long collect_translation(struct bpf_map *map, const void *key, struct tra
 SEC("syscall")
 int collect_conntrack(struct collection *context)
 {
-	/* Not ticks_now(): programs of this type have no coarse clock. */
-	struct sweep sweep = { .now = bpf_ktime_get_ns() >> 30 };
+	struct sweep sweep = { .now = ticks_now() };
 
 	bpf_for_each_map_elem(&conntrack4, collect_entry, &sweep, 0);
 	context->live[0] = sweep.live;

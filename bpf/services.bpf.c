@@ -20,8 +20,7 @@ static long collect_affinity(struct bpf_map *map, const void *key, struct affini
 SEC("syscall")
 int collect_services(struct collection *context)
 {
-	/* Not ticks_now(): programs of this type have no coarse clock. */
-	struct sweep sweep = { .now = bpf_ktime_get_ns() >> 30 };
+	struct sweep sweep = { .now = ticks_now() };
 
 	bpf_for_each_map_elem(&service_flows4, collect_flow, &sweep, 0);
 	context->live[0] = sweep.live;

@@ -47,7 +47,7 @@ enum side {
 };
 
 struct event {
-	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 time_ns; /* clock_ns(); within a tick, records are in order */
 	__u8 type; /* enum event_type */
 	__u8 reason; /* enum reason */
 	__u8 side; /* enum side: whose policy decided */

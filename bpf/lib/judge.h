@@ -45,7 +45,7 @@ INLINE void report(struct __sk_buff *skb, const struct passage *at, __u8 type, _
 		count(COUNTER_LOST_EVENTS, 0);
 		return;
 	}
-	event->time_ns = bpf_ktime_get_ns();
+	event->time_ns = clock_ns();
 	event->type = type;
 	event->reason = reason;
 	event->side = side;

@@ -103,7 +103,10 @@ class Front(NamedTuple):
 
 
 def fronts(given: Given, port: ServicePort, node_port: int) -> Iterator[tuple[Address, int, Front]]:
-    """Address and port of each frontend of one port. From inside, addresses for the outside reach any backend."""
+    """Address and port of each frontend of one port. From inside, addresses for the outside reach any backend.
+
+    Node ports are at addresses of the families that the service has addresses of, as in Kubernetes.
+    """
     service = given.service
     local_inside = service.internal_traffic is TrafficPolicy.LOCAL
     local_outside = service.external_traffic is TrafficPolicy.LOCAL
@@ -112,7 +115,9 @@ def fronts(given: Given, port: ServicePort, node_port: int) -> Iterator[tuple[Ad
     outside: list[tuple[Address, int, str]] = [(one, port.port, "external") for one in service.external_ips]
     if service.load_balancer_ip is not None and service.load_balancer_ip not in service.external_ips:
         outside.append((service.load_balancer_ip, port.port, "load balancer"))
-    outside += [(one, node_port, "node port") for one in given.node_addresses if node_port]
+    if node_port:
+        families = {one.version for one in given.addresses}
+        outside += [(one, node_port, "node port") for one in given.node_addresses if one.version in families]
     for address, number, kind in outside:
         sources = service.source_ranges if kind != "node port" else ()
         yield address, number, Front(kind, Scope.INSIDE)

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from reconciler import shipped
-from reconciler.bpf import bpffs, btf, maps, pins, syscalls
+from reconciler.bpf import bpffs, btf, clock, maps, pins, syscalls
 from reconciler.bpf.maps import ARRAY_OF_MAPS, HASH_OF_MAPS
 from reconciler.bpf.syscalls import held
 from reconciler.datapath.features import has
@@ -34,8 +34,8 @@ _DIGEST = 12  # hexadecimal digits
 class Datapath:
     """The programs of `OBJECTS` under one pin root.
 
-    `options`: name -> number, or bytes for arrays. `map_sizes`: map name -> entries. What is not given is as in C.
-    `left_out`: objects that this kernel cannot load.
+    `options`: name -> number, or bytes for arrays. `map_sizes`: map name -> entries. What is not given is as in C, but
+    for the kernel's tick, which is asked for. `left_out`: objects that this kernel cannot load.
     A name that no object knows is an error, told when the objects are first read.
     """
 
@@ -49,7 +49,7 @@ class Datapath:
         left_out: Collection[str] = (),
     ) -> None:
         self.pin_root = pin_root
-        self._options = dict(options or {})
+        self._options = {"jiffy_ns": clock.tick_ns(), **(options or {})}
         self._map_sizes = dict(map_sizes or {})
         self._pins: dict[str, frozenset[str]] = {}  # object name -> pins of its maps
         self._names = tuple(name for name in OBJECTS if name not in left_out)

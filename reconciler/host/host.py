@@ -9,16 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, cast
 
-from reconciler.compile.cache import CompileCache
-from reconciler.compile.host import compile_host
-from reconciler.compile.lint import lint
-from reconciler.compile.population import Population
 from reconciler.compile.services import TABLES as SERVICE_TABLES
-from reconciler.compile.underlay import unreached
 from reconciler.config import Config
 from reconciler.engine.apply import apply, repair
 from reconciler.engine.change import Delta
@@ -26,30 +21,31 @@ from reconciler.engine.diff import diff_rows
 from reconciler.engine.journal import Journal
 from reconciler.engine.lock import host_lock
 from reconciler.engine.plan import Plan
-from reconciler.engine.record import Record, Result
-from reconciler.engine.rows import Columns, DictRows, Rows
+from reconciler.engine.record import Record
+from reconciler.engine.rows import Columns, DictRows
 from reconciler.engine.seals import Seals
 from reconciler.engine.table import Table
 from reconciler.engine.uncollected import uncollected
 from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError, StoreError, UsageError
 from reconciler.host.absent import Absent, absent, named
+from reconciler.host.aiming import Aiming
+from reconciler.host.applied import applied, applied_commit, commit_before
 from reconciler.host.comparing import Between, compared
 from reconciler.host.connection_probe import connection_probes
-from reconciler.host.cut_off import cut_off
-from reconciler.host.facts import gather, heard, placed, release_gone, this_node
+from reconciler.host.facts import heard, placed, release_gone, this_node
 from reconciler.host.gone import Gone, give_back
 from reconciler.host.health_netns import clean, health_netns, prepare
 from reconciler.host.hold import Hold, HoldFile
 from reconciler.host.listing import Listing
 from reconciler.host.nodes import nodes_shown
 from reconciler.host.obstacles import refuse_obstructed
-from reconciler.host.outside import absent_devices, facing_outside
+from reconciler.host.outside import facing_outside
 from reconciler.host.rehung import Rehung, rehung
 from reconciler.host.resolver import TargetResolver
 from reconciler.host.service_checks import Unhealthy, checks, unhealthy_by_rows
-from reconciler.host.service_facts import ServiceFactsMemory, service_facts
-from reconciler.host.sharing import Joined, Sharing
+from reconciler.host.sharing import Joined
 from reconciler.host.status import host_status
+from reconciler.host.stores import Stores
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
 from reconciler.host.touched import Touched, among, are_gone, changed_keys
@@ -57,11 +53,10 @@ from reconciler.kernel.capabilities import require_capabilities
 from reconciler.kernel.host_addresses import host_addresses, host_networks
 from reconciler.model.cluster import Cluster, DirectReturn
 from reconciler.model.facts import Facts
-from reconciler.model.health import with_health, without_health
+from reconciler.model.health import with_health
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.observe.counters import Counters
 from reconciler.observe.fullness import Fullness
-from reconciler.source.loading import Cache, load
 from reconciler.source.repository import resolve
 from reconciler.store.overlay import Overlay
 from reconciler.store.protocol import Store
@@ -88,15 +83,10 @@ class Host:
         self.journal = Journal(config.state_directory / "journal")
         self._hold = HoldFile(config.state_directory)
         self._lock = lock
-        self._manifests = Cache(config.state_directory / "manifests")
-        self._compiled = CompileCache()
-        self._services = ServiceFactsMemory()
-        self._population = Population()
-        self._sharings: dict[object, Sharing] = {}
-        self._joined: Joined | None = None
+        self._stores = Stores(config)
         self._tables = HostTables(config)
+        self._aiming = Aiming(config, self._tables)
         self._seals = Seals()
-        self._left_out: set[str] = set()
         self._gone = Gone()
         self._health_netns = health_netns(config.pin_root)
 
@@ -111,8 +101,7 @@ class Host:
 
     def close(self) -> None:
         self._tables.close()
-        for sharing in self._sharings.values():
-            sharing.close()
+        self._stores.close()
 
     @property
     def tables(self) -> Mapping[str, Table]:
@@ -124,7 +113,7 @@ class Host:
         if self.target is None:
             return None
         cluster = self.target.snapshot.cluster
-        return self._sharing(cluster).beneath, cluster.name
+        return self._stores.of(cluster).beneath, cluster.name
 
     @property
     def mirrored(self) -> tuple[Store, str] | None:
@@ -132,21 +121,12 @@ class Host:
         if self.target is None:
             return None
         cluster = self.target.snapshot.cluster
-        return self._sharing(cluster).store, cluster.name
+        return self._stores.of(cluster).store, cluster.name
 
     @property
     def base(self) -> str:
         """The commit that was applied last; '' on a host that never had one."""
-        return next((record.commit for record in self._applied()), "")
-
-    def _applied(self) -> Iterator[Record]:
-        """Newest first. What was written to the history and then taken back all the same does not count."""
-        taken_back = set()
-        for record in self.journal.history():
-            if record.result is Result.ROLLED_BACK:
-                taken_back.add(record.id)
-            elif record.id not in taken_back:
-                yield record
+        return applied_commit(self.journal)
 
     # What should be
 
@@ -156,7 +136,7 @@ class Host:
 
     def load(self, revision: str, environment: Mapping[str, str] | None = None) -> Snapshot:
         """What a commit says. Raises ManifestError, RepositoryError."""
-        return load(self.config.repository, revision, self._manifests, environment)
+        return self._aiming.load(revision, environment)
 
     @uncollected()
     def aim(self, revision: str, environment: Mapping[str, str] | None = None, preview: bool = False) -> Target:
@@ -165,47 +145,27 @@ class Host:
         Raises ManifestError, RepositoryError, CompileError, StoreError.
         """
         snapshot = self.load(revision, environment)
-        with self._looked_at(snapshot.cluster) if preview else nullcontext(self._sharing(snapshot.cluster)) as sharing:
+        cluster = snapshot.cluster
+        with self._stores.looked_at(cluster) if preview else nullcontext(self._stores.of(cluster)) as sharing:
             store: Store = Overlay(sharing.store) if preview else sharing.store
             snapshot = placed(snapshot, self.config.node, store)
             here = this_node(snapshot, self.config.node)
             if not preview:
                 sharing.register(here, self._takes(snapshot))
             snapshot = with_health(snapshot, here, self._health_netns)
-            identities = None if preview else sharing.identities
-            own = host_addresses(), identities, sharing.others(), host_networks()
-            facts = gather(snapshot, self.config.node, store, *own)
-            facts = replace(
-                facts, services=replace(service_facts(snapshot, store, self._services), unhealthy=self.unhealthy)
-            )
-        devices = facing_outside(snapshot, self.config.node)
-        return self._compiled_for(snapshot, replace(facts, devices=devices))
+            facts = self._aiming.facts(snapshot, sharing, store, self.unhealthy, preview=preview)
+        return self._compiled_for(snapshot, facts)
 
     def _compiled_for(self, snapshot: Snapshot, facts: Facts) -> Target:
-        programs = self._tables.programs(snapshot, self.target.snapshot if self.target else None)
-        digests = {str(name): row.digest for name, row in programs.rows.items()}
-        desired = compile_host(snapshot, facts, self._compiled, digests)
-        self._tell_left_out(snapshot, facts)
-        rows: dict[str, Rows] = {**desired.tables, "programs": programs}
-        return Target(snapshot, facts, replace(desired, tables=rows))
+        return self._aiming.compiled(snapshot, facts, self.target.snapshot if self.target else None)
 
     def programs_of(self, snapshot: Snapshot, node: str) -> DictRows:
         """Of another node, at a commit. Any thread."""
         return self._tables.programs_of(snapshot, node)
 
-    def _tell_left_out(self, snapshot: Snapshot, facts: Facts) -> None:
-        """Nobody commits here when a node of a joined cluster goes out of reach: only the log can say so, once."""
-        left_out = {one.message for one in unreached(snapshot.cluster, this_node(snapshot, self.config.node), facts)}
-        for message in sorted(left_out - self._left_out):
-            log.warning("%s", message)
-        self._left_out = left_out
-
     def warnings(self, target: Target) -> tuple[Warning, ...]:
         """What is valid in a commit and looks wrong, in the order of files and lines."""
-        waiting = tuple(one.warning() for one in absent(target).workloads)
-        outside = (*absent_devices(target.snapshot, target.facts), *cut_off(target))
-        found = target.desired.warnings + lint(without_health(target.snapshot), self._population) + waiting + outside
-        return tuple(sorted(found, key=lambda warning: (warning.path, warning.line, warning.column)))
+        return self._aiming.warnings(target)
 
     # From what is to what should be
 
@@ -359,16 +319,12 @@ class Host:
         if old is target.snapshot.cluster.direct_return:
             yield
             return
-        self._tell(DirectReturn.NONE)
+        self._stores.tell(DirectReturn.NONE)
         try:
             yield
         except BaseException:
-            self._tell(self._takes(target.snapshot))
+            self._stores.tell(self._takes(target.snapshot))
             raise
-
-    def _tell(self, way: DirectReturn) -> None:
-        for sharing in self._sharings.values():
-            sharing.tell(way)
 
     def _hang_as_before(self) -> None:
         """The applied commit's rows, after a transaction was taken back that had moved links."""
@@ -381,7 +337,7 @@ class Host:
     def _settle(self, target: Target, missing: Absent) -> None:
         self.target, self.absent = target, missing
         self._leave_others()
-        sharing = self._sharing(target.snapshot.cluster)
+        sharing = self._stores.of(target.snapshot.cluster)
         sharing.tell(self._takes(target.snapshot))
         clean(target.snapshot, self.config.node, self._health_netns)
         with suppress(StoreError):  # what is left is given back after the next commit
@@ -392,30 +348,11 @@ class Host:
 
     def join(self, joined: Joined) -> None:
         """Be one of the cluster's nodes from now on, as a daemon is; before the first commit is looked at."""
-        self._joined = joined
-
-    def _sharing(self, cluster: Cluster) -> Sharing:
-        """A commit may name another store than the applied one; until it is applied both are there."""
-        key = _sharing_key(cluster)
-        if key not in self._sharings:
-            self._sharings[key] = Sharing(self.config, cluster, self._joined)
-        return self._sharings[key]
-
-    @contextmanager
-    def _looked_at(self, cluster: Cluster) -> Iterator[Sharing]:
-        """For a preview: a store that is not the applied commit's is read and left, nobody hears of this host in it."""
-        if _sharing_key(cluster) in self._sharings:
-            yield self._sharing(cluster)
-            return
-        with closing(Sharing(self.config, cluster)) as sharing:
-            yield sharing
+        self._stores.join(joined)
 
     def _leave_others(self) -> None:
         """Stay only in the store of the applied commit; before the first one, in the one that was tried last."""
-        if self._sharings:
-            staying = _sharing_key(self.target.snapshot.cluster) if self.target else next(reversed(self._sharings))
-            for key in self._sharings.keys() - {staying}:
-                self._sharings.pop(key).close()
+        self._stores.keep(self.target.snapshot.cluster if self.target else None)
 
     def hear(self) -> Plan | None:
         """Aim anew at the applied commit, with what other hosts say now; None if that changes no row.
@@ -424,7 +361,7 @@ class Host:
         """
         if (old := self.target) is None:
             return None
-        sharing = self._sharing(old.snapshot.cluster)
+        sharing = self._stores.of(old.snapshot.cluster)
         facts = heard(old.snapshot, old.facts, sharing.others())
         if facts.services.unhealthy != self.unhealthy:
             facts = replace(facts, services=replace(facts.services, unhealthy=self.unhealthy))
@@ -444,8 +381,8 @@ class Host:
 
     def collect(self) -> None:
         """Give back what nobody in the cluster uses. Raises StoreError."""
-        if self.target is not None and self._joined is not None:
-            snapshot, sharing = self.target.snapshot, self._sharing(self.target.snapshot.cluster)
+        if self.target is not None and self._stores.has_joined:
+            snapshot, sharing = self.target.snapshot, self._stores.of(self.target.snapshot.cluster)
             sharing.collect(self.target.facts, time.monotonic())
             if self.config.node == min(sharing.registered(), default=self.config.node):  # one host is enough
                 self._gone.collect(sharing.store, snapshot.cluster.name, snapshot.commit, snapshot.nodes)
@@ -461,7 +398,7 @@ class Host:
         self.recall()
         record = self.journal.recover(self.tables)
         if self.target is not None:
-            self._tell(self._takes(self.target.snapshot))
+            self._stores.tell(self._takes(self.target.snapshot))
         if self.target is not None and any(checks(self.target.desired.services)):
             self.unhealthy = unhealthy_by_rows(
                 self.target.desired.services, cast(Columns, self.tables["backends"].live())
@@ -479,7 +416,7 @@ class Host:
             log.warning("the applied commit cannot be read commit=%s error=%s", self.base, error)
         else:
             self._tables.look_into(self.target)
-            self._sharing(self.target.snapshot.cluster).announce(self.target.snapshot, self.target.facts)
+            self._stores.of(self.target.snapshot.cluster).announce(self.target.snapshot, self.target.facts)
 
     def drift(self, tables: Collection[str] | None = None, between: Between = tuple) -> Plan | None:
         """What differs from the applied commit in these tables; None if nothing does.
@@ -528,21 +465,11 @@ class Host:
         present = self.base
         if not present:
             raise UsageError("nothing was applied to this host yet")
-        target = self.resolve(to) if to else self._commit_before(present)
+        target = self.resolve(to) if to else commit_before(self.journal, present)
         if target == present:
             raise UsageError(f"this host is at {target[:12]} already")
         with self._holding_back_unless(target):
             return self.converge(target)
-
-    def _commit_before(self, present: str) -> str:
-        """What the host was at when it first came to `present`: a rollback does not make its way back the next one."""
-        oldest_first = reversed(list(self._applied()))
-        before = next((one.base for one in oldest_first if one.commit == present != one.base), "")
-        if not before:
-            raise UsageError(
-                f"the history has no commit before {present[:12]}", remedy="name one: plumb rollback COMMIT"
-            )
-        return before
 
     @property
     def hold(self) -> Hold:
@@ -609,7 +536,7 @@ class Host:
             self.recall()
         if (target := self.target) is None:
             return []
-        sharing = self._sharing(target.snapshot.cluster)
+        sharing = self._stores.of(target.snapshot.cluster)
         return list(nodes_shown(target, {**sharing.others().registered, **sharing.registered()}))
 
     def forget(self, node: str) -> int:
@@ -621,21 +548,26 @@ class Host:
             self.recall()
         if self.target is None:
             return 0
-        snapshot, sharing = self.target.snapshot, self._sharing(self.target.snapshot.cluster)
+        snapshot, sharing = self.target.snapshot, self._stores.of(self.target.snapshot.cluster)
         given = 0 if node in snapshot.nodes else give_back(sharing.store, snapshot.cluster.name, node)
         return given + sharing.forget(node)
 
     def status(self) -> dict[str, Any]:
         """What can be said without a daemon."""
         return host_status(
-            self.config, self.journal, list(self._applied()), self.hold, self._applied_snapshot(), self._store_status()
+            self.config,
+            self.journal,
+            list(applied(self.journal)),
+            self.hold,
+            self._applied_snapshot(),
+            self._store_status(),
         )
 
     def _store_status(self) -> dict[str, Any]:
         """Only a daemon knows."""
-        if self.target is None or self._joined is None:
+        if self.target is None or not self._stores.has_joined:
             return {}
-        return self._sharing(self.target.snapshot.cluster).status()
+        return self._stores.of(self.target.snapshot.cluster).status()
 
     def _applied_snapshot(self) -> Snapshot | None:
         if self.target is not None:

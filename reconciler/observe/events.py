@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
 
-from reconciler.bpf import btf
+from reconciler.bpf import btf, clock
 from reconciler.errors import KernelError
 from reconciler.observe.flow import REASONS, EventType, FlowEvent, Side, is_icmp
 from reconciler.shipped import bpf_objects
@@ -27,8 +27,14 @@ _FIELDS = (
 
 
 def wall_clock_offset_ns() -> int:
-    """What to add to CLOCK_MONOTONIC, the datapath's clock, to get nanoseconds since 1970."""
+    """What to add to CLOCK_MONOTONIC to get nanoseconds since 1970."""
     return time.time_ns() - time.monotonic_ns()
+
+
+def datapath_clock() -> Callable[[], int]:
+    """Tells what to add to the datapath's time to get the same. Raises KernelError."""
+    lag_ns = clock.lag_ns()
+    return lambda: wall_clock_offset_ns() + lag_ns
 
 
 def shipped_layout() -> np.dtype[np.void]:
@@ -40,15 +46,15 @@ class Decoder:
     """Records to events, in their order. About 5 us each.
 
     layout       dtype of `struct event`: `shipped_layout()`
-    offset_ns    what turns the record's time into time since 1970; asked once for each batch
+    offset_ns    what turns the record's time into time since 1970, `datapath_clock()`; asked once for each batch
 
     Raises KernelError if the layout lacks a field or a record has another size: program and package are not of one
     version then.
     """
 
-    def __init__(self, layout: np.dtype[np.void], offset_ns: Callable[[], int] = wall_clock_offset_ns) -> None:
+    def __init__(self, layout: np.dtype[np.void], offset_ns: Callable[[], int] | None = None) -> None:
         self._record = _typed(layout)
-        self._offset_ns = offset_ns
+        self._offset_ns = offset_ns or datapath_clock()
 
     def decode(self, records: Iterable[bytes]) -> list[FlowEvent]:
         """Each record is what the ring buffer delivered for one event."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reconciler import shipped
-from reconciler.bpf import maps, pins, syscalls
+from reconciler.bpf import clock, maps, pins, syscalls
 from reconciler.bpf.bpffs import escaped, unescaped
 from reconciler.bpf.syscalls import held
 from reconciler.datapath.build import build, compile_object
@@ -160,6 +160,11 @@ def test_the_programs_table_loads_replaces_and_unpins(pin_root: Path) -> None:
     table.write({}, list(datapath.program_rows()))
     assert table.live().rows == {}
     assert not list((pin_root / "programs").iterdir())
+
+
+def test_programs_know_how_long_a_tick_of_this_kernel_is(pin_root: Path) -> None:
+    given = {ns: Datapath(pin_root, {"jiffy_ns": ns}).program_rows() for ns in (clock.tick_ns(), clock.tick_ns() + 1)}
+    assert Datapath(pin_root).program_rows() == given[clock.tick_ns()] != given[clock.tick_ns() + 1]
 
 
 def test_a_program_that_is_not_ours_to_load_is_an_error(pin_root: Path) -> None:

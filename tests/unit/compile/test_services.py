@@ -140,6 +140,12 @@ def test_addresses_for_the_outside_serve_both_sides_and_the_nodes_own_too() -> N
     assert {key[:2] for key in world.frontends() if key[2] == "inside"} == outside | {("10.96.0.1", 80)}
 
 
+def test_node_ports_are_of_the_families_of_their_service() -> None:
+    web = service(type=ServiceType.NODE_PORT, cluster_ips=(ip_address("fd96::1"),))
+    world = World([web], said=ServiceFacts(node_ports={"default/web 80/6": 30080}))  # the node's address is of IPv4
+    assert set(world.frontends()) == {("fd96::1", 80, "inside")}
+
+
 def test_scopes_that_say_the_same_share_a_version() -> None:
     world = World([service(external_ips=(ip_address("198.51.100.7"),))], [workload("a", APP)])
     assert len(world.rows.services) == 1
