@@ -59,7 +59,7 @@ def _program(entry: os.DirEntry[str], known: frozenset[int]) -> PinnedProgram:
     about = _program_at(entry.path, entry.inode())
     name, _, digest = entry.name.removesuffix(OLD).rpartition("-")
     intact = all(_INTERNAL in _map_name(number) for number in about.maps - known)
-    since_ns = entry.stat().st_mtime_ns
+    since_ns = _pinned_ns(entry.path, entry.inode())
     return PinnedProgram(name, digest, entry.path, about.id, intact, entry.name.endswith(OLD), since_ns)
 
 
@@ -76,6 +76,11 @@ def _map_at(path: str, inode: int) -> MapInfo:
 def _program_at(path: str, inode: int) -> ProgramInfo:
     with held(syscalls.get(path)) as descriptor:
         return programs.info(descriptor)
+
+
+@lru_cache(maxsize=_PINS_KNOWN)
+def _pinned_ns(path: str, inode: int) -> int:
+    return os.stat(path).st_mtime_ns
 
 
 @lru_cache(maxsize=_PINS_KNOWN)

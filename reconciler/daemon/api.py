@@ -95,7 +95,7 @@ class Api:
             "last_pass_ms": round(service.last_pass_ms, 3),
             "endpoints": len(await service.on_host(lambda: service.host.listing().endpoints())),
             "policies": len({rule.reference for rule in target.snapshot.rules}) if target else 0,
-            "tables": await service.on_host(service.host.row_counts),
+            "tables": await service.on_host(service.host.row_counts, service.mending.run),
             "counters": counters,
             "flows": await service.on_host(service.monitor.fullness),
             "drift_repairs": service.repairs,
@@ -134,7 +134,8 @@ class Api:
         return json_response(await self._service.on_host(lambda: self._service.host.listing().services()))
 
     async def _tables(self, request: Request) -> Response:
-        return json_response(await self._service.on_host(self._service.host.row_counts))
+        service = self._service
+        return json_response(await service.on_host(service.host.row_counts, service.mending.run))
 
     async def _rows(self, request: Request) -> Response:
         name = request.path.removeprefix("/v1/tables/")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from reconciler.daemon.failure import Failure, failed
+from reconciler.daemon.mending import Mending
 from reconciler.daemon.outcome import Outcome
 from reconciler.daemon.suspects import Suspects, reports
 from reconciler.daemon.trigger import Work
@@ -20,7 +21,6 @@ from reconciler.engine.record import Record
 from reconciler.errors import PlumbError
 from reconciler.host import Host
 from reconciler.host.absent import Absent, named, unexplained
-from reconciler.host.touched import Touched
 from reconciler.observe.drift_log import DriftReport
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,12 @@ class Convergence:
     `is_held`: whether the branch is at a commit that somebody rolled back here.
     """
 
-    def __init__(self, host: Host, suspects: Suspects, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self, host: Host, suspects: Suspects, mending: Mending, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self._host = host
         self._suspects = suspects
+        self._mending = mending
         self._clock_ns = clock_ns
         self._failure: Failure | None = None
         self.is_held = False
@@ -63,8 +66,6 @@ class Convergence:
             if work.commit:
                 done.outcome = self._suspended(suspended)
             return done
-        if work.touched:
-            self._mend(work.touched, done.drift)
         if work.news:
             with _noting(done):
                 self._hear()
@@ -77,6 +78,7 @@ class Convergence:
                 self._repair(None if work.everything else frozenset(work.tables), done.drift)
         for report in done.drift:
             log.warning("drift %s", report)
+        done.drift[:0] = self._mending.told()
         self._tell_absent()
         self._suspects.forget(before_ns=began)
         if self._failure is not None:
@@ -133,12 +135,12 @@ class Convergence:
     def _repair(self, tables: frozenset[str] | None, told: list[DriftReport]) -> None:
         """Raises what stands in the way of a row, after all others were put right."""
         began = self._clock_ns()
-        left = self._host.drift(tables)
+        left = self._host.drift(tables, self._mending.run)
         for last in (False,) * (REPAIR_ROUNDS - 1) + (True,):
             if left is None:
                 break
             plan, error, done = left, self._attempt(left), self._clock_ns()
-            left = self._host.drift(tables)
+            left = self._host.drift(tables, self._mending.run)
             fields, commit = self._host.listing().fields(), self._host.base
             plan = unexplained(plan, self._moved())
             found = reports(plan, left, self._suspects, fields, began, done, commit)
@@ -146,20 +148,6 @@ class Convergence:
             if error is not None:
                 raise error
         self._standing = {one for one in self._standing if tables is not None and one[0] not in tables}
-
-    def _mend(self, touched: Collection[Touched], told: list[DriftReport]) -> None:
-        """The rows that were touched, at once. What this misses or cannot do is left to the pass over whole tables."""
-        began = self._clock_ns()
-        try:
-            plan = self._host.drift_at(touched)
-            if plan is None:
-                return
-            self._host.repair(plan)
-        except PlumbError as error:
-            log.debug("not at once touched=%s error=%s", touched, error)
-            return
-        done = self._clock_ns()
-        told += reports(plan, None, self._suspects, self._host.listing().fields(), began, done, plan.base)
 
     def _moved(self) -> Absent:
         """The workloads whose namespaces came or went since the last pass."""

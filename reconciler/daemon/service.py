@@ -29,6 +29,7 @@ from reconciler.daemon.health import Health
 from reconciler.daemon.http import serve
 from reconciler.daemon.log import configure
 from reconciler.daemon.memory import exempt_memory, settle_memory, use_one_arena
+from reconciler.daemon.mending import Mending
 from reconciler.daemon.monitor import Monitor
 from reconciler.daemon.news import News
 from reconciler.daemon.outcome import Outcome, Outcomes
@@ -92,15 +93,21 @@ class Service:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
 
     async def on_host(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Runs it in the writer thread, after what was asked for before."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: function(*arguments))
+        """Runs it in the writer thread, after what was asked for before and what was touched by then."""
+
+        def work() -> T:
+            self.mending.run()
+            return function(*arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
     async def main(self) -> None:
         self.trigger = Trigger()
         ended = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ended.set)
-        self.host = await self.on_host(Host, self.config, nullcontext())
+        self.host = await asyncio.get_running_loop().run_in_executor(self._writer, Host, self.config, nullcontext())
+        self.mending = Mending(self.host, self.suspects, self._writer.submit, self.trigger.poke_threadsafe)
         try:
             await self._run_until(ended)
         finally:
@@ -111,12 +118,11 @@ class Service:
         news = News(self.trigger)
         self.host.join(Joined(news.arrived, news.store_is_back))
         await self.on_host(self.host.recover)
-        self.tamper = TamperWatch(
-            self.trigger, self.suspects, self.host.is_our_link, enabled=self.config.attribute_drift
-        )
-        self.watchers = Watchers(self.trigger, self.suspects, self.tamper.ended)
+        ears = self.trigger, self.suspects, self.mending
+        self.tamper = TamperWatch(*ears, self.host.is_our_link, enabled=self.config.attribute_drift)
+        self.watchers = Watchers(*ears, self.tamper.ended)
         self.monitor = Monitor(self.host, self.on_host)
-        self.convergence = Convergence(self.host, self.suspects)
+        self.convergence = Convergence(self.host, self.suspects, self.mending)
         self.follower = Follower(self.config)
         self.health = Health(self._on_health)
         self.checks = BackendChecks(self._on_checks)

@@ -11,11 +11,12 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from reconciler.daemon.mending import Mending
 from reconciler.daemon.suspects import Suspect, Suspects
 from reconciler.daemon.trigger import Trigger
 from reconciler.errors import PlumbError
 from reconciler.host.tables import WatchedMap
-from reconciler.host.touched import TouchedLink, TouchedMap
+from reconciler.host.touched import Touched, TouchedLink, TouchedMap
 from reconciler.observe.drift import DriftTracer, Tamper, Target
 from reconciler.observe.process import Ended, Process, describe
 
@@ -31,10 +32,17 @@ class TamperWatch:
     """
 
     def __init__(
-        self, trigger: Trigger, suspects: Suspects, is_our_link: Callable[[int], bool], *, enabled: bool
+        self,
+        trigger: Trigger,
+        suspects: Suspects,
+        mending: Mending,
+        is_our_link: Callable[[int], bool],
+        *,
+        enabled: bool,
     ) -> None:
         self._trigger = trigger
         self._suspects = suspects
+        self._mending = mending
         self._is_our_link = is_our_link
         self._tracer: DriftTracer | None = None
         self._watched: dict[int, WatchedMap] = {}
@@ -79,7 +87,10 @@ class TamperWatch:
             tables = self._touched(tamper)
             if tables:
                 self._suspects.add(Suspect(tamper.time_ns, tables, partial(self._writer, tamper)))
-                self._trigger.poke(_reason(tamper), *tables, touched=_place(tamper))
+                if (place := _place(tamper)) is None:
+                    self._trigger.poke(_reason(tamper), *tables)
+                else:
+                    self._mending.touch(place, _reason(tamper), *tables)
 
     def _touched(self, tamper: Tamper) -> frozenset[str]:
         """The tables whose rows are in question. Programs that others attach beside ours are their own affair."""
@@ -93,7 +104,7 @@ class TamperWatch:
         return describe(tamper.tgid, comm=tamper.comm, uid=tamper.uid, parent=tamper.parent, ended=self.ended)
 
 
-def _place(tamper: Tamper) -> TouchedLink | TouchedMap | None:
+def _place(tamper: Tamper) -> Touched | None:
     """Which row it was, if the call named one."""
     if tamper.target is Target.LINK:
         return TouchedLink(tamper.target_id)

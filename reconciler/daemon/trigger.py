@@ -8,20 +8,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from reconciler.host.touched import Touched
-
-TOUCHED_AT_ONCE = 256  # more is no short cut
-
 
 @dataclass(slots=True)
 class Work:
     """What has piled up. `everything` covers `tables`; `commit` asks to look at the followed branch again, `again` to
-    try its commit even if that failed a moment ago. `touched` is where to look first; `news`: others said something.
+    try its commit even if that failed a moment ago. `news`: others said something.
     """
 
     reasons: list[str] = field(default_factory=list)
     tables: set[str] = field(default_factory=set)
-    touched: set[Touched] = field(default_factory=set)
     everything: bool = False
     commit: bool = False
     again: bool = False
@@ -45,15 +40,12 @@ class Trigger:
         *tables: str,
         commit: bool = False,
         again: bool = False,
-        touched: Touched | None = None,
         news: bool = False,
     ) -> None:
         """Without tables, everything is dirty (a commit brings its own plan, and so do news)."""
         if reason not in self._work.reasons:
             self._work.reasons.append(reason)
         self._work.tables.update(tables)
-        if touched is not None and len(self._work.touched) < TOUCHED_AT_ONCE:
-            self._work.touched.add(touched)
         self._work.commit |= commit
         self._work.again |= again
         self._work.news |= news

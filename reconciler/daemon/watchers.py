@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from reconciler.daemon.mending import Mending
 from reconciler.daemon.suspects import Suspect, Suspects
 from reconciler.daemon.trigger import Trigger
 from reconciler.errors import PlumbError
-from reconciler.host.touched import TouchedNamespace, TouchedPin
+from reconciler.host.touched import GoneRow, Touched, TouchedNamespace, TouchedPin
 from reconciler.kernel.netlink import own_ports
-from reconciler.kernel.netlink_events import DIRTIES, EVERYTHING, NetlinkEvents
+from reconciler.kernel.netlink_events import DIRTIES, EVERYTHING, NetlinkEvent, NetlinkEvents
 from reconciler.kernel.netlink_writers import process_of
 from reconciler.kernel.netns import is_missing
 from reconciler.model.network import HOST_NETNS
@@ -31,9 +32,8 @@ log = logging.getLogger(__name__)
 
 NAMESPACES = Path("/run/netns")
 BY_ITSELF = frozenset(("addresses", "routes", "rules", "neighbours"))  # what can be put right before all else is read
-ON_PINS = frozenset(
-    ("programs", "attachments", "cgroups", "endpoints", "ipcache", "policy", "frontends", "services", "backends")
-)
+ON_LINKS = frozenset(("attachments", "cgroups"))
+ON_PINS = ON_LINKS | {"programs", "endpoints", "ipcache", "policy", "frontends", "services", "backends"}
 
 
 class _Readable(Protocol):
@@ -43,10 +43,11 @@ class _Readable(Protocol):
 class Watchers:
     """Owned by the daemon's event loop. `close` ends all of them. `ended` remembers processes."""
 
-    def __init__(self, trigger: Trigger, suspects: Suspects, ended: Memory) -> None:
+    def __init__(self, trigger: Trigger, suspects: Suspects, mending: Mending, ended: Memory) -> None:
         self._loop = asyncio.get_running_loop()
         self._trigger = trigger
         self._suspects = suspects
+        self._mending = mending
         self._ended = ended
         self._netlink: dict[str, NetlinkEvents] = {}
         self._pins: PinWatch | None = None
@@ -126,8 +127,10 @@ class Watchers:
             tables = DIRTIES[event.kind]
             identify = partial(_writer, event.pid, event.port_id, netns, self._ended)
             self._suspects.add(Suspect(time.monotonic_ns(), tables, identify, "netlink does not name the writer"))
-            touched = TouchedNamespace(netns, tables) if event.kind in BY_ITSELF else None
-            self._trigger.poke(event.summary, *tables, touched=touched)
+            if event.kind in BY_ITSELF:
+                self._mending.touch(_place(netns, event), event.summary, *tables)
+            else:
+                self._trigger.poke(event.summary, *tables)
 
     def _on_pins(self) -> None:
         if self._pins is None:
@@ -141,9 +144,16 @@ class Watchers:
                 if event.directory / event.name in self._cgroups:
                     self._trigger.poke(f"cgroup {event.name} {event.what.value}", "cgroups")
             elif not event.name.endswith("__new"):
-                self._suspects.add(Suspect(time.monotonic_ns(), ON_PINS, _nobody, "inotify does not name the writer"))
-                touched = TouchedPin(event.name) if event.directory.name == "links" else None
-                self._trigger.poke(f"pin {event.name} {event.what.value}", *ON_PINS, touched=touched)
+                self._on_pin(event)
+
+    def _on_pin(self, event: PinEvent) -> None:
+        is_link, reason = event.directory.name == "links", f"pin {event.name} {event.what.value}"
+        tables = ON_LINKS if is_link else ON_PINS
+        self._suspects.add(Suspect(time.monotonic_ns(), tables, _nobody, "inotify does not name the writer"))
+        if is_link:
+            self._mending.touch(TouchedPin(event.name), reason, *tables)
+        else:
+            self._trigger.poke(reason, *tables)
 
     def _on_namespace(self, path: str, event: PinEvent) -> None:
         """Those that no commit names are other people's."""
@@ -165,6 +175,10 @@ class Watchers:
         for path in there - self._told:  # once: a host that is suspended goes on waiting
             self._trigger.poke(f"namespace {path} is there", *DIRTIES[EVERYTHING])
         self._told = there
+
+
+def _place(netns: str, event: NetlinkEvent) -> Touched:
+    return GoneRow("routes", event.gone) if event.gone else TouchedNamespace(netns, DIRTIES[event.kind])
 
 
 def _nobody() -> None:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from reconciler.model.origin import Origin
 
+_FEW = 64  # origins for each row, above which rows are looked at one by one
+
 Key = Any  # hashable: a str, an address, a frozen dataclass
 Row = Any  # a frozen dataclass
 
@@ -51,13 +53,21 @@ class Columns:
         return Columns(self.keys[index], self.values[index], self.origins, origin_of)
 
     def with_own_origins(self) -> Columns:
-        """The same rows without the origins that none of them has. O(rows + origins)."""
+        """The same rows without the origins that none of them has. O(rows + origins); of few rows O(rows)."""
+        if len(self.origin_of) * _FEW < len(self.origins):
+            return self._with_few_origins()
         used = np.zeros(len(self.origins) + 1, np.bool_)  # the last is what rows without an origin mark
         used[self.origin_of] = True
         used[-1] = False
         place = np.cumsum(used, dtype=np.int32) - np.int32(1)
         place[-1] = -1
         return Columns(self.keys, self.values, tuple(compress(self.origins, used)), place[self.origin_of])
+
+    def _with_few_origins(self) -> Columns:
+        used = sorted({at for at in self.origin_of.tolist() if at >= 0})
+        place = {-1: -1, **{at: index for index, at in enumerate(used)}}
+        origin_of = np.array([place[at] for at in self.origin_of.tolist()], np.int32)
+        return Columns(self.keys, self.values, tuple(self.origins[at] for at in used), origin_of)
 
     def origin(self, row: int) -> Origin | None:
         """Of the row at this index."""

@@ -17,6 +17,10 @@ from reconciler.engine.table import Table
 
 @runtime_checkable
 class Stateful(Protocol):
+    """`state_pays_from`: fewer rows than that are read and compared sooner than `state` is told."""
+
+    state_pays_from: int
+
     def state(self) -> bytes | None:
         """The same as before as long as no live row has changed; None if it cannot be told. Raises KernelError."""
         ...
@@ -39,7 +43,7 @@ class Seals:
 
         `desired` must not be changed afterwards.
         """
-        state = table.state() if isinstance(table, Stateful) else None  # before reading: what comes between shows
+        state = _state(table, len(desired))  # before reading: what comes between shows
         sealed = self._seals.pop(table.name, None)
         whole = sealed and sealed.desired is desired and (sealed.complete, sealed.state) == (complete, state)
         if not whole and (delta := diff_rows(table.name, desired, table.live(), complete)):
@@ -47,3 +51,7 @@ class Seals:
         if state is not None:
             self._seals[table.name] = _Seal(desired, complete, state)
         return None
+
+
+def _state(table: Table, rows: int) -> bytes | None:
+    return table.state() if isinstance(table, Stateful) and rows >= table.state_pays_from else None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reconciler.bpf.bpffs import MOUNT_POINT
 from reconciler.kernel import netns
-from reconciler.model.health import is_health
+from reconciler.model.health import NAMESPACE
 from reconciler.model.snapshot import Snapshot
 
 _DIRECTORY = Path("/run/netns")
@@ -21,18 +21,19 @@ def health_netns(pin_root: Path) -> str:
     return str(_DIRECTORY / f"{'-'.join(part for part in below.parts if part != '/')}-health")
 
 
-def has_health(snapshot: Snapshot) -> bool:
-    return any(map(is_health, snapshot.workloads.values()))
+def _has_health(snapshot: Snapshot, node: str) -> bool:
+    """Asked before each repair, so not by looking at every workload."""
+    return f"{NAMESPACE}/{node}" in snapshot.workloads
 
 
-def prepare(snapshot: Snapshot, path: str) -> None:
-    """The namespace is there where the commit has the endpoint. Raises KernelError."""
-    if has_health(snapshot) and netns.is_missing(path):
+def prepare(snapshot: Snapshot, node: str, path: str) -> None:
+    """The namespace is there where the commit has the node's endpoint. Raises KernelError."""
+    if _has_health(snapshot, node) and netns.is_missing(path):
         netns.remove(path)  # what is left of one that was unmounted
         netns.create(path)
 
 
-def clean(snapshot: Snapshot, path: str) -> None:
+def clean(snapshot: Snapshot, node: str, path: str) -> None:
     """It is gone where the commit has none. Raises KernelError."""
-    if not has_health(snapshot):
+    if not _has_health(snapshot, node):
         netns.remove(path)

@@ -30,6 +30,7 @@ from reconciler.errors import ApplyError, PlanStale, PlumbError, RepositoryError
 from reconciler.host.absent import Absent, absent, named
 from reconciler.host.aiming import Aiming
 from reconciler.host.applied import applied, applied_commit, commit_before
+from reconciler.host.comparing import Between, compared
 from reconciler.host.connection_probe import connection_probes
 from reconciler.host.facts import heard, placed, release_gone, this_node
 from reconciler.host.gone import Gone, give_back
@@ -47,7 +48,7 @@ from reconciler.host.status import host_status
 from reconciler.host.stores import Stores
 from reconciler.host.tables import HostTables, WatchedMap
 from reconciler.host.target import Target
-from reconciler.host.touched import Touched, among, changed_keys
+from reconciler.host.touched import Touched, among, are_gone, changed_keys
 from reconciler.host.ways import crosses_versions, way_taken
 from reconciler.kernel.capabilities import require_capabilities
 from reconciler.kernel.host_addresses import host_addresses, host_networks
@@ -196,24 +197,23 @@ class Host:
         tables: Collection[str] | None,
         prune: bool = True,
         seals: Seals | None = None,
+        between: Between = tuple,
     ) -> Plan:
         unknown = set(tables or ()) - set(self.tables)
         if unknown:
             raise UsageError(f"no table {', '.join(sorted(unknown))}; there are {', '.join(self.tables)}")
         self._tables.look_into(target, self.target)
         desired, complete = missing.without(target.desired.tables), target.desired.complete and prune
-        deltas: list[Delta] = []
-        for name, table in self.tables.items():
-            if tables is not None and name not in tables:
-                continue
-            rows = desired[name]
-            delta = seals.diff(table, rows, complete) if seals else diff_rows(name, rows, table.live(), complete)
-            if delta:
-                deltas.append(delta)
+
+        def compare(name: str) -> Delta | None:
+            table, rows = self.tables[name], desired[name]
+            return seals.diff(table, rows, complete) if seals else diff_rows(name, rows, table.live(), complete)
+
+        deltas = compared((name for name in self.tables if tables is None or name in tables), compare, between)
         base = self.base
         # Some tables of another commit do not make it the applied one: a pass over all tables does.
         commit = target.commit if tables is None or not base else base
-        return Plan(commit, base, tuple(deltas))
+        return Plan(commit, base, deltas)
 
     def apply(self, plan: Plan) -> Record:
         """Exactly this plan. Raises PlanStale, ApplyError, ProbeFailed, Busy, PermissionMissing, what `aim` raises."""
@@ -289,7 +289,7 @@ class Host:
             if self.journal.unfinished:
                 self.journal.recover(self.tables)
                 raise PlanStale("a transaction that was interrupted had to be undone first")
-            prepare(target.snapshot, self._health_netns)
+            prepare(target.snapshot, self.config.node, self._health_netns)
             refuse_obstructed(plan)
             again = rehung(plan, lambda: self.compare(target), self.repair)
             probes = [*again, *connection_probes(target, missing)]
@@ -340,7 +340,7 @@ class Host:
         self._leave_others()
         sharing = self._stores.of(target.snapshot.cluster)
         sharing.tell(self._takes(target.snapshot))
-        clean(target.snapshot, self._health_netns)
+        clean(target.snapshot, self.config.node, self._health_netns)
         with suppress(StoreError):  # what is left is given back after the next commit
             release_gone(target.snapshot, self.config.node, sharing.store)
         sharing.announce(target.snapshot, target.facts)
@@ -419,17 +419,19 @@ class Host:
             self._tables.look_into(self.target)
             self._stores.of(self.target.snapshot.cluster).announce(self.target.snapshot, self.target.facts)
 
-    def drift(self, tables: Collection[str] | None = None) -> Plan | None:
+    def drift(self, tables: Collection[str] | None = None, between: Between = tuple) -> Plan | None:
         """What differs from the applied commit in these tables; None if nothing does.
 
-        Whose address is the host's own follows the host: where that changed, the ipcache is compared too.
+        Whose address is the host's own follows the host: where that changed, the ipcache is compared too. Rows may be
+        put right `between` two tables.
         """
         if self.target is None:
             return None
         if (tables is None or "addresses" in tables) and self._is_elsewhere(self.target):
             self.recall()
             tables = None if tables is None else {*tables, "ipcache", "devices", "attachments", *SERVICE_TABLES}
-        return self._compare(self.target, self._look_for_absent(self.target), tables, seals=self._seals) or None
+        missing = self._look_for_absent(self.target)
+        return self._compare(self.target, missing, tables, seals=self._seals, between=between) or None
 
     def _is_elsewhere(self, target: Target) -> bool:
         """Whether the host's own addresses, or its devices to the outside, are not what they were."""
@@ -444,7 +446,8 @@ class Host:
         desired, complete = self.absent.without(self.target.desired.tables), self.target.desired.complete
         deltas = []
         for name, keys in self._tables.rows_at(touched, desired).items():
-            live = self.tables[name].live(cast(Any, keys))
+            gone = are_gone(name, keys, touched)
+            live = DictRows({}) if gone else self.tables[name].live(cast(Any, keys))
             if delta := diff_rows(name, among(desired[name], keys), live, complete):
                 deltas.append(delta)
         return Plan(self.target.commit, self.target.commit, tuple(deltas)) if deltas else None
@@ -452,7 +455,7 @@ class Host:
     def repair(self, plan: Plan) -> None:
         """Write it, without journal and probes; the caller holds the host."""
         if self.target is not None:
-            prepare(self.target.snapshot, self._health_netns)
+            prepare(self.target.snapshot, self.config.node, self._health_netns)
         if not self._tables.mend(plan):
             repair(plan, self.tables)
 
@@ -511,9 +514,13 @@ class Host:
 
     # For people
 
-    def row_counts(self) -> dict[str, int]:
-        """Table -> live rows."""
-        return {name: len(table.live()) for name, table in self.tables.items()}
+    def row_counts(self, between: Between = tuple) -> dict[str, int]:
+        """Table -> live rows. Rows may be put right `between` two tables."""
+        counts = {}
+        for name, table in self.tables.items():
+            counts[name] = len(table.live())
+            between()
+        return counts
 
     def resolver(self) -> TargetResolver | None:
         return TargetResolver(self.target) if self.target else None

@@ -25,7 +25,7 @@ from reconciler.engine.rows import DictRows, Rows
 from reconciler.engine.table import Table
 from reconciler.errors import KernelError
 from reconciler.host.target import Target
-from reconciler.host.touched import Keys, Touched, TouchedMap, TouchedNamespace, TouchedPin, inside, united
+from reconciler.host.touched import GoneRow, Keys, Touched, TouchedMap, TouchedNamespace, TouchedPin, inside, united
 from reconciler.kernel import cgroups
 from reconciler.kernel.addresses import AddressesTable
 from reconciler.kernel.attachments import AttachmentsTable
@@ -260,6 +260,8 @@ class HostTables:
             yield from self._rows_in(touched)
         elif isinstance(touched, TouchedNamespace):
             yield from ((name, inside(touched.netns, desired[name])) for name in touched.tables)
+        elif isinstance(touched, GoneRow):
+            yield touched.table, (touched.key,)
         elif isinstance(touched, TouchedPin):
             yield from _named((key_of_pin(touched.name), cgroups.key_of_pin(touched.name)))
         else:

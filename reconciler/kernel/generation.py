@@ -14,13 +14,13 @@ import os
 import struct
 import sys
 from collections.abc import Callable
-from threading import Thread
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from reconciler.bpf import maps, programs, syscalls
-from reconciler.bpf.grace import wait_for_programs
+from reconciler.bpf.grace import hurried, wait_for_programs
 from reconciler.bpf.programs import Instruction
 from reconciler.bpf.syscalls import held
 from reconciler.kernel.bpf_maps import Map, PinnedMaps
@@ -57,8 +57,8 @@ class Generation:
         self._after: list[Callable[[], None]] = []
         self._policy_staged = False
         self._staged = False
-        self._cleaner: Thread | None = None
-        self._failure: BaseException | None = None
+        self._cleaner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clean after flip")
+        self._cleaning: Future[None] | None = None
         self._writer: _Writer | None = None
 
     def join(self, member: Staging) -> None:
@@ -124,13 +124,12 @@ class Generation:
             raise
         after, self._after = self._after, []
         self._policy_staged = self._staged = False
-        self._cleaner = Thread(target=self._clean, args=(lock, after), name="clean after flip")
-        self._cleaner.start()
+        self._cleaning = self._cleaner.submit(self._clean, lock, after)
 
     def settle(self) -> None:
         """Wait until no packet is on its way that read the word before the last flip. Milliseconds."""
-        if self._cleaner:
-            self._cleaner.join()
+        if self._cleaning:
+            wait((self._cleaning,))
 
     @property
     def settled_epoch(self) -> int:
@@ -150,12 +149,9 @@ class Generation:
 
     def finish(self) -> None:
         """Wait until the last flip's old rows are gone. Raises what went wrong with that."""
-        if self._cleaner:
-            self._cleaner.join()
-            self._cleaner = None
-        if self._failure:
-            failure, self._failure = self._failure, None
-            raise failure
+        cleaning, self._cleaning = self._cleaning, None
+        if cleaning:
+            cleaning.result()
 
     def set_events(self, mask: int) -> None:
         """Which events the programs send: `enum event_mask`."""
@@ -163,15 +159,16 @@ class Generation:
         self._write(state, _version(state), mask)
 
     def _clean(self, lock: int, after: list[Callable[[], None]]) -> None:
-        """In a thread of its own. Holds the lock, which keeps other processes from staging meanwhile."""
+        """In a thread of its own. Holds the lock, which keeps other processes from staging meanwhile.
+
+        What it raises `finish` tells; the mark stays then, so that the next `begin` cleans.
+        """
         with held(lock):
-            try:
+            with hurried():
                 wait_for_programs()
-                for clean in after:
-                    clean()
-                self._mark(dirty=False)
-            except BaseException as failure:  # told by finish(); the mark stays, so the next begin() cleans
-                self._failure = failure
+            for clean in after:
+                clean()
+            self._mark(dirty=False)
 
     def _write(self, state: Map, version: Version, events: int) -> None:
         if self._writer is None or self._writer.state is not state:

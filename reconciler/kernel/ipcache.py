@@ -43,6 +43,7 @@ class IpcacheTable:
     after: tuple[str, ...] = ("programs", "endpoints")
     key_dtype = IPCACHE_KEY
     value_dtype = IPCACHE_VALUE
+    state_pays_from = 50_000  # a sum walks through every bucket of the maps, 20 ms
 
     def __init__(self, pinned: PinnedMaps, generation: Generation) -> None:
         self._maps = pinned

@@ -29,7 +29,7 @@ from reconciler.kernel.netlink import (
 )
 from reconciler.kernel.netlink import address as ip_address
 from reconciler.kernel.netlink_writers import process_number
-from reconciler.model.network import HOST_NETNS, PROTOCOL
+from reconciler.model.network import HOST_NETNS, PROTOCOL, RouteKey
 
 # Links, neighbours; addresses, routes, rules, configuration of IPv4; the same of IPv6
 GROUPS = (1, 3, 5, 7, 8, 24, 9, 11, 19, 25)
@@ -64,13 +64,15 @@ class NetlinkEvent:
     """`kind` is the table that changed, or EVERYTHING after a loss; `DIRTIES[kind]` are the tables to look at.
 
     `port_id` is the writer's (0: the kernel itself, or not told, as for links); `pid` is the process it names, if
-    the number says so by itself: `netlink_writers.process_of` tells more, at more cost.
+    the number says so by itself: `netlink_writers.process_of` tells more, at more cost. `gone`: the route of ours that
+    was deleted.
     """
 
     kind: str
     summary: str
     port_id: int = 0
     pid: int | None = None
+    gone: RouteKey | None = None
 
 
 class NetlinkEvents:
@@ -122,7 +124,8 @@ class NetlinkEvents:
             table, tell = _TELLERS[kind]
             summary = tell(self._netlink, kind, flags, body)
             if summary is not None:
-                events.append(NetlinkEvent(table, summary, port_id, process_number(port_id)))
+                gone = routes.owned_key(self._path, body) if kind == routes.DELETE else None
+                events.append(NetlinkEvent(table, summary, port_id, process_number(port_id), gone))
         return events
 
 

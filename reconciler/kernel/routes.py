@@ -113,6 +113,11 @@ def host_network(body: bytes) -> IPv4Network | IPv6Network | None:
     return None if found.is_loopback or (family == socket.AF_INET6 and found.is_link_local) else found
 
 
+def owned_key(netns: str, body: bytes) -> RouteKey | None:
+    """The key of a route of ours; None of any other."""
+    return None if _owned_index(body) is None else _decoded(netns, "", body)[0]
+
+
 @lru_cache(maxsize=CACHED)
 def _owned_index(body: bytes) -> int | None:
     """The index of the route's link, 0 if it has none; None if the route is not ours."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import resource
+from _thread import start_new_thread
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from threading import Thread
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,7 @@ def _visibly(write: Callable[[], None], is_done: Callable[[], bool], after: Call
     Raises what the write raised before it was done.
     """
     failures: list[BaseException] = []
+    returned = Event()
 
     def work() -> None:
         try:
@@ -102,12 +104,12 @@ def _visibly(write: Callable[[], None], is_done: Callable[[], bool], after: Call
         except BaseException as failure:
             failures.append(failure)
         finally:
+            returned.set()
             after()
 
-    thread = Thread(target=work, name="write a map of maps")
-    thread.start()
-    while thread.is_alive() and not is_done():
-        thread.join(_POLL_S)
+    start_new_thread(work, ())  # `Thread.start` would wait until it runs
+    while not returned.is_set() and not is_done():
+        returned.wait(_POLL_S)
     if failures:
         raise failures[0]
 

@@ -27,6 +27,7 @@ class Counting(IpcacheTable):
     """The real table; `reads` says how often its rows were read out."""
 
     reads = 0
+    state_pays_from = 0
 
     def live(self, only: object = None) -> Columns:
         self.reads += 1
@@ -44,6 +45,13 @@ def test_the_second_comparison_reads_no_rows(table: Counting) -> None:
     seals, desired = Seals(), ipcache_rows(STATE)
     assert [seals.diff(table, desired, True) for _ in range(3)] == [None] * 3
     assert table.reads == 1
+
+
+def test_few_rows_are_read_sooner_than_summed_up(datapath: Harness, table: Counting) -> None:
+    seals, desired = Seals(), ipcache_rows(STATE)
+    table.state_pays_from = len(desired) + 1
+    assert [seals.diff(table, desired, True) for _ in range(3)] == [None] * 3
+    assert table.reads == 3
 
 
 def test_other_rows_are_compared_anew(table: Counting) -> None:

@@ -72,6 +72,20 @@ def test_a_deleted_route_names_the_process_that_deleted_it(events: NetlinkEvents
     assert told(events, "route 10.1.0.0/24 deleted").pid == deleting.pid
 
 
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("route {} 10.1.0.0/24 dev veth0 table 77 metric 5 proto 112", RouteKey("", ip_network("10.1.0.0/24"), 77, 5)),
+        ("-6 route {} fd01::/64 dev veth0 proto 112", RouteKey("", ip_network("fd01::/64"), 254, 0)),
+    ],
+)
+def test_a_deleted_route_of_ours_is_named(events: NetlinkEvents, command: str, key: RouteKey) -> None:
+    ip(command.format("add"))
+    assert told(events, f"route {key.destination} added").gone is None
+    ip(command.format("del"))
+    assert told(events, f"route {key.destination} deleted").gone == key
+
+
 def test_a_foreign_route_that_replaces_ours_is_told(events: NetlinkEvents) -> None:
     ip("route add 10.1.0.0/24 dev veth0 proto 112")
     ip("route replace 10.1.0.0/24 dev veth1 proto static")

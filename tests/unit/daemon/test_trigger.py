@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from reconciler.daemon.trigger import TOUCHED_AT_ONCE, Trigger, Work
-from reconciler.host.touched import TouchedMap
+from reconciler.daemon.trigger import Trigger, Work
 
 
 def _run(body: object) -> Work:
@@ -67,15 +66,3 @@ def test_another_thread_may_wake_the_loop() -> None:
         return await asyncio.wait_for(trigger.take(), 10)
 
     assert _run(body).reasons == ["from a thread"]
-
-
-def test_what_was_touched_is_kept_up_to_a_number() -> None:
-    async def body() -> Work:
-        trigger = Trigger()
-        for number in range(TOUCHED_AT_ONCE + 10):
-            trigger.poke("rows deleted", "ipcache", touched=TouchedMap(7, bytes([number % 256, number // 256])))
-        return await trigger.take()
-
-    work = _run(body)
-    assert len(work.touched) == TOUCHED_AT_ONCE
-    assert work.tables == {"ipcache"}

@@ -130,10 +130,11 @@ def test_the_origin_of_a_row_of_columns_is_the_desired_one() -> None:
     assert {numbers(c)[0]: c.origin for c in delta} == {1: None, 2: ORIGIN, 3: ORIGIN, 4: None}
 
 
-def test_a_delta_of_columns_keeps_the_origins_of_its_own_rows_only() -> None:
-    others = tuple(replace(ORIGIN, line=line) for line in range(100))
+@pytest.mark.parametrize("count", [10, 100, 10_000])
+def test_a_delta_of_columns_keeps_the_origins_of_its_own_rows_only(count: int) -> None:
+    others = tuple(replace(ORIGIN, line=line) for line in range(count))
     want = columns({1: 1, 2: 2, 3: 3})
-    named = Columns(want.keys, want.values, (*others, ORIGIN), np.array([7, -1, 100], np.int32))
+    named = Columns(want.keys, want.values, (*others, ORIGIN), np.array([7, -1, count], np.int32))
     delta = diff_rows("t", named, columns({1: 1, 3: 4}), complete=True)
     assert isinstance(delta, ColumnDelta)
     assert delta.after.origins == (ORIGIN,)

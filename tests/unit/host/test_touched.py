@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reconciler.engine.rows import Columns, DictRows
-from reconciler.host.touched import among, inside, united
+from reconciler.host.touched import GoneRow, TouchedNamespace, among, are_gone, inside, united
 from reconciler.model.datapath import IPCACHE_KEY, IPCACHE_VALUE
 from reconciler.model.origin import Origin
 
@@ -49,3 +49,14 @@ def test_columns_among_keys_are_those_with_the_keys() -> None:
 def test_a_key_that_was_touched_twice_counts_once() -> None:
     assert united([[HERE, THERE], [HERE]]) == {HERE, THERE}
     assert len(united([columns(1, 2).keys, columns(2).keys])) == 2
+
+
+def test_rows_are_gone_if_each_was_said_to_be() -> None:
+    said = {GoneRow("routes", HERE), TouchedNamespace("/run/netns/web", frozenset(("routes",)))}
+    assert are_gone("routes", [HERE], said)
+    assert not are_gone("routes", [HERE, THERE], said)
+    assert not are_gone("rules", [HERE], said)
+
+
+def test_a_row_of_columns_is_always_read() -> None:
+    assert not are_gone("ipcache", columns(1).keys, {GoneRow("ipcache", HERE)})
