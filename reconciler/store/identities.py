@@ -11,6 +11,7 @@ hands out mostly the same numbers again, and a number that was given back is not
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from hashlib import sha256
 
 from reconciler.errors import StoreError
 from reconciler.model.identity import FIRST_CLUSTER, LAST_CLUSTER
-from reconciler.model.labels import Label, LabelSet
+from reconciler.model.labels import Label, LabelSet, label_set
 from reconciler.store.protocol import ABSENT, Item, Store, root
 
 CLUSTER_SHIFT = 16  # bits 16 to 23 are the cluster's id (cilium/cilium pkg/identity/numericidentity.go)
@@ -166,9 +167,9 @@ def _triples(labels: LabelSet) -> list[list[str]]:
     return [[label.source, label.key, label.value] for label in sorted(labels)]
 
 
-@lru_cache(maxsize=1 << 14)  # the same ones are in many label sets
+@lru_cache(maxsize=1 << 8)  # what many label sets have; to remember one that a single set has takes more than it does
 def _label(source: str, key: str, value: str) -> Label:
-    return Label(source, key, value)
+    return Label(sys.intern(source), sys.intern(key), value)
 
 
 def _digest(labels: LabelSet) -> str:
@@ -182,7 +183,7 @@ def _written(labels: LabelSet, unused: bool) -> bytes:
 def _read(item: Item) -> _Record:
     try:
         value = json.loads(item.value)
-        labels = frozenset(_label(*triple) for triple in value["labels"])
+        labels = label_set(_label(*triple) for triple in value["labels"])
         return _Record(labels, bool(value["unused"]), item.revision)
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{item.key} in the store is not an identity: {error}") from error
