@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from types import MappingProxyType
 
 from reconciler.errors import StoreError
 from reconciler.model.identity import FIRST_CLUSTER, LAST_CLUSTER
@@ -70,11 +71,12 @@ class Identities:
         """label set -> identity; those that have none get one, those that were marked as unused are in use again.
 
         Writes nothing where nothing is new, and reads again what it wrote. The keys are the sets that are remembered
-        here, so that each is in memory once. Raises StoreError when all numbers are taken.
+        here, and those are the caller's where they are new, so that each is in memory once. Raises StoreError when all numbers are taken.
         """
         wanted = set(label_sets)
+        spelled = {labels: labels for labels in wanted}
         for _ in range(ATTEMPTS):
-            records = self._records()
+            records = self._records(spelled)
             numbers = {record.labels: number for number, record in records.items()}
             again = {
                 number: records[number]
@@ -110,12 +112,12 @@ class Identities:
         self._marked = marked
         return tuple(released)
 
-    def _records(self) -> dict[int, _Record]:
-        """number -> record; an item that was read before is not parsed again."""
+    def _records(self, spelled: Mapping[LabelSet, LabelSet] = MappingProxyType({})) -> dict[int, _Record]:
+        """number -> record; an item that was read before is not parsed again. `spelled`: sets that are in memory."""
         parsed: dict[str, _Record] = {}
         for item in self._store.range(self._numbers).items:
             known = self._parsed.get(item.key)
-            parsed[item.key] = known if known and known.revision == item.revision else _read(item)
+            parsed[item.key] = known if known and known.revision == item.revision else _read(item, spelled)
         self._parsed = parsed
         return {int(key.removeprefix(self._numbers)): record for key, record in parsed.items()}
 
@@ -180,10 +182,10 @@ def _written(labels: LabelSet, unused: bool) -> bytes:
     return json.dumps({"labels": _triples(labels), "unused": unused}).encode()
 
 
-def _read(item: Item) -> _Record:
+def _read(item: Item, spelled: Mapping[LabelSet, LabelSet] = MappingProxyType({})) -> _Record:
     try:
         value = json.loads(item.value)
         labels = label_set(_label(*triple) for triple in value["labels"])
-        return _Record(labels, bool(value["unused"]), item.revision)
+        return _Record(spelled.get(labels, labels), bool(value["unused"]), item.revision)
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{item.key} in the store is not an identity: {error}") from error
