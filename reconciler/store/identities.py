@@ -49,7 +49,7 @@ class Identities:
         self._grace_s = grace_s
         self._label_sets = f"{identities_prefix(cluster)}{cluster_id}/label-sets/"
         self._numbers = f"{identities_prefix(cluster)}{cluster_id}/numbers/"
-        self._parsed: dict[str, _Record] = {}
+        self._parsed: dict[int, _Record] = {}  # by number
         self._marked: dict[int, tuple[int, float]] = {}  # number -> revision of its mark, and when we saw it
 
     def all(self) -> dict[int, LabelSet]:
@@ -61,9 +61,9 @@ class Identities:
         found = {}
         for number in numbers:
             if item := self._store.get(f"{self._numbers}{number}"):
-                known = self._parsed.get(item.key)
+                known = self._parsed.get(number)
                 if known is None or known.revision != item.revision:
-                    known = self._parsed[item.key] = _read(item)
+                    known = self._parsed[number] = _read(item)
                 found[number] = known.labels
         return found
 
@@ -71,7 +71,8 @@ class Identities:
         """label set -> identity; those that have none get one, those that were marked as unused are in use again.
 
         Writes nothing where nothing is new, and reads again what it wrote. The keys are the sets that are remembered
-        here, and those are the caller's where they are new, so that each is in memory once. Raises StoreError when all numbers are taken.
+        here, the caller's own where they are new, so that each is in memory once. Raises StoreError when all numbers
+        are taken.
         """
         wanted = set(label_sets)
         spelled = {labels: labels for labels in wanted}
@@ -112,14 +113,15 @@ class Identities:
         self._marked = marked
         return tuple(released)
 
-    def _records(self, spelled: Mapping[LabelSet, LabelSet] = MappingProxyType({})) -> dict[int, _Record]:
+    def _records(self, spelled: Mapping[LabelSet, LabelSet] = MappingProxyType({})) -> Mapping[int, _Record]:
         """number -> record; an item that was read before is not parsed again. `spelled`: sets that are in memory."""
-        parsed: dict[str, _Record] = {}
+        parsed: dict[int, _Record] = {}
         for item in self._store.range(self._numbers).items:
-            known = self._parsed.get(item.key)
-            parsed[item.key] = known if known and known.revision == item.revision else _read(item, spelled)
+            number = int(item.key.removeprefix(self._numbers))
+            known = self._parsed.get(number)
+            parsed[number] = known if known and known.revision == item.revision else _read(item, spelled)
         self._parsed = parsed
-        return {int(key.removeprefix(self._numbers)): record for key, record in parsed.items()}
+        return parsed
 
     def _choose(self, label_sets: Iterable[LabelSet], taken: Mapping[int, _Record]) -> dict[LabelSet, int]:
         chosen: dict[LabelSet, int] = {}
