@@ -32,11 +32,13 @@ from reconciler.source.node import Finding, Findings, Node, Place
 from reconciler.source.stamp import Content
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Document:
     """A document without faults.
 
-    `places`: where the fields stand that refer to other documents. `unbound`: it depends on the Cluster (see `stamp`).
+    `content`: as it was stamped last, for a path and a commit that mean nothing to the next load; what the bytes alone
+    said would be a second copy of all that a snapshot has. `places`: where the fields stand that refer to other
+    documents. `unbound`: it depends on the Cluster (see `stamp`).
     """
 
     identity: Identity
