@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from reconciler.compile.contents import Contents
-from reconciler.compile.ipcache import CacheRow, Table
+from reconciler.compile.ipcache import Records, Table
 from reconciler.compile.members import Members
 from reconciler.compile.networks import Networks
 from reconciler.compile.policy import PolicyMemory
@@ -26,7 +26,7 @@ class CompileCache:
     matcher: RuleMatcher = field(default_factory=RuleMatcher)
     index: LabelIndex = field(default_factory=LabelIndex)
     members: Remembered[Members] = field(default_factory=Remembered)
-    member_rows: Remembered[list[CacheRow]] = field(default_factory=Remembered)
+    member_rows: Remembered[Records] = field(default_factory=Remembered)
     networks: Remembered[Networks] = field(default_factory=Remembered)
     ipcache: Remembered[Table] = field(default_factory=Remembered)
     policy: PolicyMemory = field(default_factory=PolicyMemory)

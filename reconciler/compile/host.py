@@ -6,7 +6,7 @@ The order matters once: which rules select a local workload is found first, beca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -70,7 +70,7 @@ class Judging:
 
 
 _PLACE = attrgetter("namespace", "name", "netns", "interface", "labels", "ports", "address4", "address6", "cgroup")
-_SAID = attrgetter("node", "ports", "audit")  # what rows are made of, of a workload whose identity is known
+_SAID = ("node", "ports", "audit")  # what rows are made of, of a workload whose identity is known
 
 Local = Mapping[str, tuple[Workload, Endpoint]]  # workload reference -> workload and what it was given
 RulesOf = Mapping[int, tuple[PolicyRule, ...]]  # shared identity -> the rules that select it
@@ -179,12 +179,17 @@ def _in_order(rules: Sequence[PolicyRule], rules_of: RulesOf) -> tuple[PolicyRul
 
 def _identities(snapshot: Snapshot, facts: Facts, wanted: Asked, cache: CompileCache) -> tuple[Members, Networks]:
     asking = (facts, wanted.blocks, wanted.names)
-    said = (list(snapshot.workloads), [*map(_SAID, snapshot.workloads.values())], *asking)
+    said = (list(snapshot.workloads), *_columns(snapshot.workloads.values(), _SAID), *asking)
     refined = cache.members.get(said, partial(members, snapshot.workloads, *asking))
     others = neighbours(snapshot, facts)
     elsewhere = frozenset(cidr for node in others for cidr in (node.cidr4, node.cidr6) if cidr is not None)
     found = (frozenset(wanted.networks), elsewhere, wanted.blocks)
     return refined, cache.networks.get(found, partial(networks, *found))
+
+
+def _columns(workloads: Collection[Workload], fields: Iterable[str]) -> Iterator[list[object]]:
+    """Field by field: a tuple for each workload, remembered, would take twice as much."""
+    return ([*map(attrgetter(field), workloads)] for field in fields)
 
 
 def _ipcache(
@@ -200,7 +205,7 @@ def _ipcache(
     own = cache.member_rows.get(inputs, partial(member_rows, *inputs))
     others = other_rows(snapshot, facts, cidrs.numbers, wanted.networks)
     rows = [row for row, _ in others]
-    found = cache.ipcache.get((own, rows, budget), partial(table, own, rows, budget))
+    found = cache.ipcache.get((*inputs, rows, budget), partial(table, own, rows, budget))
     workloads = snapshot.workloads
     known = columns(found, (workloads[one.key].origin for one in refined.members), [origin for _, origin in others])
     return with_remote(known, facts.remote, refined.remote, budget)

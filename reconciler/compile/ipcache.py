@@ -40,6 +40,13 @@ class CacheRow(NamedTuple):
     flags: int
 
 
+class Records(NamedTuple):
+    """Rows as the map has them."""
+
+    keys: NDArray[np.void]
+    values: NDArray[np.void]
+
+
 class Table(NamedTuple):
     """Every row but for its origin: those of members, then those of the others that are in `kept` (indexes)."""
 
@@ -48,7 +55,7 @@ class Table(NamedTuple):
     kept: Sequence[int]
 
 
-def member_rows(members: Sequence[Member], host_addresses: Collection[IpAddress]) -> list[CacheRow]:
+def member_rows(members: Sequence[Member], host_addresses: Collection[IpAddress]) -> Records:
     """Of every address of a workload. Raises CompileError if a workload has an address of this host."""
     own = {(address.version, int(address)) for address in host_addresses}
     rows = []
@@ -58,7 +65,7 @@ def member_rows(members: Sequence[Member], host_addresses: Collection[IpAddress]
             raise CompileError(f"{workload.origin}: {address} of {workload.reference} is an address of the host itself")
         full = value | MAPPED_LOW if version == 4 else value
         rows.append(CacheRow(full, 128, identity, _flags(workload) if local else 0))
-    return rows
+    return _records(rows)
 
 
 def _flags(workload: Workload) -> IpcacheFlag:
@@ -84,19 +91,23 @@ def other_rows(
     return rows
 
 
-def table(members: Sequence[CacheRow], others: Sequence[CacheRow], budget: Budget) -> Table:
+def table(members: Records, others: Sequence[CacheRow], budget: Budget) -> Table:
     """Of rows with the same prefix the first stays: an address of a workload or a node is nothing else.
 
     Raises CompileError over the budget.
     """
-    taken = {(row.value, row.bits) for row in members}
-    kept = []
+    first: dict[tuple[int, int], int] = {}
     for place, row in enumerate(others):
-        if (row.value, row.bits) not in taken:
-            taken.add((row.value, row.bits))
-            kept.append(place)
-    check_ipcache({"addresses of workloads": len(members), "nodes, and CIDRs of rules": len(kept)}, budget)
-    return Table(*_records([*members, *(others[place] for place in kept)]), kept)
+        first.setdefault((row.value, row.bits), place)
+    places = [*first.values()]
+    keys, values = _records([others[place] for place in places])
+    free = np.flatnonzero(match(words(keys), words(members.keys)) < 0)
+    check_ipcache({"addresses of workloads": len(members.keys), "nodes, and CIDRs of rules": len(free)}, budget)
+    return Table(
+        np.concatenate([members.keys, keys[free]]),
+        np.concatenate([members.values, values[free]]),
+        [places[one] for one in free],
+    )
 
 
 def columns(found: Table, members: Iterable[Origin], others: Sequence[Origin]) -> Columns:
@@ -172,7 +183,7 @@ def _row(place: IpAddress | IpNetwork, identity: int, flags: int = 0) -> CacheRo
     return CacheRow(value, bits, identity, flags)
 
 
-def _records(rows: Sequence[CacheRow]) -> tuple[NDArray[np.void], NDArray[np.void]]:
+def _records(rows: Sequence[CacheRow]) -> Records:
     keys = np.zeros(len(rows), IPCACHE_KEY)
     keys["high"] = [row.value >> 64 for row in rows]
     keys["low"] = [row.value & WORD for row in rows]
@@ -180,4 +191,4 @@ def _records(rows: Sequence[CacheRow]) -> tuple[NDArray[np.void], NDArray[np.voi
     values = np.zeros(len(rows), IPCACHE_VALUE)
     values["identity"] = [row.identity for row in rows]
     values["flags"] = [row.flags for row in rows]
-    return keys, values
+    return Records(keys, values)

@@ -12,11 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.compile.cache import CompileCache
 from reconciler.config import SOCKET_NAME
-from reconciler.daemon.client import Client
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.overtaken import refuse_moved
 from reconciler.errors import ManifestError, PlumbError, RepositoryError, StoreError, UsageError
@@ -27,6 +26,9 @@ from reconciler.host.target import Target
 from reconciler.model.health import without_health
 from reconciler.model.snapshot import Snapshot, Warning
 from reconciler.verdict.policy_test import require
+
+if TYPE_CHECKING:
+    from reconciler.daemon.client import Client
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +158,12 @@ class Hooks:
         """Daemons of other nodes on this machine (a lab); nodes elsewhere tell their own story."""
         runs = self._host.config.run_directory.parent
         others = sorted(set(snapshot.nodes) - {self._host.config.node})
-        clients = {node: Client(runs / node / SOCKET_NAME) for node in others}
+        sockets = {node: path for node in others if (path := runs / node / SOCKET_NAME).exists()}
+        if not sockets:
+            return {}
+        from reconciler.daemon.client import Client  # HTTP from the other side: a lab alone has use for it here
+
+        clients = {node: Client(path) for node, path in sockets.items()}
         return {node: client for node, client in clients.items() if client.answers()}
 
 

@@ -95,7 +95,7 @@ def gather(
             ifname=ifnames.get(reference, ""),
             address4=address4,
             address6=address6,
-            mac=workload_mac(snapshot.cluster.name, reference),
+            mac=workload_mac(snapshot.cluster.name, reference) if reference in ifnames else "",
         )
     named: dict[int, LabelSet] = {int(one): reserved_labels(one) for one in Reserved if one}
     named |= {**others.labels, **{number: one for one, number in numbers.items()}}

@@ -62,8 +62,9 @@ class Sharing:
         self._cluster = cluster
         self._joined = member
         self.beneath: Store = open_store(cluster, config.store_file, config.store_credentials)
-        file = MirrorFile(_mirror_path(config, cluster)) if cluster.store.kind is not StoreKind.EMBEDDED else None
-        self.store = Mirror(self.beneath, cluster.name, config.node, file)
+        is_here = cluster.store.kind is StoreKind.EMBEDDED
+        file = None if is_here else MirrorFile(_mirror_path(config, cluster))
+        self.store = Mirror(self.beneath, cluster.name, config.node, file, asked=["identities"] if is_here else [])
         self.identities = Identities(self.store, cluster.id, cluster.name, grace_s=cluster.store.ttl_s)
         self._own = Hearing(self.store, cluster.name, cluster.id, node=config.node)
         self._foreign = {one.name: self._foreign_hearing(one) for one in cluster.clusters}

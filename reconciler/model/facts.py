@@ -17,7 +17,10 @@ from reconciler.model.outside import NodeDevice
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A workload with what it was given. `ifname` is the host end of its veth pair (at most 15 bytes)."""
+    """A workload with what it was given. `ifname` is the host end of its veth pair (at most 15 bytes).
+
+    `ifname` and `mac` are '' where it is another node's.
+    """
 
     reference: str  # namespace/name of its Workload
     node: str

@@ -28,6 +28,12 @@ class Label:
 LabelSet = frozenset[Label]
 
 
+def label_set(labels: Iterable[Label]) -> LabelSet:
+    """A set is given room for twice as many where it grows label by label, and there is one for each identity; from a
+    dict it is made at once (CPython Objects/setobject.c, set_update_internal)."""
+    return frozenset(dict.fromkeys(labels))
+
+
 def parse_label(text: str) -> Label:
     """`k8s:app=web`, `reserved:host`, `app=web` (source `any`)."""
     head, _, value = text.partition("=")
@@ -62,7 +68,7 @@ def workload_labels(
     """The identity labels of a workload: of its own and its namespace's those that matter; its namespace's name, its
     cluster."""
     own = [Label("k8s", key, value) for key, value in labels.items() if which.matter(key)]
-    return frozenset((*own, *_of_namespace(namespace, tuple(namespace_labels.items()), cluster, which)))
+    return label_set((*own, *_of_namespace(namespace, tuple(namespace_labels.items()), cluster, which)))
 
 
 @lru_cache(maxsize=1 << 12)  # what is the same for all workloads of a namespace is there once

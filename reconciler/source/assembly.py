@@ -70,9 +70,10 @@ def _snapshot(commit: str, documents: Documents, warnings: list[Warning]) -> Sna
 
 
 def _stamped(placed: Placed, kind: type[stamp.Own], commit: str) -> stamp.Own:
-    content = placed.document.content
-    assert isinstance(content, kind)
-    return stamp.own(content, placed.path, commit)
+    document = placed.document
+    assert isinstance(document.content, kind)
+    document.content = stamped = stamp.own(document.content, placed.path, commit)
+    return stamped
 
 
 def _implied(name: str, placed: Placed, commit: str) -> Namespace:
@@ -85,8 +86,7 @@ def _rules(documents: Documents, cluster: Cluster, commit: str) -> tuple[PolicyR
     settings = stamp.Settings(cluster.name, cluster.ipblock_matches_workloads)
     found: list[PolicyRule] = []
     for placed in documents.policies:
-        rules = references.rules_of(placed)
-        if placed.document.unbound:
-            rules = tuple(stamp.bind(rule, settings) for rule in rules)
-        found += [stamp.policy(rule, placed.path, commit) for rule in rules]
+        rules = tuple(stamp.policy(rule, placed.path, commit) for rule in references.rules_of(placed))
+        placed.document.content = rules
+        found += [stamp.bind(rule, settings) for rule in rules] if placed.document.unbound else rules
     return tuple(found)

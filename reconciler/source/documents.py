@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import yaml
 from yaml._yaml import CParser
@@ -221,7 +222,7 @@ def _checked_key(node: Node) -> Node:
 
 
 def _put(frame: _Open, key: Node, node: Node) -> None:
-    mapping, name = frame.node, key.value
+    mapping, name = frame.node, sys.intern(key.value)  # what is called so is kept of many documents
     if name == _MERGE_KEY and key.text == _MERGE_KEY:
         frame.merged += _merge_sources(node)
         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from reconciler.source import (
@@ -31,11 +32,13 @@ from reconciler.source.node import Finding, Findings, Node, Place
 from reconciler.source.stamp import Content
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Document:
     """A document without faults.
 
-    `places`: where the fields stand that refer to other documents. `unbound`: it depends on the Cluster (see `stamp`).
+    `content`: as it was stamped last, for a path and a commit that mean nothing to the next load; what the bytes alone
+    said would be a second copy of all that a snapshot has. `places`: where the fields stand that refer to other
+    documents. `unbound`: it depends on the Cluster (see `stamp`).
     """
 
     identity: Identity
@@ -111,7 +114,14 @@ def _document(node: Node, findings: Findings, accepted: frozenset[str] = frozens
         content, places = _OWN_KINDS[kind.name](node, identity, findings)
     if len(findings.faults) > before:
         return None
-    return Document(identity, node.place, content, places, stamp.is_unbound(content))
+    place, shared = _stands(node.place, tuple(places.items()))
+    return Document(identity, place, content, shared, stamp.is_unbound(content))
+
+
+@lru_cache(maxsize=1 << 12)
+def _stands(place: Place, places: tuple[tuple[str, Place], ...]) -> tuple[Place, Mapping[str, Place]]:
+    """The same objects for all documents that stand, with their fields, at the same lines: most begin at the first."""
+    return place, dict(places)
 
 
 def _once(found: list[Finding]) -> tuple[Finding, ...]:

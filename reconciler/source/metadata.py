@@ -6,6 +6,7 @@ Source: k8s.io/apimachinery pkg/util/validation/validation.go.
 from __future__ import annotations
 
 import re
+import sys
 from typing import NamedTuple
 
 from reconciler.model.labels import CLUSTER_KEY, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX
@@ -46,7 +47,7 @@ def identity(kind: str, document: Node, findings: Findings) -> Identity:
         return Identity(kind, "", name)
     if namespace:
         check_name(document.get("metadata", "namespace"), findings, short=True)
-    return Identity(kind, namespace or DEFAULT_NAMESPACE, name)
+    return Identity(kind, sys.intern(namespace or DEFAULT_NAMESPACE), name)  # which many documents share
 
 
 def check_name(node: Node | None, findings: Findings, *, short: bool) -> None:

@@ -58,7 +58,7 @@ def sort(placed: Iterable[Placed]) -> tuple[Documents, list[Fault]]:
     found, faults = Documents(), []
     seen: dict[Identity, Placed] = {}
     for one in placed:
-        identity = one.document.identity
+        identity, content = one.document.identity, one.document.content
         if identity in seen:
             faults.append(one.fault(f"a second {identity}; the first is at {seen[identity]}"))
             continue
@@ -69,14 +69,14 @@ def sort(placed: Iterable[Placed]) -> tuple[Documents, list[Fault]]:
             found.hosts[identity.name] = one
         elif identity.kind == "Namespace":
             found.namespaces[identity.name] = one
-        elif identity.kind == "Workload":
-            found.workloads[f"{identity.namespace}/{identity.name}"] = one
-        elif identity.kind == "Service":
-            found.services[f"{identity.namespace}/{identity.name}"] = one
-        elif identity.kind == "EndpointSlice":
-            found.slices[f"{identity.namespace}/{identity.name}"] = one
-        elif identity.kind == "PolicyTest":
-            found.policy_tests[f"{identity.namespace}/{identity.name}"] = one
+        elif isinstance(content, Workload):
+            found.workloads[content.origin.name] = one
+        elif isinstance(content, Service):
+            found.services[content.origin.name] = one
+        elif isinstance(content, EndpointSlice):
+            found.slices[content.origin.name] = one
+        elif isinstance(content, PolicyTest):
+            found.policy_tests[content.origin.name] = one
         elif identity.kind == "Prefilter":
             found.prefilters[identity.name] = one
         else:

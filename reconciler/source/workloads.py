@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 
@@ -50,7 +51,7 @@ def workload(document: Node, identity: Identity, findings: Findings) -> tuple[Wo
     return Workload(
         namespace=identity.namespace,
         name=identity.name,
-        node=spec.read("node"),
+        node=sys.intern(spec.read("node")),  # which many workloads share
         origin=Origin("", document.place.line, identity.kind, f"{identity.namespace}/{identity.name}", ""),
         netns=_netns(spec, findings),
         interface=addresses.interface(interface, findings) if interface else "eth0",

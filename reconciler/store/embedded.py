@@ -25,7 +25,7 @@ _LAST = "\U0010ffff"  # sorts after every key below a prefix
 class EmbeddedStore:
     """A Store in the file `path`. Leases end by `clock`, seconds since the epoch, which all processes share."""
 
-    max_writes = 1_000_000
+    max_writes = 2_000  # a transaction is in memory as a whole, several times over; 10,000 identities were 10 MB
 
     def __init__(self, path: str | Path, clock: Callable[[], float] = time.time) -> None:
         self._path = Path(path)
@@ -45,7 +45,7 @@ class EmbeddedStore:
             rows = database.execute(
                 "SELECT key, value, revision FROM items WHERE key >= ? AND key < ? ORDER BY key",
                 (prefix, prefix + _LAST),
-            ).fetchall()
+            )
             return Snapshot(tuple(Item(*row) for row in rows), _revision(database))
 
     def put(self, key: str, value: bytes, lease: int | None = None) -> int:

@@ -11,14 +11,16 @@ hands out mostly the same numbers again, and a number that was given back is not
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from types import MappingProxyType
 
 from reconciler.errors import StoreError
 from reconciler.model.identity import FIRST_CLUSTER, LAST_CLUSTER
-from reconciler.model.labels import Label, LabelSet
+from reconciler.model.labels import Label, LabelSet, label_set
 from reconciler.store.protocol import ABSENT, Item, Store, root
 
 CLUSTER_SHIFT = 16  # bits 16 to 23 are the cluster's id (cilium/cilium pkg/identity/numericidentity.go)
@@ -47,7 +49,7 @@ class Identities:
         self._grace_s = grace_s
         self._label_sets = f"{identities_prefix(cluster)}{cluster_id}/label-sets/"
         self._numbers = f"{identities_prefix(cluster)}{cluster_id}/numbers/"
-        self._parsed: dict[str, _Record] = {}
+        self._parsed: dict[int, _Record] = {}  # by number
         self._marked: dict[int, tuple[int, float]] = {}  # number -> revision of its mark, and when we saw it
 
     def all(self) -> dict[int, LabelSet]:
@@ -59,9 +61,9 @@ class Identities:
         found = {}
         for number in numbers:
             if item := self._store.get(f"{self._numbers}{number}"):
-                known = self._parsed.get(item.key)
+                known = self._parsed.get(number)
                 if known is None or known.revision != item.revision:
-                    known = self._parsed[item.key] = _read(item)
+                    known = self._parsed[number] = _read(item)
                 found[number] = known.labels
         return found
 
@@ -69,11 +71,13 @@ class Identities:
         """label set -> identity; those that have none get one, those that were marked as unused are in use again.
 
         Writes nothing where nothing is new, and reads again what it wrote. The keys are the sets that are remembered
-        here, so that each is in memory once. Raises StoreError when all numbers are taken.
+        here, the caller's own where they are new, so that each is in memory once. Raises StoreError when all numbers
+        are taken.
         """
         wanted = set(label_sets)
+        spelled = {labels: labels for labels in wanted}
         for _ in range(ATTEMPTS):
-            records = self._records()
+            records = self._records(spelled)
             numbers = {record.labels: number for number, record in records.items()}
             again = {
                 number: records[number]
@@ -109,14 +113,15 @@ class Identities:
         self._marked = marked
         return tuple(released)
 
-    def _records(self) -> dict[int, _Record]:
-        """number -> record; an item that was read before is not parsed again."""
-        parsed: dict[str, _Record] = {}
+    def _records(self, spelled: Mapping[LabelSet, LabelSet] = MappingProxyType({})) -> Mapping[int, _Record]:
+        """number -> record; an item that was read before is not parsed again. `spelled`: sets that are in memory."""
+        parsed: dict[int, _Record] = {}
         for item in self._store.range(self._numbers).items:
-            known = self._parsed.get(item.key)
-            parsed[item.key] = known if known and known.revision == item.revision else _read(item)
+            number = int(item.key.removeprefix(self._numbers))
+            known = self._parsed.get(number)
+            parsed[number] = known if known and known.revision == item.revision else _read(item, spelled)
         self._parsed = parsed
-        return {int(key.removeprefix(self._numbers)): record for key, record in parsed.items()}
+        return parsed
 
     def _choose(self, label_sets: Iterable[LabelSet], taken: Mapping[int, _Record]) -> dict[LabelSet, int]:
         chosen: dict[LabelSet, int] = {}
@@ -166,9 +171,9 @@ def _triples(labels: LabelSet) -> list[list[str]]:
     return [[label.source, label.key, label.value] for label in sorted(labels)]
 
 
-@lru_cache(maxsize=1 << 14)  # the same ones are in many label sets
+@lru_cache(maxsize=1 << 8)  # what many label sets have; to remember one that a single set has takes more than it does
 def _label(source: str, key: str, value: str) -> Label:
-    return Label(source, key, value)
+    return Label(sys.intern(source), sys.intern(key), value)
 
 
 def _digest(labels: LabelSet) -> str:
@@ -179,10 +184,10 @@ def _written(labels: LabelSet, unused: bool) -> bytes:
     return json.dumps({"labels": _triples(labels), "unused": unused}).encode()
 
 
-def _read(item: Item) -> _Record:
+def _read(item: Item, spelled: Mapping[LabelSet, LabelSet] = MappingProxyType({})) -> _Record:
     try:
         value = json.loads(item.value)
-        labels = frozenset(_label(*triple) for triple in value["labels"])
-        return _Record(labels, bool(value["unused"]), item.revision)
+        labels = label_set(_label(*triple) for triple in value["labels"])
+        return _Record(spelled.get(labels, labels), bool(value["unused"]), item.revision)
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{item.key} in the store is not an identity: {error}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -41,19 +41,23 @@ class MirrorState:
 
 
 class Mirror:
-    """A Store over what lies below the `cluster`'s root in `store`; of addresses only those of `node`.
+    """A Store over what lies below the `cluster`'s root in `store`; of addresses only those of `node`, and none of the
+    sections that are `asked` for: of a store on this host, which answers nearly as fast as memory would.
 
     Without `follow` reads ask the store, and the file only where that fails. Safe with several threads.
     `node`: '' for who only listens. Others put back what the store has lost before they go by what it says.
     """
 
-    def __init__(self, store: Store, cluster: str, node: str, file: MirrorFile | None = None) -> None:
+    def __init__(
+        self, store: Store, cluster: str, node: str, file: MirrorFile | None = None, asked: Collection[str] = ()
+    ) -> None:
         self.max_writes = store.max_writes
         self.root = root(cluster)
         self._store = store
         self._node = node
         self._skipped = f"{self.root}addresses/"
         self._own = f"{self._skipped}{quote(node, safe='')}/"
+        self._asked = tuple(f"{self.root}{section}/" for section in asked)
         self._file = file
         self._changed: Changed = lambda keys: None
         self._condition = threading.Condition()
@@ -140,6 +144,8 @@ class Mirror:
     def _is_kept(self, key: str) -> bool:
         """Keys of a section, or prefixes within one."""
         if not key.startswith(self.root) or (key.startswith(self._skipped) and not key.startswith(self._own)):
+            return False
+        if key.startswith(self._asked):
             return False
         return len(key) > len(self.root)
 

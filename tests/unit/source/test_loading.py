@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from reconciler import shipped
 from reconciler.errors import ManifestError, RepositoryError
+from reconciler.model.cluster import Workload
 from reconciler.model.policy import CidrPeer
 from reconciler.source import loading
 from reconciler.source.documents import MAX_BYTES
@@ -73,6 +75,16 @@ def test_a_file_that_moved_is_not_read_again(tmp_path: Path, cache: Cache) -> No
     commit(tmp_path, {"a.yaml": None, "moved/a.yaml": network_policy("a")})
     assert load(tmp_path, "HEAD", cache).rules[0].origin.path == "moved/a.yaml"
     assert cache.files_read == 2
+
+
+def test_a_document_is_in_memory_as_the_snapshot_has_it(tmp_path: Path, cache: Cache) -> None:
+    node = "apiVersion: plumbline/v1\nkind: Node\nmetadata: {name: alpha}\nspec: {cidrs: [10.0.0.0/24]}\n"
+    workload = "apiVersion: plumbline/v1\nkind: Workload\nmetadata: {name: lonely}\nspec: {node: alpha, netns: web}\n"
+    make(tmp_path, {"a.yaml": f"{CLUSTER}---\n{node}---\n{workload}"})
+    found = load(tmp_path, "HEAD", cache)
+    gc.collect()
+    held = [one for one in gc.get_objects() if isinstance(one, Workload) and one.name == "lonely"]
+    assert [id(one) for one in held] == [id(found.workloads["default/lonely"])]
 
 
 def test_a_commit_loaded_twice_is_the_same_snapshot(tmp_path: Path, cache: Cache) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import ManifestError
+from reconciler.model.cluster import Workload
 from reconciler.source import manifests
 from reconciler.source.loading import load_directory
 
@@ -46,3 +47,13 @@ def test_a_fault_in_an_anchor_is_told_once() -> None:
         b"spec:\n  podSelector: &x {matchLabels: {-a: x}}\n  ingress: [{from: [{podSelector: *x}]}]\n"
     )
     assert [(fault.line, fault.column) for fault in manifests.read(text).faults] == [(5, 34)]
+
+
+def test_what_alike_documents_share_is_in_memory_once() -> None:
+    text = "apiVersion: plumbline/v1\nkind: Workload\nmetadata: {name: %s}\nspec: {node: alpha, netns: w}\n"
+    one, other = (manifests.read((text % name).encode()).documents[0] for name in ("first", "other"))
+    assert isinstance(one.content, Workload)
+    assert isinstance(other.content, Workload)
+    assert one.place is other.place
+    assert one.places is other.places
+    assert one.content.node is other.content.node

@@ -142,3 +142,9 @@ def test_the_sets_that_are_given_are_those_that_are_remembered(store: EmbeddedSt
     found = identities.allocate([labels("web"), labels("db")])
     known = identities.all()
     assert all(known[number] is one for one, number in found.items())
+
+
+def test_a_new_set_is_remembered_as_the_object_that_was_given(store: EmbeddedStore) -> None:
+    given = labels("web")
+    [found] = Identities(store, 0).allocate([given])
+    assert found is given

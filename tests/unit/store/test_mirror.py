@@ -82,6 +82,18 @@ def test_it_reads_from_memory(opened: Open, store: EmbeddedStore) -> None:
     assert (mirror.get(KEY), mirror.beneath.asked) == (found[0], asked)
 
 
+def test_a_section_that_is_asked_for_is_read_from_the_store(path: Path, store: EmbeddedStore) -> None:
+    key = root("demo") + "identities/1/numbers/300"
+    with closing(Counted(path)) as beneath, closing(Mirror(beneath, "demo", "alpha", asked=["identities"])) as mirror:
+        mirror.follow(lambda keys: None)
+        until(lambda: mirror.synchronised)
+        store.put(key, b"1")
+        asked = beneath.asked
+        item = mirror.get(key)
+        assert item
+        assert (item.value, beneath.asked) == (b"1", asked + 1)
+
+
 def test_it_learns_what_others_write(opened: Open, store: EmbeddedStore) -> None:
     mirror = opened().begin()
     store.put(KEY, b"1")
