@@ -83,11 +83,10 @@ def test_more_rows_than_one_chunk_are_read(kind: int) -> None:
         assert (keys["address"] == values).all()
 
 
-@pytest.mark.parametrize("kind", [HASH, LPM_TRIE])
-def test_what_stays_is_read_while_the_map_changes(kind: int) -> None:
+def test_what_stays_is_read_while_the_map_changes() -> None:
     stay, change = rows(list(range(2000))), rows(list(range(5000, 9000)))
     stop = Event()
-    with held(maps.create(kind, 8, 4, 10_000, flags=NO_PREALLOC, name="pt_columns")) as descriptor:
+    with held(maps.create(HASH, 8, 4, 10_000, flags=NO_PREALLOC, name="pt_columns")) as descriptor:
         maps.update(descriptor, stay, np.zeros(len(stay), VALUE))
 
         def churn() -> None:
