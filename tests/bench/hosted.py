@@ -20,6 +20,7 @@ import yaml
 
 from reconciler.config import Config, make
 from reconciler.daemon.client import Client
+from reconciler.host.health_netns import health_netns
 from reconciler.kernel import netns
 from reconciler.lab.convergence import wait_for_commit, wait_for_socket
 from reconciler.lab.policy_repository import set_socket
@@ -79,7 +80,7 @@ class Hosted:
         if self.daemon is not None:
             self.daemon.terminate()
             self.daemon.wait()
-        for path in (*map(self.inside, range(WORKLOADS)), self.path):
+        for path in (*map(self.inside, range(WORKLOADS)), health_netns(self.config.pin_root), self.path):
             netns.remove(path)
         if self.config.pin_root.exists():
             shutil.rmtree(self.config.pin_root)
