@@ -77,8 +77,8 @@ def info(descriptor: int) -> MapInfo:
 
 
 def read(descriptor: int, keys: np.dtype[Any], values: np.dtype[Any], max_entries: int) -> tuple[Records, Records]:
-    """All entries, in the map's order. What others insert or delete meanwhile may be in it or not; and where they change
-    a trie, what lies beside that may be missing: the kernel walks on from where a node was (kernel/bpf/lpm_trie.c,
+    """All entries, in the map's order. What others insert or delete meanwhile may be in it or not. Where they change a
+    trie, what lies beside that may be missing: the kernel walks on from where a node was (kernel/bpf/lpm_trie.c,
     trie_get_next_key). Our own tries are read by who writes them.
 
     1,000,000 entries of 12 and 8 bytes take about 300 ms. Raises KernelError if the map changes faster than it reads.

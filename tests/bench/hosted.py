@@ -80,7 +80,7 @@ class Hosted:
         if self.daemon is not None:
             self.daemon.terminate()
             self.daemon.wait()
-        for path in (*map(self.inside, range(WORKLOADS)), self.path, health_netns(self.config.pin_root)):
+        for path in (*map(self.inside, range(WORKLOADS)), health_netns(self.config.pin_root), self.path):
             netns.remove(path)
         if self.config.pin_root.exists():
             shutil.rmtree(self.config.pin_root)
