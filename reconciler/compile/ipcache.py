@@ -128,7 +128,9 @@ def with_remote(known: Columns, remote: RemoteEndpoints, identities: NDArray[np.
     values["identity"] = identities
     same = match(words(keys), words(known.keys))  # the row there that each would take the place of, or -1
     free = np.flatnonzero((same < 0) | _is_of_cidr(known.values["identity"])[same])
-    left = known.take(np.setdiff1d(np.arange(len(known)), same[free]))
+    staying = np.ones(len(known), np.bool_)
+    staying[same[free][same[free] >= 0]] = False
+    left = known.take(np.flatnonzero(staying))
     check_ipcache({"addresses of workloads of other hosts": len(free), "all else": len(left)}, budget)
     origin_of = remote.rows["endpoint"][free].astype(np.int32) + np.int32(len(known.origins))
     return Columns(

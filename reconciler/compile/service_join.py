@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from reconciler.compile.numbering import hashed, number
 from reconciler.compile.service_versions import IDS, Served, backend_name, version_text
+from reconciler.engine.distinct import distinct
 from reconciler.errors import CompileError
 from reconciler.model.balancing import (
     BACKEND_KEY,
@@ -62,7 +63,7 @@ def draws(results: Sequence[Served]) -> Draws:
     if not len(twice):
         return Draws()
     redrawn = _redrawn(shared[np.isin(shared["id"], twice)], set(numbers.tolist()))
-    return Draws(tuple(redrawn.items()), np.unique(of[np.isin(records["id"], twice)]).tolist())
+    return Draws(tuple(redrawn.items()), distinct(of[np.isin(records["id"], twice)]).tolist())
 
 
 def _records(results: Sequence[Served]) -> tuple[NDArray[np.void], NDArray[np.intp]]:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
-import numpy as np
-
+from reconciler.engine.distinct import distinct
 from reconciler.host.remote import RemoteTable
 from reconciler.model.facts import NO_REMOTE, RemoteEndpoints
 from reconciler.model.identity import Reserved, reserved_labels
@@ -100,7 +99,7 @@ class Hearing:
             return self._columns, self._labels
         self._table.update({key: self.store.get(key) for key in changed})
         columns = self._table.columns()
-        numbers: list[int] = np.unique(columns.rows["identity"]).tolist()
+        numbers: list[int] = distinct(columns.rows["identity"]).tolist()
         known = {number: reserved_labels(Reserved.HEALTH) for number in numbers if number == Reserved.HEALTH}
         ours = [number for number in numbers if number >> CLUSTER_SHIFT == self._id and number not in known]
         if len(ours) + len(known) < len(numbers):

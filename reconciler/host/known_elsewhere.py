@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from reconciler.engine.distinct import distinct
 from reconciler.host.others import Others
 from reconciler.model.facts import Endpoint, Facts, is_foreign
 from reconciler.model.snapshot import Snapshot
@@ -32,7 +33,7 @@ class KnownElsewhere:
         rows = self._remote.rows
         rows = rows[np.array(there, np.bool_)[rows["endpoint"]]] if len(rows) else rows
         known = self._facts.identities
-        labels = {number: known[number] for number in np.unique(rows["identity"]).tolist() if number in known}
+        labels = {number: known[number] for number in distinct(rows["identity"]).tolist() if number in known}
         return Others(remote=replace(self._remote, rows=rows), labels=labels)
 
     def told(self, snapshot: Snapshot, node: str) -> frozenset[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconciler.engine.change import ColumnDelta, Delta
+from reconciler.engine.distinct import distinct
 from reconciler.engine.match import Words, differ, match, words
 from reconciler.engine.rows import Columns, DictRows, Key, Rows
 
@@ -72,7 +73,7 @@ def among(rows: Rows, keys: Keys) -> Rows:
 def changed_keys(delta: Delta) -> Keys:
     """Keys of every row that it adds, changes or removes."""
     if isinstance(delta, ColumnDelta):
-        return np.unique(np.concatenate([delta.before.keys, delta.after.keys]))
+        return distinct(np.concatenate([delta.before.keys, delta.after.keys]))
     return delta.before.keys() | delta.after.keys()
 
 
@@ -92,5 +93,5 @@ def united(parts: Iterable[Keys]) -> Keys:
         return every[0]
     columns = [part for part in every if isinstance(part, np.ndarray)]
     if columns:
-        return np.unique(np.concatenate(columns))
+        return distinct(np.concatenate(columns))
     return frozenset(key for part in every for key in part)

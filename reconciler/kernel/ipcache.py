@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconciler.bpf.maps import LPM_TRIE, Records
+from reconciler.engine.distinct import distinct
 from reconciler.engine.rows import Columns
 from reconciler.engine.table import Flip
 from reconciler.kernel import ipcache_rows
@@ -177,7 +178,7 @@ def _stage_deletes(map_: Map, keys: Records, epoch: int) -> None:
     """Shorter prefixes first: what covers a row may be going as well, and then it has borrowed a meaning by now."""
     keys, old = _among(map_, keys)
     length = lengths(map_, keys)
-    for step in np.unique(length):
+    for step in distinct(length):
         part = np.flatnonzero(length == step)
         now = meaning(old[part], epoch)
         values = np.zeros(len(part), map_.value_dtype)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from reconciler.bpf import maps
 from reconciler.bpf.maps import LPM_TRIE, NO_PREALLOC, Records
 from reconciler.bpf.syscalls import held, refusal
+from reconciler.engine.distinct import distinct
 from reconciler.engine.match import match, words
 from reconciler.engine.rows import Columns
 from reconciler.engine.table import Flip
@@ -52,7 +53,7 @@ class PolicyTable:
         generation = self._generation.current.generation
         if only is None:
             return self._rows(*subjects.entered(outer, generation))
-        rows = self._rows(*subjects.entered_among(outer, generation, np.unique(only["subject"])))
+        rows = self._rows(*subjects.entered_among(outer, generation, distinct(only["subject"])))
         return rows.take(np.flatnonzero(_partners(rows.keys, only) >= 0))
 
     def write(self, upserts: Columns, deletes: NDArray[np.void]) -> None:
@@ -82,7 +83,7 @@ class PolicyTable:
         outer = self._maps.find(_OUTER)
         if not outer or not self._generation.settled_epoch:
             return False
-        owners = np.unique(np.concatenate([upserts.keys["subject"], deletes["subject"]]))
+        owners = distinct(np.concatenate([upserts.keys["subject"], deletes["subject"]]))
         known, ids = subjects.entered_among(outer, self._generation.current.generation, owners)
         if len(known) < len(owners):
             return False
@@ -163,7 +164,7 @@ def _trie(subject: int, keys: Records, values: Records) -> int:
 
 def _partners(keys: NDArray[np.void], others: NDArray[np.void]) -> NDArray[np.intp]:
     """For each key the index of the same one among the others, or -1; the others may repeat."""
-    return match(words(keys), words(np.unique(others)))
+    return match(words(keys), words(distinct(others)))
 
 
 def _joined(kept: Columns, more: Columns) -> Columns:

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 import numpy as np
 from numpy.typing import NDArray
 
+from reconciler.engine.distinct import distinct
 from reconciler.errors import Fault
 from reconciler.model.cluster import Cluster, StoreChoice
 from reconciler.model.cluster import Node as Host
@@ -86,10 +87,10 @@ def overlaps(keys: NDArray[np.void], others: NDArray[np.void]) -> dict[int, int]
     for ipv4 in (True, False):
         mine, theirs = np.flatnonzero(is_ipv4(keys) == ipv4), np.flatnonzero(is_ipv4(others) == ipv4)
         of_mine, of_theirs = keys["bits"][mine], others["bits"][theirs]
-        for length in np.unique(of_mine).tolist():
+        for length in distinct(of_mine).tolist():
             pairs = _equal(keys, mine[of_mine == length], others, theirs[of_theirs >= length], length)
             found = dict(pairs) | found
-        for length in np.unique(of_theirs).tolist():
+        for length in distinct(of_theirs).tolist():
             pairs = _equal(keys, mine[of_mine > length], others, theirs[of_theirs == length], length)
             found = dict(pairs) | found
     return found
