@@ -27,14 +27,22 @@ NOINLINE int begin4(struct xdp_md *context, const struct transport *transport, c
 
 /* Where a flow goes that may be one of those that go through. NULL: it is handed over. */
 INLINE struct passing4 *look_closely4(struct xdp_md *context, const struct transport *transport,
-				      const struct passing4_key *key, const struct frontend *frontend, __u8 *mark)
+				      const struct passing4_key *key, const struct frontend *frontend,
+				      struct passing4 *stale, __u8 *mark)
 {
 	union passing *fresh = passing_draft();
+	enum looked looked = AIMED;
 
-	if (!fresh || (!look_for_through4(context, transport, key, &fresh->v4) &&
-		       !(wraps() && look_for_direct4(context, transport, key, frontend, &fresh->v4))))
+	if (!fresh)
 		return NULL;
-	*mark = 1;
+	if (!look_for_through4(context, transport, key, &fresh->v4))
+		looked = wraps() ? look_for_direct4(context, transport, key, frontend, &fresh->v4) : HANDED_OVER;
+	if (looked == HANDED_OVER)
+		return NULL;
+	if (looked == AIMED) {
+		keep4(key, stale, &fresh->v4);
+		*mark = 1;
+	}
 	return &fresh->v4;
 }
 
@@ -55,7 +63,7 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 	mark = passing_mark(ip->daddr, key.ends.ports.destination);
 	if (!mark)
 		return XDP_PASS;
-	if (*mark) {
+	if (*mark && !begins(&transport)) {
 		transport.now = ticks_now();
 		passing = bpf_map_lookup_elem(&passing4, &key);
 	}
@@ -68,7 +76,7 @@ INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphd
 		transport.now = ticks_now();
 		if (begins(&transport))
 			return begin4(context, &transport, &key, frontend);
-		passing = look_closely4(context, &transport, &key, frontend, mark);
+		passing = look_closely4(context, &transport, &key, frontend, passing, mark);
 		if (!passing)
 			return XDP_PASS;
 	}
@@ -102,14 +110,22 @@ NOINLINE int begin6(struct xdp_md *context, const struct transport *transport, c
 
 /* Where a flow goes that may be one of those that go through. NULL: it is handed over. */
 INLINE struct passing6 *look_closely6(struct xdp_md *context, const struct transport *transport,
-				      const struct passing6_key *key, const struct frontend *frontend, __u8 *mark)
+				      const struct passing6_key *key, const struct frontend *frontend,
+				      struct passing6 *stale, __u8 *mark)
 {
 	union passing *fresh = passing_draft();
+	enum looked looked = AIMED;
 
-	if (!fresh || (!look_for_through6(context, transport, key, &fresh->v6) &&
-		       !(wraps() && look_for_direct6(context, transport, key, frontend, &fresh->v6))))
+	if (!fresh)
 		return NULL;
-	*mark = 1;
+	if (!look_for_through6(context, transport, key, &fresh->v6))
+		looked = wraps() ? look_for_direct6(context, transport, key, frontend, &fresh->v6) : HANDED_OVER;
+	if (looked == HANDED_OVER)
+		return NULL;
+	if (looked == AIMED) {
+		keep6(key, stale, &fresh->v6);
+		*mark = 1;
+	}
 	return &fresh->v6;
 }
 
@@ -130,7 +146,7 @@ INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6
 	mark = passing_mark(address->v6[0] ^ address->v6[1], key.ends.ports.destination);
 	if (!mark)
 		return XDP_PASS;
-	if (*mark) {
+	if (*mark && !begins(&transport)) {
 		transport.now = ticks_now();
 		passing = bpf_map_lookup_elem(&passing6, &key);
 	}
@@ -143,7 +159,7 @@ INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6
 		transport.now = ticks_now();
 		if (begins(&transport))
 			return begin6(context, &transport, &key, frontend);
-		passing = look_closely6(context, &transport, &key, frontend, mark);
+		passing = look_closely6(context, &transport, &key, frontend, passing, mark);
 		if (!passing)
 			return XDP_PASS;
 	}

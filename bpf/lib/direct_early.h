@@ -29,11 +29,52 @@ INLINE struct service *open_service(const struct frontend *frontend, __u32 epoch
 	return service && service->slots && !service->affinity_s ? service : NULL;
 }
 
+/* So many flows of Maglev services each CPU remembers in a tick. */
+OPTION(__u32, remembered_per_tick, 1 << 17);
+
+/* How many it has. Written and read by the program. */
+struct remembered {
+	__u32 tick;
+	__u32 flows;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct remembered);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} remembered SEC(".maps");
+
+/* More flows begin than anybody's clients do: each new row would push out that of a flow which lives. */
+INLINE bool is_flooded(__u32 now)
+{
+	__u32 zero = 0;
+	struct remembered *remembered_here = bpf_map_lookup_elem(&remembered, &zero);
+
+	if (!remembered_here)
+		return false;
+	if (remembered_here->tick != now) {
+		remembered_here->tick = now;
+		remembered_here->flows = 0;
+	}
+	return ++remembered_here->flows > remembered_per_tick;
+}
+
+/* Whether a new flow needs no row: what ends it comes first, or it is one of a flood. Its next packet, if there is one,
+ * gets the same backend from the same table.
+ */
+INLINE bool is_passing_by(const struct service *service, const struct transport *transport)
+{
+	return service->algorithm == ALGORITHM_MAGLEV &&
+	       (unlikely(transport->tcp_flags & TCP_RST) || unlikely(is_flooded(transport->now)));
+}
+
 /* Remembers the backend of a flow that is not known, if it answers directly: it does not answer nodes and workloads, as
  * these may be on its own host. Returns it, or NULL; so it does for a flow that is known, whatever has become of it.
  */
-INLINE struct backend *enter_direct(const struct translation_key *flow, const struct frontend *frontend, __u32 now,
-				    const bool v6)
+INLINE struct backend *enter_direct(const struct translation_key *flow, const struct frontend *frontend,
+				    const struct transport *transport, const bool v6)
 {
 	__u32 id, hash = flow_hash(&flow->source, &flow->destination, flow->source_port, flow->destination_port,
 				   flow->protocol, v6);
@@ -54,11 +95,13 @@ INLINE struct backend *enter_direct(const struct translation_key *flow, const st
 	choice = backend_of(backend_in_slot(id, service->slots, (__u64)hash * service->slots >> 32));
 	if (!choice.backend || !(choice.backend->flags & BACKEND_DIRECT))
 		return NULL;
+	if (is_passing_by(service, transport))
+		return bpf_map_lookup_elem(&translations, flow) ? NULL : choice.backend;
 	fresh->address = choice.backend->address;
 	fresh->port = choice.backend->port;
 	fresh->closing = 0;
 	fresh->state = SENT_IN | DIRECT;
-	fresh->expires = now + flow_timeout(flow->protocol, 0, false);
+	fresh->expires = transport->now + flow_timeout(flow->protocol, 0, false);
 	fresh->backend = choice.id;
 	fresh->service = id;
 	return bpf_map_update_elem(&translations, flow, fresh, BPF_NOEXIST) ? NULL : choice.backend;
@@ -194,10 +237,10 @@ INLINE bool aim4(struct xdp_md *context, const struct transport *transport, cons
 	return true;
 }
 
-/* Where a flow to a backend that answers directly goes. False if the packet is to be handed over. */
-NOINLINE bool look_for_direct4(struct xdp_md *context, const struct transport *transport,
-			       const struct passing4_key *key, const struct frontend *frontend,
-			       struct passing4 *passing)
+/* Where a flow to a backend that answers directly goes. */
+NOINLINE enum looked look_for_direct4(struct xdp_md *context, const struct transport *transport,
+				      const struct passing4_key *key, const struct frontend *frontend,
+				      struct passing4 *passing)
 {
 	struct translation_key flow = { .reply = true };
 	struct translation *known;
@@ -206,16 +249,15 @@ NOINLINE bool look_for_direct4(struct xdp_md *context, const struct transport *t
 	name_flow4(&flow, key);
 	known = find(&flow, transport->now);
 	if (!known) {
-		backend = enter_direct(&flow, frontend, transport->now, false);
+		backend = enter_direct(&flow, frontend, transport, false);
 		if (!backend || !aim4(context, transport, key, &backend->address, backend->port, passing))
-			return false;
-	} else {
-		if (!(known->state & DIRECT) || !aim4(context, transport, key, &known->address, known->port, passing))
-			return false;
-		translation_touch(&flow, known, transport->tcp_flags, transport->now);
+			return HANDED_OVER;
+		return AIMED_ONCE;
 	}
-	bpf_map_update_elem(&passing4, key, passing, BPF_ANY);
-	return true;
+	if (!(known->state & DIRECT) || !aim4(context, transport, key, &known->address, known->port, passing))
+		return HANDED_OVER;
+	translation_touch(&flow, known, transport->tcp_flags, transport->now);
+	return AIMED;
 }
 
 /* The same of a packet that begins a flow. One that is known begins again, and is handed over. */
@@ -226,7 +268,7 @@ NOINLINE bool begin_direct4(struct xdp_md *context, const struct transport *tran
 	struct backend *backend;
 
 	name_flow4(&flow, key);
-	backend = enter_direct(&flow, frontend, transport->now, false);
+	backend = enter_direct(&flow, frontend, transport, false);
 	return backend && aim4(context, transport, key, &backend->address, backend->port, passing);
 }
 
@@ -359,10 +401,10 @@ INLINE bool aim6(struct xdp_md *context, const struct transport *transport, cons
 	return true;
 }
 
-/* Where a flow to a backend that answers directly goes. False if the packet is to be handed over. */
-NOINLINE bool look_for_direct6(struct xdp_md *context, const struct transport *transport,
-			       const struct passing6_key *key, const struct frontend *frontend,
-			       struct passing6 *passing)
+/* Where a flow to a backend that answers directly goes. */
+NOINLINE enum looked look_for_direct6(struct xdp_md *context, const struct transport *transport,
+				      const struct passing6_key *key, const struct frontend *frontend,
+				      struct passing6 *passing)
 {
 	struct translation_key flow = { .reply = true, .v6 = true };
 	struct translation *known;
@@ -371,16 +413,15 @@ NOINLINE bool look_for_direct6(struct xdp_md *context, const struct transport *t
 	name_flow6(&flow, key);
 	known = find(&flow, transport->now);
 	if (!known) {
-		backend = enter_direct(&flow, frontend, transport->now, true);
+		backend = enter_direct(&flow, frontend, transport, true);
 		if (!backend || !aim6(context, transport, key, &backend->address, backend->port, passing))
-			return false;
-	} else {
-		if (!(known->state & DIRECT) || !aim6(context, transport, key, &known->address, known->port, passing))
-			return false;
-		translation_touch(&flow, known, transport->tcp_flags, transport->now);
+			return HANDED_OVER;
+		return AIMED_ONCE;
 	}
-	bpf_map_update_elem(&passing6, key, passing, BPF_ANY);
-	return true;
+	if (!(known->state & DIRECT) || !aim6(context, transport, key, &known->address, known->port, passing))
+		return HANDED_OVER;
+	translation_touch(&flow, known, transport->tcp_flags, transport->now);
+	return AIMED;
 }
 
 /* The same of a packet that begins a flow. One that is known begins again, and is handed over. */
@@ -391,7 +432,7 @@ NOINLINE bool begin_direct6(struct xdp_md *context, const struct transport *tran
 	struct backend *backend;
 
 	name_flow6(&flow, key);
-	backend = enter_direct(&flow, frontend, transport->now, true);
+	backend = enter_direct(&flow, frontend, transport, true);
 	return backend && aim6(context, transport, key, &backend->address, backend->port, passing);
 }
 

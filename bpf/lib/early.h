@@ -8,6 +8,13 @@
 #include "service.h"
 #include "translation.h"
 
+/* What a closer look at a packet finds. */
+enum looked {
+	HANDED_OVER, /* it is not for this program */
+	AIMED, /* where it goes, and what comes after it */
+	AIMED_ONCE, /* where it goes */
+};
+
 /* A packet's transport header, as far as it is read and written here. */
 struct transport {
 	struct ports *ports;

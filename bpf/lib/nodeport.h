@@ -57,8 +57,11 @@ INLINE int enter_flow(const struct passage *at, const struct translation *fresh,
 	struct translation_key key = key_of(&at->flow, true, v6), answer;
 	struct translation *known, back;
 
-	if (fresh->state & DIRECT)
+	if (fresh->state & DIRECT) {
+		if (unlikely(at->flow.tcp_flags & TCP_RST))
+			return 0; /* nothing comes after it */
 		return bpf_map_update_elem(&translations, &key, fresh, BPF_ANY) ? REASON_CONNTRACK_FULL : 0;
+	}
 	turn(&key, fresh, &answer, &back);
 	known = bpf_map_lookup_elem(&translations, &answer);
 	if (unlikely(known && !is_over(known, at->now) && !answers_as(known, &back.address, back.port, v6)))

@@ -32,7 +32,7 @@ struct passing6_key {
 };
 
 struct next_hop {
-	__u32 checked; /* the tick in which route, neighbour, backend and translations were looked at */
+	__u32 checked; /* first: the tick in which route, neighbour, backend and translations were looked at */
 	__u16 mtu; /* of the packet as it came, on the way there */
 	__u16 pseudo_sum; /* of the pseudo-header as the packet comes, but for its length */
 	__u16 header_sum; /* what changes in the IPv4 header's, with a hop less; of an outer header, its sum */
@@ -112,4 +112,39 @@ INLINE union passing *passing_draft(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&new_passing, &zero);
+}
+
+INLINE bool are_same(const void *left, const void *right, const __u32 bytes)
+{
+	const __u32 *ours = left, *theirs = right;
+	__u32 differing = 0;
+
+#pragma unroll
+	for (__u32 word = 0; word < bytes / sizeof(*ours); word++)
+		differing |= ours[word] ^ theirs[word];
+	return !differing;
+}
+
+INLINE bool is_same_hop(const struct next_hop *left, const struct next_hop *right)
+{
+	return are_same(&left->mtu, &right->mtu, sizeof(*left) - sizeof(left->checked));
+}
+
+/* For the next packets. `stale`: what was known in an earlier tick, or NULL; mostly it still holds, and to say so is
+ * half of what entering it again costs.
+ */
+INLINE void keep4(const struct passing4_key *key, struct passing4 *stale, const struct passing4 *fresh)
+{
+	if (stale && is_same_hop(&stale->hop, &fresh->hop) && are_same(&stale->ends, &fresh->ends, sizeof(fresh->ends)))
+		stale->hop.checked = fresh->hop.checked;
+	else
+		bpf_map_update_elem(&passing4, key, fresh, BPF_ANY);
+}
+
+INLINE void keep6(const struct passing6_key *key, struct passing6 *stale, const struct passing6 *fresh)
+{
+	if (stale && is_same_hop(&stale->hop, &fresh->hop) && are_same(&stale->ends, &fresh->ends, sizeof(fresh->ends)))
+		stale->hop.checked = fresh->hop.checked;
+	else
+		bpf_map_update_elem(&passing6, key, fresh, BPF_ANY);
 }

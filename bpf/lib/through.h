@@ -101,7 +101,6 @@ NOINLINE bool look_for_through4(struct xdp_md *context, const struct transport *
 		~fold(bpf_csum_diff((__be32 *)&key->ends, 8, (__be32 *)&passing->ends, 8, (__u16)~bpf_htons(0x0100)));
 	passing->hop.pseudo_sum = pseudo_sum4(&key->ends, key->protocol);
 	touch(&through, transport->tcp_flags, transport->now);
-	bpf_map_update_elem(&passing4, key, passing, BPF_ANY);
 	return true;
 }
 
@@ -134,6 +133,5 @@ NOINLINE bool look_for_through6(struct xdp_md *context, const struct transport *
 	passing->hop.header_sum = 0;
 	passing->hop.pseudo_sum = pseudo_sum6(&key->ends, key->protocol);
 	touch(&through, transport->tcp_flags, transport->now);
-	bpf_map_update_elem(&passing6, key, passing, BPF_ANY);
 	return true;
 }

@@ -88,11 +88,18 @@ class Sides:
 
 
 @contextmanager
-def loaded_sides(way: str) -> Iterator[Sides]:
-    """A workload's device, and one towards the other node and the client. `way`: one of WAYS."""
+def loaded_sides(way: str, **settings: int) -> Iterator[Sides]:
+    """A workload's device, and one towards the other node and the client. `way`: one of WAYS; `settings`: options."""
     root = bpffs.MOUNT_POINT / f"pt-{os.getpid()}-direct"
     how, overlay = WAYS[way]
-    options = {**OPTIONS, "direct_return": how, "overlay": overlay, "geneve": overlay, "tunnel_port": 6081 * overlay}
+    options = {
+        **OPTIONS,
+        "direct_return": how,
+        "overlay": overlay,
+        "geneve": overlay,
+        "tunnel_port": 6081 * overlay,
+        **settings,
+    }
     netns.create(PLACE)
     try:
         with netns.inside(PLACE):

@@ -16,7 +16,7 @@ from reconciler.model.outside import DeviceFlag, DeviceRow
 from .gate import error
 from .harness import Ran
 from .mutations import Way, frames, survive
-from .packets import ACK, FIN, SYN, TCP, UDP, tcp, udp, uncut
+from .packets import ACK, FIN, RST, SYN, TCP, UDP, tcp, udp, uncut
 from .services import OUTSIDE
 from .shop import at, packet
 from .sides import (
@@ -80,6 +80,41 @@ def test_a_flow_is_wrapped_from_its_first_packet_on(sides: Sides, version: int, 
         assert (action, left[:6].hex(":")) == (TX, OTHER_MAC)
         assert left[12:] == sides.arrives(asked(version, protocol, flags)).packet[12:]
     assert len(sides.datapath.maps.open("translations").read()[0]) == 1
+
+
+@families
+def test_what_a_packet_becomes_is_kept_from_the_second_one_on(sides: Sides, version: int) -> None:
+    """Many flows of UDP have no more than one."""
+    sides.open(version, protocol=UDP)
+    kept = []
+    for _ in range(3):
+        assert early(sides, asked(version, UDP))[0] == TX
+        kept.append(len(sides.datapath.maps.open(f"passing{version}").read()[0]))
+    assert kept == [0, 1, 1]
+
+
+@families
+def test_what_was_kept_in_an_earlier_tick_is_used_again_if_it_holds(sides: Sides, version: int) -> None:
+    sides.open(version)
+    passing = sides.datapath.maps.open(f"passing{version}")
+    for flags in (SYN, ACK):
+        early(sides, asked(version, TCP, flags))
+    keys, rows = passing.read()
+    for port in (PORT, PORT + 1):  # as it was, and of a backend that had been another one
+        rows["hop"]["checked"] -= 1
+        rows["ends"]["ports"]["destination"] = socket.htons(port)
+        passing.update(keys, rows)
+        action, left = early(sides, asked(version, TCP, ACK))
+        assert (action, left[12:]) == (TX, sides.arrives(asked(version, TCP, ACK)).packet[12:])
+        rows = passing.read()[1]
+
+
+@families
+def test_what_resets_a_connection_that_is_not_known_goes_on_and_leaves_no_row(sides: Sides, version: int) -> None:
+    sides.open(version)
+    action, left = early(sides, asked(version, TCP, RST))
+    assert (action, left[12:]) == (TX, sides.arrives(asked(version, TCP, RST)).packet[12:])
+    assert len(sides.datapath.maps.open("translations").read()[0]) == 0
 
 
 @families
