@@ -1,7 +1,7 @@
 """The different values of an array, and which values of another one are among them.
 
-`np.unique` without options and `np.isin` say the same, but ask numpy.ma whether some are masked: 1.6 MB of a daemon. Where
-many are compared with many, or with a handful, `np.isin` is faster all the same, and does not ask.
+`np.unique` without options and `np.isin` say the same, but ask numpy.ma whether some are masked: 1.6 MB of a daemon.
+Where many are compared with many, `np.isin` is faster all the same.
 """
 
 from __future__ import annotations
