@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reconciler.bpf import maps
 from reconciler.bpf.maps import LPM_TRIE, NO_PREALLOC, Records
 from reconciler.bpf.syscalls import held, refusal
-from reconciler.engine.distinct import distinct
+from reconciler.engine.distinct import distinct, is_among
 from reconciler.engine.match import match, words
 from reconciler.engine.rows import Columns
 from reconciler.engine.table import Flip
@@ -66,7 +66,7 @@ class PolicyTable:
         mine = keys["generation"] == version.generation
         known, ids = keys["subject"][mine], ids[mine]
         touched = np.concatenate([upserts.keys, deletes])
-        is_changed = np.isin(known, touched["subject"])
+        is_changed = is_among(known, touched["subject"])
         old = self._rows(known[is_changed], ids[is_changed])
         kept = old.take(np.flatnonzero(_partners(old.keys, touched) < 0))
         owners, makers = self._tries(_joined(kept, upserts))
