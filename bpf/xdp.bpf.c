@@ -48,7 +48,7 @@ INLINE struct passing4 *look_closely4(struct xdp_md *context, const struct trans
 
 INLINE int balance4(struct xdp_md *context, struct ethhdr *ethernet, struct iphdr *ip, void *data_end)
 {
-	struct transport transport = { .length = bpf_ntohs(ip->tot_len) - sizeof(*ip) };
+	struct transport transport = { .length = bpf_ntohs(ip->tot_len) - sizeof(*ip), .class = class4(ip) };
 	struct passing4 *passing = NULL;
 	struct passing4_key key;
 	__u8 *mark;
@@ -131,7 +131,7 @@ INLINE struct passing6 *look_closely6(struct xdp_md *context, const struct trans
 
 INLINE int balance6(struct xdp_md *context, struct ethhdr *ethernet, struct ipv6hdr *ip, void *data_end)
 {
-	struct transport transport = { .length = bpf_ntohs(ip->payload_len) };
+	struct transport transport = { .length = bpf_ntohs(ip->payload_len), .class = class6(ip) };
 	struct passing6 *passing = NULL;
 	struct passing6_key key;
 	union address *address;

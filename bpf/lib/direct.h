@@ -83,7 +83,8 @@ struct direct_way {
 	__u32 device; /* by which it leaves */
 	__u32 mtu; /* of the client's packet, on its way */
 	__u8 family; /* of the outer addresses: FAMILY_* */
-	__u8 pad[3];
+	__u8 class; /* of the packet, and of what it is wrapped in */
+	__u8 pad[2];
 };
 
 struct {

@@ -173,11 +173,11 @@ NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u3
 }
 
 /* Without its checksum. */
-INLINE void fill_outer4(struct iphdr *outer, const struct passing4 *passing, __be16 length)
+INLINE void fill_outer4(struct iphdr *outer, const struct passing4 *passing, __u8 class, __be16 length)
 {
 	outer->version = 4;
 	outer->ihl = 5;
-	outer->tos = 0;
+	outer->tos = class;
 	outer->tot_len = length;
 	outer->id = passing->ends.ports.destination;
 	outer->frag_off = bpf_htons(0x4000);
@@ -197,7 +197,7 @@ INLINE void name_flow4(struct translation_key *flow, const struct passing4_key *
 	flow->protocol = key->protocol;
 }
 
-/* Of everything but its length. */
+/* Of everything but its length and its class. */
 INLINE __u16 sum_outer4(const struct passing4 *passing)
 {
 	const __u32 same = bpf_htons(0x4500) + bpf_htons(0x4000) + bpf_htons(64 << 8 | IPPROTO_IPIP);
@@ -276,7 +276,7 @@ NOINLINE bool begin_direct4(struct xdp_md *context, const struct transport *tran
 INLINE int wrap4(struct xdp_md *context, const struct passing4 *passing, const struct transport *transport)
 {
 	const __be16 length = bpf_htons(transport->length + 2 * sizeof(struct iphdr));
-	__sum16 check = ~plus(passing->hop.header_sum, length);
+	__sum16 check = ~plus(plus(passing->hop.header_sum, length), bpf_htons(transport->class));
 	struct ethhdr *ethernet;
 	struct iphdr *outer;
 
@@ -288,7 +288,7 @@ INLINE int wrap4(struct xdp_md *context, const struct passing4 *passing, const s
 		return XDP_DROP;
 	__builtin_memcpy(ethernet, passing->hop.macs, sizeof(passing->hop.macs));
 	ethernet->h_proto = bpf_htons(ETH_P_IP);
-	fill_outer4(outer, passing, length);
+	fill_outer4(outer, passing, transport->class, length);
 	outer->check = check;
 	return XDP_TX;
 }
@@ -344,13 +344,12 @@ NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u3
 	return true;
 }
 
-INLINE void fill_outer6(struct ipv6hdr *outer, const struct passing6 *passing, __be16 length)
+INLINE void fill_outer6(struct ipv6hdr *outer, const struct passing6 *passing, __u8 class, __be16 length)
 {
 	__u32 port = bpf_ntohs(passing->ends.ports.destination);
 
 	outer->version = 6;
-	outer->priority = 0;
-	outer->flow_lbl[0] = 0;
+	set_class6(outer, class);
 	outer->flow_lbl[1] = port >> 8;
 	outer->flow_lbl[2] = port;
 	outer->payload_len = length;
@@ -450,6 +449,6 @@ INLINE int wrap6(struct xdp_md *context, const struct passing6 *passing, const s
 		return XDP_DROP;
 	__builtin_memcpy(ethernet, passing->hop.macs, sizeof(passing->hop.macs));
 	ethernet->h_proto = bpf_htons(ETH_P_IPV6);
-	fill_outer6(outer, passing, bpf_htons(transport->length + sizeof(struct ipv6hdr)));
+	fill_outer6(outer, passing, transport->class, bpf_htons(transport->length + sizeof(struct ipv6hdr)));
 	return XDP_TX;
 }

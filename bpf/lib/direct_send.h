@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "congestion.h"
 #include "direct.h"
 #include "geneve.h"
 #include "forward.h"
@@ -115,6 +116,7 @@ GLOBAL int store_outer4(struct __sk_buff *skb, __u32 protocol, __u32 id)
 
 	if (!way)
 		return -1;
+	ip.tos = way->class;
 	ip.saddr = way->local.v4;
 	ip.daddr = way->remote.v4;
 	ip.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&ip, sizeof(ip), 0));
@@ -136,6 +138,7 @@ GLOBAL int store_outer6(struct __sk_buff *skb, __u32 next, __u32 label)
 
 	if (!way)
 		return -1;
+	set_class6(&ip, way->class);
 	__builtin_memcpy(&ip.saddr, way->local.bytes, 16);
 	__builtin_memcpy(&ip.daddr, way->remote.bytes, 16);
 	return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_INVALIDATE_HASH) ||
@@ -324,6 +327,7 @@ INLINE int find_backend(struct __sk_buff *skb, const struct passage *at, const b
 	if (unlikely(at->flow.related) && !is_for_quoted(skb, &at->flow, v6))
 		return NOT_TRANSLATED;
 	describe_way(way, &at->flow, found, v6);
+	way->class = class_of(skb, v6);
 	reason = find_way(skb, network_length(skb, at->flow.protocol, v6),
 			  direct_room(way, tells_front(&at->flow), v6));
 	if (likely(reason != REASON_TOO_LARGE))

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "backend_port.h"
+#include "congestion.h"
 #include "delivery.h"
 #include "direct.h"
 #include "geneve.h"
@@ -110,6 +111,7 @@ INLINE int take_ipip(struct __sk_buff *skb, struct direct_way *way, const bool v
 	const __u32 outer = v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 	union address from = {}, to = {};
 	const __u32 epoch = host_epoch();
+	__u8 class;
 
 	if (v6) {
 		struct ipv6hdr ip;
@@ -119,6 +121,7 @@ INLINE int take_ipip(struct __sk_buff *skb, struct direct_way *way, const bool v
 		__builtin_memcpy(from.bytes, &ip.saddr, 16);
 		__builtin_memcpy(to.bytes, &ip.daddr, 16);
 		way->backend_port = bpf_htons(ip.flow_lbl[1] << 8 | ip.flow_lbl[2]);
+		class = class6(&ip);
 	} else {
 		struct iphdr ip;
 
@@ -128,14 +131,17 @@ INLINE int take_ipip(struct __sk_buff *skb, struct direct_way *way, const bool v
 		from.v4 = ip.saddr;
 		to.v4 = ip.daddr;
 		way->backend_port = ip.id;
+		class = class4(&ip);
 	}
 	if (!find_endpoint(&to, v6))
 		return NOT_BROUGHT;
 	if (!is_from_node(&from, epoch, v6))
 		return -REASON_TUNNEL_NODE;
 	way->backend = to;
-	return bpf_skb_adjust_room(skb, -(__s32)outer, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ? -REASON_MALFORMED :
-												     BROUGHT;
+	if (bpf_skb_adjust_room(skb, -(__s32)outer, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
+	    hear_congestion(skb, class))
+		return -REASON_MALFORMED;
+	return BROUGHT;
 }
 
 /* What a Geneve header carries besides the packet. */
@@ -176,9 +182,10 @@ INLINE int take_direct_geneve(struct __sk_buff *skb, struct direct_way *way, con
 	__u32 room;
 	__u64 flags = 0;
 	__be16 kind;
+	__u8 class;
 	bool v6;
 
-	if (!read_outer(skb, &from, &to, over6))
+	if (!read_outer(skb, &from, &to, &class, over6))
 		return NOT_BROUGHT;
 	/* Whatever follows a packet of IPv4 is at least as long as its shortest header. */
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + outer, &headers, sizeof(headers)) ||
@@ -195,7 +202,8 @@ INLINE int take_direct_geneve(struct __sk_buff *skb, struct direct_way *way, con
 	if (v6 != over6)
 		flags = v6 ? DECAP_L3_IPV6 : DECAP_L3_IPV4;
 	if (bpf_skb_adjust_room(skb, -(__s32)room, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | flags) ||
-	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &kind, sizeof(kind), 0))
+	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &kind, sizeof(kind), 0) ||
+	    hear_congestion(skb, class))
 		return -REASON_MALFORMED;
 	way->backend_port = 0;
 	return BROUGHT;

@@ -2,6 +2,7 @@
 /* What the parts of the program at a device's XDP hook see of a packet, and ask the maps that they share. */
 #pragma once
 
+#include "congestion.h"
 #include "devices.h"
 #include "neighbour.h"
 #include "passing.h"
@@ -23,6 +24,7 @@ struct transport {
 	__u16 length; /* of the packet, without its IP header */
 	__u8 tcp_flags;
 	__u8 protocol;
+	__u8 class; /* of the IP header */
 };
 
 /* False for what is no TCP or UDP, or cut short. */

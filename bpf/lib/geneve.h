@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "congestion.h"
 #include "ipcache.h"
 #include "judge.h"
 #include "tunnels.h"
@@ -77,6 +78,7 @@ GLOBAL int wrap_geneve4(struct __sk_buff *skb, struct tunnel *tunnel, __u32 iden
 	struct iphdr ip = {
 		.version = 4,
 		.ihl = 5,
+		.tos = ecn_of(skb),
 		.tot_len = bpf_htons(length),
 		.frag_off = bpf_htons(0x4000),
 		.ttl = 64,
@@ -103,7 +105,14 @@ GLOBAL int wrap_geneve4(struct __sk_buff *skb, struct tunnel *tunnel, __u32 iden
 GLOBAL int wrap_geneve6(struct __sk_buff *skb, struct tunnel *tunnel, __u32 identity)
 {
 	const __be16 kind = bpf_htons(ETH_P_IPV6);
-	struct geneve6 outer = { .ip = { .version = 6, .nexthdr = IPPROTO_UDP, .hop_limit = 64 } };
+	struct geneve6 outer = {
+		.ip = {
+			.version = 6,
+			.flow_lbl = { ecn_of(skb) << 4 }, /* where the class ends */
+			.nexthdr = IPPROTO_UDP,
+			.hop_limit = 64,
+		},
+	};
 	__u32 length = skb->len + sizeof(outer.frame) - ETH_HLEN;
 
 	if (!tunnel || !tunnel->device)
@@ -162,8 +171,8 @@ NOINLINE __attribute__((unused)) int discard_wrapped(struct __sk_buff *skb, __u8
 	return discard(skb, reason);
 }
 
-/* The ends of a packet that may be Geneve: UDP, whole, with nothing between its headers. */
-INLINE bool read_outer(struct __sk_buff *skb, union address *from, union address *to, const bool v6)
+/* The ends and the class of a packet that may be Geneve: UDP, whole, with nothing between its headers. */
+INLINE bool read_outer(struct __sk_buff *skb, union address *from, union address *to, __u8 *class, const bool v6)
 {
 	if (v6) {
 		struct ipv6hdr ip;
@@ -172,6 +181,7 @@ INLINE bool read_outer(struct __sk_buff *skb, union address *from, union address
 			return false;
 		__builtin_memcpy(from->bytes, &ip.saddr, 16);
 		__builtin_memcpy(to->bytes, &ip.daddr, 16);
+		*class = class6(&ip);
 	} else {
 		struct iphdr ip;
 
@@ -180,6 +190,7 @@ INLINE bool read_outer(struct __sk_buff *skb, union address *from, union address
 			return false;
 		from->v4 = ip.saddr;
 		to->v4 = ip.daddr;
+		*class = class4(&ip);
 	}
 	return true;
 }
@@ -195,10 +206,11 @@ INLINE int unwrap_geneve(struct __sk_buff *skb, const bool over6)
 	struct geneve_frame frame;
 	__u64 flags = 0;
 	__u32 identity;
+	__u8 class;
 	int found;
 	bool v6;
 
-	if (!read_outer(skb, &from, &to, over6))
+	if (!read_outer(skb, &from, &to, &class, over6))
 		return 0;
 	if (bpf_skb_load_bytes(skb, behind, &frame, sizeof(frame)) || frame.udp.dest != bpf_htons(tunnel_port))
 		return 0;
@@ -216,7 +228,7 @@ INLINE int unwrap_geneve(struct __sk_buff *skb, const bool over6)
 	if (v6 != over6)
 		flags = v6 ? DECAP_L3_IPV6 : DECAP_L3_IPV4;
 	if (bpf_skb_adjust_room(skb, -(__s32)(inner - ETH_HLEN), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | flags) ||
-	    bpf_skb_store_bytes(skb, 0, &frame.ethernet, ETH_HLEN, 0))
+	    bpf_skb_store_bytes(skb, 0, &frame.ethernet, ETH_HLEN, 0) || hear_congestion(skb, class))
 		return -REASON_MALFORMED;
 	return -found;
 }

@@ -10,6 +10,7 @@ Address = IPv4Address | IPv6Address
 ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 DONT_FRAGMENT = 0x4000
+NOT_ECT, ECT1, ECT0, CE = range(4)  # RFC 3168; the rest of a class is the DSCP
 
 
 def checksum(data: bytes) -> int:
@@ -53,6 +54,21 @@ def uncut(frame: bytes) -> bytes:
     head[6:8], head[10:12] = DONT_FRAGMENT.to_bytes(2), bytes(2)
     head[10:12] = checksum(bytes(head)).to_bytes(2)
     return ethernet(bytes(head) + frame[34:], 0x0800)
+
+
+def class_of(frame: bytes) -> int:
+    """DSCP and ECN of its outermost IP header."""
+    return frame[15] if frame[12:14] == b"\x08\x00" else (int.from_bytes(frame[14:16]) >> 4) & 0xFF
+
+
+def in_class(frame: bytes, value: int) -> bytes:
+    """The same with another class."""
+    if frame[12:14] != b"\x08\x00":
+        return frame[:14] + (6 << 12 | value << 4 | frame[15] & 15).to_bytes(2) + frame[16:]
+    head = bytearray(frame[14:34])
+    head[1], head[10:12] = value, bytes(2)
+    head[10:12] = checksum(bytes(head)).to_bytes(2)
+    return frame[:14] + bytes(head) + frame[34:]
 
 
 def tcp(source: str, sport: int, destination: str, dport: int, flags: int = SYN, data: bytes = b"") -> bytes:

@@ -16,7 +16,7 @@ from reconciler.model.outside import DeviceFlag, DeviceRow
 from .gate import error
 from .harness import Ran
 from .mutations import Way, frames, survive
-from .packets import ACK, FIN, RST, SYN, TCP, UDP, tcp, udp, uncut
+from .packets import ACK, FIN, RST, SYN, TCP, UDP, checksum, class_of, in_class, tcp, udp, uncut
 from .services import OUTSIDE
 from .shop import at, packet
 from .sides import (
@@ -176,6 +176,17 @@ def test_what_is_wrapped_comes_from_where_other_nodes_know_the_host(sides: Sides
     assert left[12:] == sides.arrives(asked(version, TCP)).packet[12:]
     address = (KNOWN.address4 if version == 4 else KNOWN.address6).packed
     assert left[26:30] == address if version == 4 else left[22:38] == address
+
+
+@families
+def test_each_packet_is_wrapped_in_its_own_class(sides: Sides, version: int) -> None:
+    sides.open(version)
+    for flags in (SYN, ACK):
+        for value in range(256):
+            one = in_class(asked(version, TCP, flags, 5000 + value), value)
+            action, left = early(sides, one)
+            assert (action, class_of(left), left.endswith(one[14:])) == (TX, value, True)
+            assert version == 6 or checksum(left[14:34]) == 0
 
 
 @families

@@ -24,7 +24,7 @@ from .conftest import OPTIONS
 from .gate import ends, is_whole
 from .harness import REDIRECT, SHOT, UNSPEC, Address, Allow, Device, Harness, Network, Ran, loaded_at
 from .mutations import LARGE, Way, dropped, errors, frames, survive
-from .packets import ACK, SCTP, SYN, TCP, UDP, ip, tcp, udp
+from .packets import ACK, CE, ECT0, ECT1, NOT_ECT, SCTP, SYN, TCP, UDP, checksum, class_of, in_class, ip, tcp, udp
 from .services import OUTSIDE as OUTSIDE_ONLY
 from .services import Services
 from .shop import at, packet
@@ -32,6 +32,7 @@ from .shop import at, packet
 CLUSTER = 7
 KNOWN = (CLUSTER << 16) + 301
 PORT = 6081
+DSCP = 46 << 2
 HERE = {4: "10.1.0.2", 6: "fd00:1::2"}
 ROUTER = {4: "10.1.0.1", 6: "fd00:1::1"}
 OUTER_HERE, OUTER_THERE = {4: "192.0.2.1", 6: "2001:db8::1"}, {4: "192.0.2.2", 6: "2001:db8::2"}
@@ -127,6 +128,36 @@ def unwrapped(datapath: Harness, packet: bytes) -> Ran:
 def test_what_the_right_node_wrapped_comes_out_as_it_was(datapath: Harness, way: tuple[int, int]) -> None:
     frame = tcp(THERE[way], 1000, HERE[way[0]], 80)
     assert unwrapped(datapath, geneve(way, frame)) == (REDIRECT, frame)
+
+
+@geneve_only
+@ways
+@pytest.mark.parametrize("ecn", [ECT0, ECT1, CE])
+def test_what_routers_say_of_congestion_comes_out(datapath: Harness, way: tuple[int, int], ecn: int) -> None:
+    frame = in_class(tcp(THERE[way], 1000, HERE[way[0]], 80), DSCP | ecn)
+    assert unwrapped(datapath, in_class(geneve(way, frame), CE)) == (REDIRECT, in_class(frame, DSCP | CE))
+    for said in (NOT_ECT, ECT0, ECT1):
+        assert unwrapped(datapath, in_class(geneve(way, frame), said)) == (REDIRECT, frame)
+
+
+@geneve_only
+@ways
+def test_a_sender_that_knows_no_congestion_loses_the_packet(datapath: Harness, way: tuple[int, int]) -> None:
+    before = dropped(datapath)[Reason.MALFORMED]
+    frame = in_class(tcp(THERE[way], 1000, HERE[way[0]], 80), DSCP | NOT_ECT)
+    assert unwrapped(datapath, in_class(geneve(way, frame), CE)).action == SHOT
+    assert dropped(datapath)[Reason.MALFORMED] == before + 1
+
+
+@geneve_only
+@ways
+@pytest.mark.parametrize("ecn", range(4))
+def test_a_packet_is_wrapped_with_what_it_says_of_congestion(datapath: Harness, way: tuple[int, int], ecn: int) -> None:
+    datapath.become(policy=[Allow(KNOWN, egress=True)])
+    frame = in_class(tcp(HERE[way[0]], 80, THERE[way], 1000), DSCP | ecn)
+    action, left = of_workload(datapath, frame)
+    assert (action, class_of(left), class_of(left[-len(frame) :])) == (REDIRECT, ecn, DSCP | ecn)
+    assert way[1] == 6 or checksum(left[14:34]) == 0
 
 
 @geneve_only
