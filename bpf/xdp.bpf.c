@@ -6,7 +6,8 @@
  * answers directly, and it is wrapped for it from its first packet on. Everything else is handed over: what begins
  * otherwise, ends in an error, is in fragments, is for this host, or goes out by another device.
  */
-#include "lib/direct_early.h"
+#include "lib/direct_early4.h"
+#include "lib/direct_early6.h"
 #include "lib/ports.h"
 #include "lib/prefilter.h"
 #include "lib/through.h"
