@@ -95,9 +95,9 @@ INLINE struct backend *enter_direct(const struct translation_key *flow, const st
 		return NULL;
 	if (is_passing_by(service, transport))
 		return bpf_map_lookup_elem(&translations, flow) ? NULL : choice.backend;
+	__builtin_memset(fresh, 0, sizeof(*fresh));
 	fresh->address = choice.backend->address;
 	fresh->port = choice.backend->port;
-	fresh->closing = 0;
 	fresh->state = SENT_IN | DIRECT;
 	fresh->expires = transport->now + flow_timeout(flow->protocol, 0, false);
 	fresh->backend = choice.id;

@@ -45,13 +45,21 @@ INLINE int readdress(struct __sk_buff *skb, struct flow *flow, const struct tran
 	if ((void *)(ethernet + 1) > (void *)(long)skb->data_end)
 		return REASON_MALFORMED;
 	__builtin_memcpy(ethernet, found->macs, sizeof(found->macs));
-	bpf_redirect(found->device, 0);
+	if (likely(!(found->state & ASKED)))
+		bpf_redirect(found->device, 0);
 	return SENT;
 }
 
 INLINE __u8 other_side(__u8 sides)
 {
 	return (sides & SENT_IN ? SENT_OUT : 0) | (sides & SENT_OUT ? SENT_IN : 0);
+}
+
+/* For the row of a flow that begins on the other side. */
+INLINE void change_sides(struct translation *found)
+{
+	found->state = other_side(found->state) | (found->state & ESTABLISHED);
+	found->closing = other_side(found->closing);
 }
 
 /* Both directions of a flow that the stack has a hand in. Returns 0 or not. */
@@ -68,6 +76,7 @@ INLINE int stop_forwarding(const struct passage *at, struct translation *found, 
 	struct translation_key key = key_of(&at->flow, true, v6), other;
 	const union address to = found->address;
 	const __be16 to_port = found->port;
+	const __u32 backend = found->backend;
 	const struct translation *known;
 
 	if (found->state & ANSWERS) {
@@ -80,16 +89,20 @@ INLINE int stop_forwarding(const struct passage *at, struct translation *found, 
 	known = bpf_map_lookup_elem(&translations, &other);
 	if (known && !is_over(known, at->now) && !answers_as(known, &key.destination, key.destination_port, v6))
 		return REASON_NO_PORT;
-	if (enter_both(&key, found))
-		return REASON_CONNTRACK_FULL;
-	key.destination = found->address;
-	key.destination_port = found->port;
-	key.reply = false;
+	other = key;
+	other.destination = found->address;
+	other.destination_port = found->port;
+	other.reply = false;
 	found->address = found->from;
 	found->port = found->from_port;
-	found->state = other_side(found->state) | (found->state & ESTABLISHED);
-	found->closing = other_side(found->closing);
 	found->backend = 0;
+	change_sides(found);
+	if (enter_both(&other, found)) /* first, so that whoever finds the service's rows finds these too */
+		return REASON_CONNTRACK_FULL;
+	found->address = other.destination;
+	found->port = other.destination_port;
+	found->backend = backend;
+	change_sides(found);
 	if (enter_both(&key, found))
 		return REASON_CONNTRACK_FULL;
 	found->address = to;
@@ -97,7 +110,8 @@ INLINE int stop_forwarding(const struct passage *at, struct translation *found, 
 	return 0;
 }
 
-/* Whether a packet that leaves was forwarded to a backend. The stack forwards nothing that has an address of the host.
+/* Whether a packet that leaves was forwarded to a backend. The stack forwards nothing that comes with an address of the
+ * host; what netfilter gave one is not for us either.
  */
 INLINE bool is_forwarded(struct __sk_buff *skb, const struct passage *at, const struct device *device, const bool v6)
 {

@@ -141,7 +141,8 @@ INLINE int translation_of(struct __sk_buff *skb, struct passage *at, const struc
 	if (is_unset(&found->address, v6))
 		return REASON_UNTRANSLATABLE;
 	found->state = SENT_OUT;
-	return is_translatable(flow, v6) ? allocate(skb, &key, found, at->now) : REASON_UNTRANSLATABLE;
+	return is_translatable(flow, v6) ? allocate(skb, &key, found, bpf_get_prandom_u32(), at->now) :
+					   REASON_UNTRANSLATABLE;
 }
 
 INLINE int rewrite_source(struct __sk_buff *skb, const struct flow *flow, const struct translation *found,

@@ -15,7 +15,7 @@
 #define NOT_KNOWN -2
 #define UNSERVED -3 /* the service has no backend, or the flow's is dead, and its client is told */
 #define BEGINS_AGAIN -6 /* a flow is known, and ends */
-#define AIMED -7 /* the flow is forwarded, and this packet's way is known */
+#define WAY_KNOWN -7 /* the flow is forwarded, and this packet's way is known */
 
 INLINE bool is_balanced(__u8 protocol)
 {
@@ -46,7 +46,9 @@ INLINE void forget_answers(const struct passage *at, const bool v6)
 	if (likely(!known) || known->state & DIRECT)
 		return;
 	turn(&key, known, &answer, &back);
-	bpf_map_delete_elem(&translations, &answer);
+	known = bpf_map_lookup_elem(&translations, &answer);
+	if (known && answers_as(known, &back.address, back.port, v6)) /* else its port is another flow's by now */
+		bpf_map_delete_elem(&translations, &answer);
 }
 
 /* Enters a flow, both ways. It must not have the same ends as another one's answers; those of a direct one do not come
@@ -127,6 +129,12 @@ INLINE bool answers_directly(const struct backend *backend, const union address 
 	       !is_of_cluster(find_peer(client, v6, epoch).identity);
 }
 
+INLINE __u32 hash_of(const struct flow *flow, const bool v6)
+{
+	return flow_hash(&flow->source, &flow->destination, flow->source_port, flow->destination_port, flow->protocol,
+			 v6);
+}
+
 /* A backend of `found->service` for a flow. Returns 0, a reason to drop the packet, or UNSERVED. */
 INLINE int choose(const struct passage *at, struct translation *found, const bool v6)
 {
@@ -138,10 +146,7 @@ INLINE int choose(const struct passage *at, struct translation *found, const boo
 	if (!service)
 		return REASON_NO_BACKEND;
 	client.client = flow->source;
-	choice = choose_backend(found->service, service, &client,
-				flow_hash(&flow->source, &flow->destination, flow->source_port, flow->destination_port,
-					  flow->protocol, v6),
-				at->now);
+	choice = choose_backend(found->service, service, &client, hash_of(flow, v6), at->now);
 	if (!choice.backend)
 		return service->flags & SERVICE_DROP ? REASON_NO_BACKEND : UNSERVED;
 	found->from.v6[0] = found->from.v6[1] = 0;
@@ -260,7 +265,31 @@ GLOBAL int enter_flow6(const struct passage *at)
 	return at && found ? enter_flow(at, found, true) : TC_ACT_SHOT;
 }
 
-GLOBAL int enter_forwarded4(struct __sk_buff *skb, const struct passage *at)
+/* Whether a flow's client may be forwarded: somebody elsewhere has its address. */
+GLOBAL int comes_from_elsewhere4(const struct passage *at)
+{
+	return at && is_elsewhere(&at->flow.source, at->version.epoch, false);
+}
+
+GLOBAL int comes_from_elsewhere6(const struct passage *at)
+{
+	return at && is_elsewhere(&at->flow.source, at->version.epoch, true);
+}
+
+/* Where a flow's port is looked for first. It follows from the flow, so that one whose row was pushed out finds that of
+ * its answers.
+ */
+GLOBAL __u32 first_place4(const struct passage *at)
+{
+	return at ? hash_of(&at->flow, false) : 0;
+}
+
+GLOBAL __u32 first_place6(const struct passage *at)
+{
+	return at ? hash_of(&at->flow, true) : 0;
+}
+
+GLOBAL int enter_forwarded4(struct __sk_buff *skb, const struct passage *at, __u32 start)
 {
 	struct translation *found = towards_inside();
 	struct translation_key key;
@@ -268,10 +297,10 @@ GLOBAL int enter_forwarded4(struct __sk_buff *skb, const struct passage *at)
 	if (!at || !found)
 		return TC_ACT_SHOT;
 	key = key_of(&at->flow, true, false);
-	return allocate(skb, &key, found, at->now);
+	return allocate(skb, &key, found, start, at->now);
 }
 
-GLOBAL int enter_forwarded6(struct __sk_buff *skb, const struct passage *at)
+GLOBAL int enter_forwarded6(struct __sk_buff *skb, const struct passage *at, __u32 start)
 {
 	struct translation *found = towards_inside();
 	struct translation_key key;
@@ -279,7 +308,7 @@ GLOBAL int enter_forwarded6(struct __sk_buff *skb, const struct passage *at)
 	if (!at || !found)
 		return TC_ACT_SHOT;
 	key = key_of(&at->flow, true, true);
-	return allocate(skb, &key, found, at->now);
+	return allocate(skb, &key, found, start, at->now);
 }
 
 GLOBAL int forget_answers4(const struct passage *at)
@@ -297,22 +326,23 @@ GLOBAL int forget_answers6(const struct passage *at)
 }
 
 /* A new flow is forwarded if it may be, and the way of its first packet is known. Returns 0, a reason to drop it, or
- * AIMED.
+ * WAY_KNOWN.
  */
 INLINE int enter_fresh(struct __sk_buff *skb, const struct passage *at, struct translation *found, const bool v6)
 {
 	int reason;
 
-	if (found->state & THROUGH && likely(aim(skb, at, found, v6))) {
-		reason = v6 ? enter_forwarded6(skb, at) : enter_forwarded4(skb, at);
-		return reason ? reason : AIMED;
+	if (found->state & THROUGH && likely(v6 ? comes_from_elsewhere6(at) : comes_from_elsewhere4(at)) &&
+	    likely(aim(skb, at, found, v6))) {
+		reason = v6 ? enter_forwarded6(skb, at, first_place6(at)) : enter_forwarded4(skb, at, first_place4(at));
+		return reason ? reason : WAY_KNOWN;
 	}
 	found->state &= ~THROUGH;
 	return v6 ? enter_flow6(at) : enter_flow4(at);
 }
 
 /* A flow that has no backend, or begins again, gets one. Returns 0, a reason to drop the packet, NOT_TRANSLATED or
- * AIMED.
+ * WAY_KNOWN.
  */
 INLINE int begin_flow(struct __sk_buff *skb, const struct passage *at, bool again, const bool v6)
 {
@@ -349,7 +379,7 @@ INLINE int serve(struct __sk_buff *skb, struct passage *at, const bool v6)
 	reason = v6 ? find_flow6(at) : find_flow4(at);
 	if (unlikely(reason == NOT_KNOWN || reason == BEGINS_AGAIN))
 		reason = begin_flow(skb, at, reason == BEGINS_AGAIN, v6);
-	if (reason == AIMED)
+	if (reason == WAY_KNOWN)
 		return v6 ? readdress6(skb, at) : readdress4(skb, at);
 	return reason ? reason : go_to_backend(skb, at, v6);
 }

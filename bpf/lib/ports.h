@@ -59,6 +59,13 @@ INLINE int enter_new(const struct translation_key *reply, const struct translati
 	return bpf_map_update_elem(&translations, reply, &back, BPF_NOEXIST);
 }
 
+/* Whether answers that are known are those of this very flow, whose own row was pushed out. */
+INLINE bool is_counterpart(const struct translation *known, const struct translation_key *key)
+{
+	return known->state & ANSWERS && known->port == key->source_port && known->from_port == key->destination_port &&
+	       same_address(&known->address, &key->source, true) && same_address(&known->from, &key->destination, true);
+}
+
 #define TAKEN -1
 #define EEXIST 17 /* <asm-generic/errno-base.h> */
 
@@ -75,7 +82,7 @@ GLOBAL int attempt(struct __sk_buff *skb, const struct translation_key *key, str
 		return TAKEN;
 	turn_key(key, fresh, &reply);
 	known = bpf_map_lookup_elem(&translations, &reply);
-	if (known && !passed(now, known->expires))
+	if (known && !passed(now, known->expires) && !is_counterpart(known, key))
 		return TAKEN;
 	if (key->v6 ? has_socket(skb, &reply, true) : has_socket(skb, &reply, false))
 		return TAKEN;
@@ -99,10 +106,11 @@ INLINE void leave_by(struct translation *fresh, __be16 port)
 		fresh->port = port;
 }
 
-/* A port for a new flow: its own if it may keep it, else from a random place in the range on. Returns 0 or a reason. */
-INLINE int allocate(struct __sk_buff *skb, const struct translation_key *key, struct translation *fresh, __u32 now)
+/* A port for a new flow: its own if it may keep it, else from some place in the range on. Returns 0 or a reason. */
+INLINE int allocate(struct __sk_buff *skb, const struct translation_key *key, struct translation *fresh, __u32 start,
+		    __u32 now)
 {
-	__u32 span = masquerade_last_port - masquerade_first_port + 1, start = bpf_get_prandom_u32();
+	const __u32 span = masquerade_last_port - masquerade_first_port + 1;
 	int result = TAKEN;
 
 	fresh->expires = now + flow_timeout(key->protocol, 0, false);

@@ -26,6 +26,7 @@ enum translation_state {
 	ESTABLISHED = 1 << 3, /* both sides have sent, and something else than what opens a connection */
 	THROUGH = 1 << 4, /* both ends of its packets change at once: lib/forward.h */
 	ANSWERS = 1 << 5, /* of these: what the backend sends */
+	ASKED = 1 << 6, /* of the packet at hand: the kernel sends it, and looks after the neighbour */
 	KINDS = DIRECT | THROUGH | ANSWERS, /* what a flow stays */
 };
 
@@ -117,7 +118,8 @@ INLINE void turn_value(const struct translation_key *key, const struct translati
 		back->from = key->destination;
 		back->from_port = key->destination_port;
 		back->state ^= ANSWERS;
-		back->checked = 0;
+		back->checked = back->device = 0;
+		__builtin_memset(back->macs, 0, sizeof(back->macs));
 	} else if (key->reply) {
 		back->address = key->destination;
 		back->port = key->destination_port;

@@ -9,6 +9,22 @@
 
 #define FOR_THIS_HOST 0 /* PACKET_HOST, <linux/if_packet.h>: the frame has the device's own address */
 
+/* Whether somebody elsewhere may have an address. What says to come from any other the stack refuses, or forwards it by
+ * rules of its own: it is left to it.
+ */
+INLINE bool is_elsewhere(const union address *address, __u32 epoch, const bool v6)
+{
+	if (v6) {
+		/* ::/64 with :: and ::1, what is of one link, and multicast (RFC 4291) */
+		if (!address->v6[0] || address->bytes[0] == 0xff ||
+		    (address->bytes[0] == 0xfe && address->bytes[1] >= 0x80 && address->bytes[1] < 0xc0))
+			return false;
+	} else if (!address->bytes[0] || address->bytes[0] == 127 || address->bytes[0] >= 224) { /* RFC 6890 */
+		return false;
+	}
+	return !(find_peer(address, v6, epoch).flags & IPCACHE_HOST);
+}
+
 /* Whether all that the stack would do to a packet on its way is known here. */
 INLINE bool is_plain_packet(struct __sk_buff *skb, const bool v6)
 {
@@ -88,20 +104,23 @@ INLINE bool find_way_through(struct __sk_buff *skb, const struct passage *at, st
 		return false;
 	if (!(found->state & ANSWERS) && !leaves_as(found, route.ifindex, v6))
 		return false;
-	if (unlikely(result)) { /* the kernel asks for the neighbour, and keeps the packet so long */
-		neighbour.nh_family = route.family;
-		__builtin_memcpy(neighbour.ipv6_nh, route.ipv6_dst, 16);
-		found->checked = 0;
-		return bpf_redirect_neigh(route.ifindex, &neighbour, sizeof(neighbour), 0) == TC_ACT_REDIRECT;
+	found->checked = 0;
+	if (likely(!result)) {
+		found->checked = at->now;
+		found->device = route.ifindex;
+		found->mtu = route.mtu_result;
+		__builtin_memcpy(found->macs, route.dmac, ETH_ALEN);
+		__builtin_memcpy(found->macs + ETH_ALEN, route.smac, ETH_ALEN);
+		if (found->from_port) /* else it is entered with its flow */
+			remember_way(flow, found, v6);
 	}
-	found->checked = at->now;
-	found->device = route.ifindex;
-	found->mtu = route.mtu_result;
-	__builtin_memcpy(found->macs, route.dmac, ETH_ALEN);
-	__builtin_memcpy(found->macs + ETH_ALEN, route.smac, ETH_ALEN);
-	if (found->from_port) /* else it is entered with its flow */
-		remember_way(flow, found, v6);
-	return true;
+	/* Only so the kernel asks for a neighbour that it does not know, keeps the packet so long, and asks again for
+	 * one that it has not heard of for a while: what we send by MAC addresses alone it does not see.
+	 */
+	found->state |= ASKED;
+	neighbour.nh_family = route.family;
+	__builtin_memcpy(neighbour.ipv6_nh, route.ipv6_dst, 16);
+	return bpf_redirect_neigh(route.ifindex, &neighbour, sizeof(neighbour), 0) == TC_ACT_REDIRECT;
 }
 
 /* Each in a frame of its own, and verified once. */
@@ -122,6 +141,7 @@ GLOBAL int find_way_through6(struct __sk_buff *skb, const struct passage *at)
 /* Whether it is known where a packet goes next. */
 INLINE bool aim(struct __sk_buff *skb, const struct passage *at, struct translation *found, const bool v6)
 {
+	found->state &= ~ASKED;
 	if (!is_plain_packet(skb, v6))
 		return false;
 	if (likely(found->checked == at->now && skb->len - ETH_HLEN <= found->mtu))

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
+from reconciler.model.datapath import Verdict
+
 from .gate import HOST, ROUTER, WORLD, ends, error, is_whole
-from .harness import REDIRECT, SHOT, UNSPEC, eventually
+from .harness import REDIRECT, SHOT, UNSPEC, Allow, eventually
 from .mutations import Way, errors, frames, survive
-from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, ip, sctp, segment, tcp
+from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, ip, sctp, segment, tcp, udp
 from .road import BACKEND_MAC, CLIENT_MAC, HOP, Road
 from .services import OUTSIDE
-from .shop import ELSEWHERE, LOAD_BALANCER, at
+from .shop import ELSEWHERE, LOAD_BALANCER, at, packet
 
 families = pytest.mark.parametrize("version", [4, 6])
 protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
 UNTRANSLATABLE = 14  # enum reason
+KEPT = 50000  # a client's port among those that flows leave by
+AN_AGE = 300  # ticks, longer than any flow here lasts
+NOWHERE = [
+    *((4, one) for one in (HOST[4], "0.0.0.0", "127.0.0.1", "224.0.0.5", "255.255.255.255")),
+    *((6, one) for one in (HOST[6], "::", "::1", "fe80::5", "ff02::1")),
+]
 
 
 @families
@@ -142,6 +152,57 @@ def test_a_row_that_was_pushed_out_is_made_anew_by_its_counterpart(road: Road, v
     translations.delete(keys[asked])
     road.arrives(road.answers(version, UDP, ends(left)[1]))
     assert ends(road.arrives(road.asks(version, UDP))[1]) == ends(left)
+
+
+@families
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_client_whose_row_was_pushed_out_speaks_from_the_port_that_its_backend_knows(
+    road: Road, version: int, protocol: int
+) -> None:
+    left = road.begin(version, protocol)
+    translations = road.datapath.maps.open("translations")
+    keys, _ = translations.read()
+    translations.delete(keys[keys["destination_port"] == socket.htons(30080)])
+    assert ends(road.arrives(road.asks(version, protocol))[1]) == ends(left)
+    assert road.rows() == 2
+
+
+@families
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_port_that_was_given_away_again_stays_with_who_has_it(road: Road, version: int, protocol: int) -> None:
+    """The client that had it before, and was silent for too long, gets another one."""
+    other = ROUTER[version]
+    neighbour = f"lladdr {CLIENT_MAC} dev {road.device.ifname} nud permanent"
+    road.set_up(f"route replace {other} dev {road.device.ifname}", f"neighbour replace {other} {neighbour}")
+    road.open(version, ELSEWHERE[version], protocol=protocol)
+    before, after = (packet(protocol, one, KEPT, HOST[version], 30080) for one in (WORLD[version], other))
+    assert ends(road.arrives(before)[1])[1] == KEPT
+    translations = road.datapath.maps.open("translations")
+    keys, values = translations.read()
+    values["expires"] -= AN_AGE
+    translations.update(keys, values)
+    assert ends(road.arrives(after)[1])[1] == KEPT
+    assert ends(road.arrives(before)[1])[1] != KEPT
+    action, answer = road.arrives(road.answers(version, protocol, KEPT))
+    assert (action, ends(answer)[2]) == (REDIRECT, other)
+
+
+@pytest.mark.parametrize(("version", "source"), NOWHERE)
+def test_who_says_to_come_from_where_nobody_is_gets_nothing_past_the_stack(
+    road: Road, version: int, source: str
+) -> None:
+    road.open(version, ELSEWHERE[version], protocol=UDP)
+    assert road.arrives(udp(source, 53, HOST[version], 30080)).action == UNSPEC
+
+
+@families
+def test_rules_of_the_host_are_about_answers_to_who_came_with_its_address(road: Road, version: int) -> None:
+    allowed = Allow(1, protocol=TCP, port=22), Allow(1, egress=True)
+    road.datapath.become_usual([Allow(1, verdict=Verdict.DEFAULT_DENY, cookie=5), *allowed])
+    road.open(version, ELSEWHERE[version], protocol=UDP)
+    asked = road.leaves(road.arrives(udp(HOST[version], 53, HOST[version], 30080))[1])[1]
+    assert ends(asked)[2] == ELSEWHERE[version]
+    assert road.arrives(road.answers(version, UDP, ends(asked)[1])).action == SHOT
 
 
 @families

@@ -97,6 +97,14 @@ def test_a_backend_of_another_host_is_reached_past_the_stack(hosts: Hosts, versi
     assert min(packets for name, packets in found if name == "a1") > FEW
 
 
+@families
+def test_a_neighbour_that_was_not_heard_of_for_a_while_is_asked_again(hosts: Hosts, version: int) -> None:
+    there, mac = host(hosts, 2, version), hosts.mac("h2", "eth0")
+    hosts.ip("h1", *f"neighbour replace {there} lladdr {mac} dev eth0 nud stale".split())
+    assert "a2" in {asks(hosts, host(hosts, 1, version), 30080)[0] for _ in range(24)}
+    assert "STALE" not in hosts.ip("h1", "neighbour", "show", there)
+
+
 def _counted(hosts: Hosts, version: int) -> tuple[str, int]:
     """Who answers, and how many packets the host's stack forwarded in the meantime."""
     before = _forwarded(hosts, version)
