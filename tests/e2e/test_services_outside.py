@@ -99,10 +99,12 @@ def test_a_backend_of_another_host_is_reached_past_the_stack(hosts: Hosts, versi
 
 @families
 def test_a_neighbour_that_was_not_heard_of_for_a_while_is_asked_again(hosts: Hosts, version: int) -> None:
-    there, mac = host(hosts, 2, version), hosts.mac("h2", "eth0")
-    hosts.ip("h1", *f"neighbour replace {there} lladdr {mac} dev eth0 nud stale".split())
+    """Of the IP version that leaves: an overlay's is IPv4."""
+    there, mac = hosts.underlay(2), hosts.mac("h2", "eth0")
+    for one in there:
+        hosts.ip("h1", *f"neighbour replace {one} lladdr {mac} dev eth0 nud stale".split())
     assert "a2" in {asks(hosts, host(hosts, 1, version), 30080)[0] for _ in range(24)}
-    assert "STALE" not in hosts.ip("h1", "neighbour", "show", there)
+    assert sum("STALE" in hosts.ip("h1", "neighbour", "show", one) for one in there) < len(there)
 
 
 def _counted(hosts: Hosts, version: int) -> tuple[str, int]:
