@@ -10,9 +10,6 @@
 #include "forward.h"
 #include "too_big.h"
 
-/* What becomes of a packet besides: it does not fit the way, and its sender is told. */
-#define TOO_LARGE -5
-
 /* Behind the outer IP header, before the packet. */
 struct direct_frame4 {
 	struct udphdr udp;

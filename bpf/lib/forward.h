@@ -11,9 +11,6 @@
 #include "delivery.h"
 #include "way_through.h"
 
-/* What becomes of a packet: it is on its way. No reason to drop one has this number. */
-#define SENT -4
-
 /* For the fragments behind this one, as they come and, where they are wrapped, as they leave. */
 INLINE void remember_fragments(struct flow *flow, const struct translation *found, const bool v6)
 {

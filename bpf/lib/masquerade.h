@@ -8,8 +8,7 @@
 #include "passage.h"
 #include "ports.h"
 #include "rewrite.h"
-
-#define NOT_TRANSLATED -1
+#include "served.h"
 
 INLINE union address device_address(const struct device *device, const bool v6)
 {

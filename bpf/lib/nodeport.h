@@ -12,11 +12,6 @@
 #include "direct_send.h"
 #include "forward.h"
 
-#define NOT_KNOWN -2
-#define UNSERVED -3 /* the service has no backend, or the flow's is dead, and its client is told */
-#define BEGINS_AGAIN -6 /* a flow is known, and ends */
-#define WAY_KNOWN -7 /* the flow is forwarded, and this packet's way is known */
-
 INLINE bool is_balanced(__u8 protocol)
 {
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
