@@ -234,7 +234,7 @@ class Api:
         if not commit:
             raise UsageError("commit is missing")
         outcomes = self._service.outcomes
-        if outcomes.is_past(commit) and commit == await self._head():
+        if outcomes.is_past(commit) and commit == await self._head() and outcomes.is_past(commit):  # still, after that
             outcomes.forget(commit)
         if outcomes.get(commit) is None and (later := await self._newer(commit)):
             return overtaken(commit, await outcomes.wait(later, timeout_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 
 from reconciler.daemon.api import Api
 from reconciler.daemon.http import Request
+from reconciler.daemon.outcome import Outcome, Outcomes
 from reconciler.errors import UsageError
 
 READ_IN: list[str] = []
@@ -42,3 +44,24 @@ def test_a_body_is_read_beside_the_event_loop(path: str) -> None:
     asyncio.run(ask())
     writer.shutdown()
     assert READ_IN == ["writer_0"]
+
+
+def test_an_outcome_that_comes_while_the_branch_is_looked_at_is_told() -> None:
+    """The branch is back at a commit, whose former outcome is past; the pass ends before the writer answers."""
+    commit, other = "a" * 40, "b" * 40
+
+    async def ask() -> Any:
+        outcomes = Outcomes()
+        for one in (commit, other):
+            await outcomes.publish(Outcome("alpha", one, "refused", 1.0))
+
+        async def on_host(*_: object) -> str:
+            await outcomes.publish(Outcome("alpha", commit, "applied", 1.0))
+            return commit
+
+        host = SimpleNamespace(resolve=None, config=SimpleNamespace(ref="main"))
+        service = SimpleNamespace(host=host, on_host=on_host, fleet=None, outcomes=outcomes)
+        query = {"commit": commit, "timeout_s": "5"}
+        return await Api(cast(Any, service)).respond(Request("GET", "/v1/wait", query, b""))
+
+    assert json.loads(asyncio.run(ask()).content)["result"] == "applied"
