@@ -86,6 +86,14 @@ def test_what_a_kernel_cannot_load_is_left_out(pin_root: Path) -> None:
     assert whole.keys() - rest.keys() == {"at_device", "in_driver"}
 
 
+def test_a_clusters_settings_of_what_is_left_out_mean_nothing(pin_root: Path) -> None:
+    cluster = Cluster("c", Origin("cluster.yaml", 1, "Cluster", "c", "0" * 40))
+    rest = Datapath(pin_root, options_of(cluster), map_sizes_of(cluster), left_out=("xdp",))
+    rest.load()
+    assert {name for name, _ in ids(pin_root)} == rest.program_rows().keys()
+    assert "passing4" not in pins.map_ids(pin_root)
+
+
 def test_a_map_of_another_size_makes_way_and_the_others_keep_their_rows(pin_root: Path) -> None:
     Datapath(pin_root, OPTIONS).load()
     kept = PinnedMaps(pin_root).open("ipcache4")
