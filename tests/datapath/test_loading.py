@@ -190,6 +190,15 @@ def test_a_clusters_settings_become_options_and_sizes() -> None:
     assert [ticks(0), ticks(1), ticks(2)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("entries", "cpus", "remembered"), [(131072, 1, 32768), (131072, 2, 16384), (131072, 128, 256), (1024, 2, 256)]
+)
+def test_a_tick_of_a_flood_takes_an_eighth_of_the_rows_or_little(entries: int, cpus: int, remembered: int) -> None:
+    origin = Origin("cluster.yaml", 1, "Cluster", "c", "0" * 40)
+    cluster = Cluster("c", origin, conntrack=Conntrack(entries), services=Services())
+    assert options_of(cluster, cpus=cpus)["remembered_per_tick"] == remembered
+
+
 @pytest.mark.parametrize(("way", "number"), [*zip(DirectReturn, (0, 1, 2, 3), strict=True)])
 def test_programs_know_how_answers_return(way: DirectReturn, number: int) -> None:
     cluster = Cluster("c", Origin("cluster.yaml", 1, "Cluster", "c", "0" * 40))
