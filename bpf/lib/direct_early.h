@@ -27,8 +27,10 @@ INLINE struct service *open_service(const struct frontend *frontend, __u32 epoch
 	return service && service->slots && !service->affinity_s ? service : NULL;
 }
 
-/* So many flows of Maglev services each CPU remembers in a tick. */
-OPTION(__u32, remembered_per_tick, 1 << 17);
+/* So many flows of Maglev services each CPU remembers in a tick: on all together, for an eighth of the rows of
+ * `translations`.
+ */
+OPTION(__u32, remembered_per_tick, 1 << 14);
 
 /* How many it has. Written and read by the program. */
 struct remembered {

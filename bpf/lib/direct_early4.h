@@ -50,7 +50,7 @@ NOINLINE bool find_way4(struct xdp_md *context, const struct way4_key *key, __u3
 	if (!device || !ask_route4(context, key, way))
 		return false;
 	way->checked = now;
-	way->mtu = path_mtu(&key->address, way->mtu, LEAST_MTU4 + sizeof(struct iphdr), now, false);
+	way->mtu = path_mtu(&key->address, way->mtu, least_wrapped(sizeof(struct iphdr), false), now, false);
 	way->local = device->address4;
 	bpf_map_update_elem(&ways4, key, way, BPF_ANY);
 	return true;

@@ -50,7 +50,7 @@ NOINLINE bool find_way6(struct xdp_md *context, const struct way6_key *key, __u3
 	if (!device || !ask_route6(context, key, way))
 		return false;
 	way->checked = now;
-	way->mtu = path_mtu(&key->address, way->mtu, LEAST_MTU6 + sizeof(struct ipv6hdr), now, true);
+	way->mtu = path_mtu(&key->address, way->mtu, least_wrapped(sizeof(struct ipv6hdr), true), now, true);
 	__builtin_memcpy(way->local, device->address6, 16);
 	bpf_map_update_elem(&ways6, key, way, BPF_ANY);
 	return true;

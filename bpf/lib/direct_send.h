@@ -69,7 +69,7 @@ GLOBAL int find_way(struct __sk_buff *skb, __u32 length, __u32 room)
 {
 	struct direct_way *way = direct_way_of_packet();
 	struct bpf_fib_lookup route = { .l4_protocol = IPPROTO_UDP, .ifindex = skb->ifindex };
-	const __u32 least = least_mtu(skb->protocol == bpf_htons(ETH_P_IPV6));
+	const __u32 least = least_wrapped(room, skb->protocol == bpf_htons(ETH_P_IPV6));
 	__u32 mtu = 0xffff;
 	int found;
 
@@ -86,8 +86,8 @@ GLOBAL int find_way(struct __sk_buff *skb, __u32 length, __u32 room)
 		mtu = route.mtu_result;
 	else if (found && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return REASON_TUNNEL_DESTINATION;
-	if (direct_return != DIRECT_OPTION && length > least)
-		mtu = path_mtu(&way->remote, mtu, least + room, ticks_now(), is_over6(way));
+	if (direct_return != DIRECT_OPTION && length + room > least)
+		mtu = path_mtu(&way->remote, mtu, least, ticks_now(), is_over6(way));
 	if (length + room > mtu) {
 		way->mtu = mtu - room;
 		return REASON_TOO_LARGE;

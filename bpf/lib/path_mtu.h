@@ -6,9 +6,10 @@
 
 #include "base.h"
 
-/* What every way carries (RFC 791, RFC 8200). */
-#define LEAST_MTU4 576
-#define LEAST_MTU6 1280
+/* What every way carries as far as we believe: of IPv6 that is so (RFC 8200, section 5), of IPv4 it is where nodes are.
+ * Less is not heard at all, as anybody may have said it: it would make each connection between two nodes slow.
+ */
+#define LEAST_MTU 1280
 
 /* Ten minutes, in ticks (base.h): as the kernel has it (net.ipv4.route.mtu_expires). */
 #define PATH_MTU_TICKS 559
@@ -42,10 +43,12 @@ INLINE union address path_mtu_key(const void *remote, bool v6)
 	return key;
 }
 
-/* What a sender may always send: it takes no smaller size to heart. */
-INLINE __u32 least_mtu(bool v6)
+/* What a packet may be in any case with `room` around it: a sender of IPv6 takes no size below 1280 to heart, one of
+ * IPv4 does.
+ */
+INLINE __u32 least_wrapped(__u32 room, bool v6)
 {
-	return v6 ? LEAST_MTU6 : LEAST_MTU4;
+	return v6 ? LEAST_MTU + room : LEAST_MTU;
 }
 
 /* What is known of the way to an address, `mtu` where it is nothing smaller than that. */
@@ -73,6 +76,6 @@ INLINE void narrow_path(const void *remote, __u32 mtu, __u32 now, bool v6)
 	const struct path_mtu fresh = { .mtu = mtu, .expires = now + PATH_MTU_TICKS };
 	const union address key = path_mtu_key(remote, v6);
 
-	if (mtu >= least_mtu(v6) && said_of_path(remote, mtu, now, v6) == mtu)
+	if (mtu >= LEAST_MTU && said_of_path(remote, mtu, now, v6) == mtu)
 		bpf_map_update_elem(&path_mtus, &key, &fresh, BPF_ANY);
 }

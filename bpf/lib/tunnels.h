@@ -125,7 +125,7 @@ GLOBAL int measure_tunnel(struct __sk_buff *skb, struct tunnel *tunnel, __u32 no
 		tunnel->checked = now; /* else it is tried again with the next packet */
 	}
 	if (geneve) {
-		const __u32 least = least_mtu(skb->protocol == bpf_htons(ETH_P_IPV6)) + wrapping;
+		const __u32 least = least_wrapped(wrapping, skb->protocol == bpf_htons(ETH_P_IPV6));
 		int found;
 
 		mtu = path_mtu(tunnel->remote, mtu, least, now, tunnel->family == FAMILY_IPV6);

@@ -46,8 +46,10 @@ class Mending:
         self._submit(partial(self._run_and_poke, reason, tables))
 
     def _run_and_poke(self, reason: str, tables: tuple[str, ...]) -> None:
-        self.run()
-        self._poke(reason, *tables)
+        try:
+            self.run()
+        finally:
+            self._poke(reason, *tables)
 
     @uncollected()
     def run(self) -> frozenset[str]:

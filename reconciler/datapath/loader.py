@@ -35,7 +35,7 @@ class Datapath:
     """The programs of `OBJECTS` under one pin root.
 
     `options`: name -> number, or bytes for arrays. `map_sizes`: map name -> entries. What is not given is as in C, but
-    for the kernel's tick, which is asked for. `left_out`: objects that this kernel cannot load.
+    for the kernel's tick, which is asked for. `left_out`: objects that this kernel cannot load; theirs mean nothing.
     A name that no object knows is an error, told when the objects are first read.
     """
 
@@ -52,7 +52,7 @@ class Datapath:
         self._options = {"jiffy_ns": clock.tick_ns(), **(options or {})}
         self._map_sizes = dict(map_sizes or {})
         self._pins: dict[str, frozenset[str]] = {}  # object name -> pins of its maps
-        self._names = tuple(name for name in OBJECTS if name not in left_out)
+        self._left_out = frozenset(left_out)
         self.folder = objects or shipped.bpf_objects()
 
     def program_rows(self) -> Mapping[str, ProgramRow]:
@@ -84,10 +84,12 @@ class Datapath:
         """Object name -> its programs and their digest."""
         found: dict[str, tuple[tuple[str, ...], str]] = {}
         options, sizes = set(self._options), set(self._map_sizes)
-        for name in self._names:
+        for name in OBJECTS:
             with self._open(name) as object_:
                 options -= object_.options()
                 sizes -= object_.maps().keys()
+                if name in self._left_out:
+                    continue
                 found[name] = object_.programs(), self._digest(object_)
                 self._pins[name] = frozenset(declared.pin for declared in object_.maps().values())
         if options or sizes:

@@ -17,11 +17,17 @@ _OF_SERVICES = (
     *("service_flows4", "service_flows6", "affinities"),
 )
 _DIRECT = {DirectReturn.NONE: 0, DirectReturn.OPTION: 1, DirectReturn.IPIP: 2, DirectReturn.GENEVE: 3}
+_SHARE = 8  # of the rows of `translations`, one in so many may be new in a tick: all at once would push out all others
+_SOME = 256  # new ones in a tick on each CPU in any case
 _UNUSED = 64  # entries of these where the cluster serves no services: they take their room whether they are used or not
 
 
-def options_of(cluster: Cluster, *, redirect_peer: bool = True, prefilter: bool = False) -> Mapping[str, Option]:
-    """Option name -> value, for `Datapath`. `redirect_peer`: this kernel has it. `prefilter`: some are denied."""
+def options_of(
+    cluster: Cluster, *, redirect_peer: bool = True, prefilter: bool = False, cpus: int = 1
+) -> Mapping[str, Option]:
+    """Option name -> value, for `Datapath`. `redirect_peer`: this kernel has it. `prefilter`: some are denied. `cpus`:
+    possible ones.
+    """
     timeouts = cluster.conntrack.timeouts
     return {
         "timeout_tcp_established": ticks(timeouts.tcp_established_s),
@@ -39,6 +45,7 @@ def options_of(cluster: Cluster, *, redirect_peer: bool = True, prefilter: bool 
         "tunnel_port": overlay.port(cluster.network),
         "direct_return": _DIRECT[cluster.direct_return],
         "direct_port": overlay.direct_port(cluster.network),
+        "remembered_per_tick": max(map_sizes_of(cluster)["translations"] // (_SHARE * cpus), _SOME),
         "masquerade_first_port": cluster.masquerade.first_port,
         "masquerade_last_port": cluster.masquerade.last_port,
     }

@@ -181,7 +181,7 @@ class HostTables:
 
     def _settings(self, snapshot: Snapshot, node: str) -> _Settings:
         denies = bool(selecting(snapshot, node))
-        options = options_of(snapshot.cluster, prefilter=denies)
+        options = options_of(snapshot.cluster, prefilter=denies, cpus=counters.possible_cpus())
         return _Settings(tuple(sorted(options.items())), tuple(sorted(map_sizes_of(snapshot.cluster).items())))
 
     def _datapath(self, settings: _Settings) -> Datapath:

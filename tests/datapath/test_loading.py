@@ -86,6 +86,14 @@ def test_what_a_kernel_cannot_load_is_left_out(pin_root: Path) -> None:
     assert whole.keys() - rest.keys() == {"at_device", "in_driver"}
 
 
+def test_a_clusters_settings_of_what_is_left_out_mean_nothing(pin_root: Path) -> None:
+    cluster = Cluster("c", Origin("cluster.yaml", 1, "Cluster", "c", "0" * 40))
+    rest = Datapath(pin_root, options_of(cluster), map_sizes_of(cluster), left_out=("xdp",))
+    rest.load()
+    assert {name for name, _ in ids(pin_root)} == rest.program_rows().keys()
+    assert "passing4" not in pins.map_ids(pin_root)
+
+
 def test_a_map_of_another_size_makes_way_and_the_others_keep_their_rows(pin_root: Path) -> None:
     Datapath(pin_root, OPTIONS).load()
     kept = PinnedMaps(pin_root).open("ipcache4")
@@ -180,6 +188,15 @@ def test_a_clusters_settings_become_options_and_sizes() -> None:
     assert options_of(cluster)["gateway_mac"] == bytes.fromhex("ee" * 6)
     assert map_sizes_of(cluster)["conntrack6"] == 1000
     assert [ticks(0), ticks(1), ticks(2)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("entries", "cpus", "remembered"), [(131072, 1, 32768), (131072, 2, 16384), (131072, 128, 256), (1024, 2, 256)]
+)
+def test_a_tick_of_a_flood_takes_an_eighth_of_the_rows_or_little(entries: int, cpus: int, remembered: int) -> None:
+    origin = Origin("cluster.yaml", 1, "Cluster", "c", "0" * 40)
+    cluster = Cluster("c", origin, conntrack=Conntrack(entries), services=Services())
+    assert options_of(cluster, cpus=cpus)["remembered_per_tick"] == remembered
 
 
 @pytest.mark.parametrize(("way", "number"), [*zip(DirectReturn, (0, 1, 2, 3), strict=True)])

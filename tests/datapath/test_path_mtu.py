@@ -14,7 +14,7 @@ from .harness import REDIRECT, UNSPEC, Ran
 from .packets import UDP, udp, uncut
 from .sides import CLIENT, HERE, NODE, NODE_PORT, OTHER, STRANGER, THERE, WAYS, Sides, as_new, loaded_sides
 
-LEAST = {4: 576, 6: 1280}
+LEAST = 1280
 NARROW, LARGE = 1400, 1390  # what the way carries, and bytes of a packet that it does not carry with anything around it
 MINUTES_9, MINUTE = 503, 57  # ticks, rounded up
 GRE, IPV4_IN_IP, IPV6_IN_IP = 47, 4, 41
@@ -92,11 +92,11 @@ def test_a_way_gets_narrower_by_what_is_said_and_not_wider(sides: Sides, version
 
 @families
 def test_a_client_is_told_nothing_less_than_it_may_always_send(sides: Sides, version: int) -> None:
-    family = 4 if sides.overlay else version
-    reports(sides, version, LEAST[family])
+    fits = LEAST - room(sides, 4) if version == 4 else LEAST
+    reports(sides, version, LEAST)
     assert len(known(sides)) == 1
-    assert len(sends(sides, version, LEAST[version]).packet) == 14 + LEAST[version] + room(sides, version)
-    assert said(sends(sides, version).packet) == LEAST[version]
+    assert len(sends(sides, version, fits).packet) == 14 + fits + room(sides, version)
+    assert said(sends(sides, version).packet) == fits
 
 
 @families
@@ -117,10 +117,11 @@ def _later(sides: Sides, ticks: int) -> None:
 
 
 @families
-@pytest.mark.parametrize("mtu", [1, -1], ids=["little", "less-than-all-ways-carry"])
-def test_a_size_that_no_way_has_is_not_believed(sides: Sides, version: int, mtu: int) -> None:
-    reports(sides, version, mtu if mtu > 0 else LEAST[4 if sides.overlay else version] + mtu)
+@pytest.mark.parametrize("mtu", [0, 576, LEAST - 1])
+def test_a_size_that_would_make_all_slow_is_not_believed(sides: Sides, version: int, mtu: int) -> None:
+    reports(sides, version, mtu)
     assert not len(known(sides))
+    assert len(sends(sides, version).packet) == 14 + LARGE + room(sides, version)
 
 
 @families

@@ -78,6 +78,13 @@ def test_a_touched_row_is_back_before_its_table_is_asked_for(writer: Writer, web
     assert writer.poked == [(REASON, "ipcache")]
 
 
+def test_tables_are_asked_for_also_after_a_touch_that_cannot_be_understood(writer: Writer) -> None:
+    writer.mending.touch(TouchedMap(writer.ipcache.info.id, bytearray(4)), REASON, "ipcache")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="unhashable"):
+        writer.jobs[0]()
+    assert writer.poked == [(REASON, "ipcache")]
+
+
 def test_a_row_that_is_touched_during_a_pass_is_back_before_it_ends(writer: Writer, web: Records) -> None:
     writer.delete(web)
     done = writer.convergence.run(Work(reasons=["audit"], tables={"ipcache", "routes"}))
