@@ -39,15 +39,6 @@ INLINE int refuse(const struct flow *flow)
 }
 
 /* `reason`: what is wrong with the packet, or 0. */
-/* Whether an answer that got its client's address back is for the host itself: whoever asked came with that address,
- * and rules of the host are about such a packet too.
- */
-INLINE bool is_for_guard(const struct passage *at, const struct device *device, const bool v6)
-{
-	return device->flags & DEVICE_HOST_POLICY && !at->flow.related &&
-	       find_peer(&at->flow.destination, v6, at->version.epoch).flags & IPCACHE_HOST;
-}
-
 INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device *device, int reason, const bool v6)
 {
 	int found = NOT_TRANSLATED;
@@ -58,7 +49,7 @@ INLINE int arrive(struct __sk_buff *skb, struct passage *at, const struct device
 		hear_error(skb, at, v6);
 	if (!reason && translates(device, v6))
 		found = unmasquerade(skb, at, device, v6);
-	if (!found && !is_for_guard(at, device, v6))
+	if (!found)
 		return PASS;
 	if (found == NOT_TRANSLATED && !reason && device->flags & DEVICE_SERVICES) {
 		found = serve(skb, at, v6);

@@ -5,6 +5,7 @@
 #include "balance.h"
 #include "direct_return.h"
 #include "early.h"
+#include "elsewhere.h"
 #include "ipcache.h"
 #include "state.h"
 
@@ -88,7 +89,8 @@ INLINE struct backend *enter_direct(const struct translation_key *flow, const st
 		return NULL;
 	version.word = *(volatile __u64 *)&state->version;
 	service = open_service(frontend, version.epoch, &id);
-	if (!service || is_known_member(&flow->source, version.epoch, v6))
+	if (!service || is_known_member(&flow->source, version.epoch, v6) ||
+	    !is_elsewhere(&flow->source, version.epoch, v6))
 		return NULL;
 	if (service->algorithm == ALGORITHM_RANDOM)
 		hash = bpf_get_prandom_u32();

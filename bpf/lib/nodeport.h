@@ -10,6 +10,7 @@
 
 #include "balance.h"
 #include "direct_send.h"
+#include "elsewhere.h"
 #include "forward.h"
 
 INLINE bool is_balanced(__u8 protocol)
@@ -80,6 +81,8 @@ INLINE int find_service(const struct passage *at, struct translation *found, con
 
 	if (likely(!fronted.service))
 		return NOT_TRANSLATED;
+	if (unlikely(!is_elsewhere(&flow->source, at->version.epoch, v6)))
+		return REASON_SPOOFED_SOURCE;
 	if (fronted.flags & FRONTEND_SOURCES && !is_admitted(fronted.service, &flow->source, v6))
 		return REASON_NOT_ADMITTED;
 	found->service = fronted.service;
@@ -260,17 +263,6 @@ GLOBAL int enter_flow6(const struct passage *at)
 	return at && found ? enter_flow(at, found, true) : TC_ACT_SHOT;
 }
 
-/* Whether a flow's client may be forwarded: somebody elsewhere has its address. */
-GLOBAL int comes_from_elsewhere4(const struct passage *at)
-{
-	return at && is_elsewhere(&at->flow.source, at->version.epoch, false);
-}
-
-GLOBAL int comes_from_elsewhere6(const struct passage *at)
-{
-	return at && is_elsewhere(&at->flow.source, at->version.epoch, true);
-}
-
 /* Where a flow's port is looked for first. It follows from the flow, so that one whose row was pushed out finds that of
  * its answers.
  */
@@ -327,8 +319,7 @@ INLINE int enter_fresh(struct __sk_buff *skb, const struct passage *at, struct t
 {
 	int reason;
 
-	if (found->state & THROUGH && likely(v6 ? comes_from_elsewhere6(at) : comes_from_elsewhere4(at)) &&
-	    likely(aim(skb, at, found, v6))) {
+	if (found->state & THROUGH && likely(aim(skb, at, found, v6))) {
 		reason = v6 ? enter_forwarded6(skb, at, first_place6(at)) : enter_forwarded4(skb, at, first_place4(at));
 		return reason ? reason : WAY_KNOWN;
 	}

@@ -9,22 +9,6 @@
 
 #define FOR_THIS_HOST 0 /* PACKET_HOST, <linux/if_packet.h>: the frame has the device's own address */
 
-/* Whether somebody elsewhere may have an address. What says to come from any other the stack refuses, or forwards it by
- * rules of its own: it is left to it.
- */
-INLINE bool is_elsewhere(const union address *address, __u32 epoch, const bool v6)
-{
-	if (v6) {
-		/* ::/64 with :: and ::1, what is of one link, and multicast (RFC 4291) */
-		if (!address->v6[0] || address->bytes[0] == 0xff ||
-		    (address->bytes[0] == 0xfe && address->bytes[1] >= 0x80 && address->bytes[1] < 0xc0))
-			return false;
-	} else if (!address->bytes[0] || address->bytes[0] == 127 || address->bytes[0] >= 224) { /* RFC 6890 */
-		return false;
-	}
-	return !(find_peer(address, v6, epoch).flags & IPCACHE_HOST);
-}
-
 /* Whether all that the stack would do to a packet on its way is known here. */
 INLINE bool is_plain_packet(struct __sk_buff *skb, const bool v6)
 {

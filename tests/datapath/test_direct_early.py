@@ -117,6 +117,14 @@ def test_what_resets_a_connection_that_is_not_known_goes_on_and_leaves_no_row(si
     assert len(sides.datapath.maps.open("translations").read()[0]) == 0
 
 
+@pytest.mark.parametrize(("version", "source"), [(4, "127.0.0.1"), (4, "224.0.0.5"), (6, "::1"), (6, "ff02::1")])
+def test_who_says_to_come_from_where_nobody_is_is_handed_over(sides: Sides, version: int, source: str) -> None:
+    sides.open(version)
+    forged = packet(TCP, source, 5000, NODE[version], NODE_PORT, SYN)
+    assert early(sides, forged) == (PASS, forged)
+    assert len(sides.datapath.maps.open("translations").read()[0]) == 0
+
+
 @families
 def test_both_programs_choose_the_same_backend(sides: Sides, version: int) -> None:
     others = [f"{THERE[version][:-1]}{number}" for number in range(1, 9)]

@@ -6,10 +6,8 @@ import socket
 
 import pytest
 
-from reconciler.model.datapath import Verdict
-
 from .gate import HOST, ROUTER, WORLD, ends, error, is_whole
-from .harness import REDIRECT, SHOT, UNSPEC, Allow, eventually
+from .harness import REDIRECT, SHOT, UNSPEC, eventually
 from .mutations import Way, errors, frames, survive
 from .packets import ACK, FIN, SCTP, SYN, TCP, UDP, ip, sctp, segment, tcp, udp
 from .road import BACKEND_MAC, CLIENT_MAC, HOP, Road
@@ -18,7 +16,7 @@ from .shop import ELSEWHERE, LOAD_BALANCER, at, packet
 
 families = pytest.mark.parametrize("version", [4, 6])
 protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
-UNTRANSLATABLE = 14  # enum reason
+SPOOFED_SOURCE, UNTRANSLATABLE = 4, 14  # enum reason
 KEPT = 50000  # a client's port among those that flows leave by
 AN_AGE = 300  # ticks, longer than any flow here lasts
 NOWHERE = [
@@ -188,21 +186,12 @@ def test_a_port_that_was_given_away_again_stays_with_who_has_it(road: Road, vers
 
 
 @pytest.mark.parametrize(("version", "source"), NOWHERE)
-def test_who_says_to_come_from_where_nobody_is_gets_nothing_past_the_stack(
-    road: Road, version: int, source: str
-) -> None:
-    road.open(version, ELSEWHERE[version], protocol=UDP)
-    assert road.arrives(udp(source, 53, HOST[version], 30080)).action == UNSPEC
-
-
-@families
-def test_rules_of_the_host_are_about_answers_to_who_came_with_its_address(road: Road, version: int) -> None:
-    allowed = Allow(1, protocol=TCP, port=22), Allow(1, egress=True)
-    road.datapath.become_usual([Allow(1, verdict=Verdict.DEFAULT_DENY, cookie=5), *allowed])
-    road.open(version, ELSEWHERE[version], protocol=UDP)
-    asked = road.leaves(road.arrives(udp(HOST[version], 53, HOST[version], 30080))[1])[1]
-    assert ends(asked)[2] == ELSEWHERE[version]
-    assert road.arrives(road.answers(version, UDP, ends(asked)[1])).action == SHOT
+@pytest.mark.parametrize("here", [False, True])
+def test_who_says_to_come_from_where_nobody_is_gets_nothing(road: Road, version: int, source: str, here: bool) -> None:
+    own = {4: str(road.device.address4), 6: str(road.device.address6)}
+    road.open(version, (own if here else ELSEWHERE)[version], protocol=UDP)
+    assert road.arrives(udp(source, 53, HOST[version], 30080)).action == SHOT
+    assert (road.reasons(), road.rows()) == ([SPOOFED_SOURCE], 0)
 
 
 @families
