@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import pytest
-
-from reconciler.bpf import programs
 
 from .packets import ACK, SYN, TCP
 from .services import MAGLEV, OUTSIDE, RANDOM
 from .shop import at, packet
 from .sides import CLIENT, DIRECT, NODE, NODE_PORT, OTHER, PORT, THERE, Sides, as_new, loaded_sides, run_ip
-from .test_direct_early import TX, XDP_MD
+from .test_direct_early import TX, early
 
 FLOWS, REMEMBERED = 64, 4  # in a tick of a second
 families = pytest.mark.parametrize("version", [4, 6])
@@ -35,10 +32,9 @@ def sides(loaded: Sides) -> Iterator[Sides]:
 
 def wrapped(sides: Sides, version: int, port: int, flags: int) -> bytes:
     frame = packet(TCP, CLIENT[version], port, NODE[version], NODE_PORT, flags)
-    context = XDP_MD.pack(0, len(frame), 0, socket.if_nametoindex("wire"), 0, 0)
-    ran = programs.run(sides.datapath.by_name["at_device"], frame, context)
-    assert ran.result == TX
-    return ran.packet
+    action, left = early(sides, frame)
+    assert action == TX
+    return left
 
 
 def backend(left: bytes, version: int) -> bytes:
